@@ -1,0 +1,119 @@
+"""The RPCs as values: Figure 2, with the paper's field names in its order. Encoded as tagged MessagePack arrays.
+
+Every message but ``RequestPreVote`` carries its sender's ``term``, so the rule for all servers is applied once.
+New fields go to the end, with a default.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from quorate.types import Index, PeerId, Run, Term
+
+
+class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag="append"):
+    """Figure 2, "AppendEntries RPC": replicates entries; with none of them it is a heartbeat.
+
+    Attributes:
+        term: the leader's term.
+        leader_id: so that the follower can redirect clients.
+        prev_log_index: index of the entry immediately before the new ones.
+        prev_log_term: term of that entry.
+        leader_commit: the leader's commit index.
+        round: the latest round of reads the leader had begun when it sent this (thesis 6.4); echoed by the reply.
+        entries: runs to store, contiguous from ``prev_log_index + 1`` on. Left empty by the core; the shell attaches
+            the range that the ``Envelope`` names.
+    """
+
+    term: Term
+    leader_id: PeerId
+    prev_log_index: Index
+    prev_log_term: Term
+    leader_commit: Index
+    round: int = 0
+    entries: tuple[Run, ...] = ()
+
+
+class AppendEntriesReply(msgspec.Struct, frozen=True, array_like=True, tag="appended"):
+    """The reply to ``AppendEntries``.
+
+    Attributes:
+        term: the follower's current term, for the leader to update itself.
+        success: true if the follower held an entry matching ``prev_log_index`` and ``prev_log_term``.
+        match_index: when successful, the last index that this message covered *and that is durable*; else 0.
+        round: the ``round`` of the request.
+        prev_log_index: that of the request, so that a leader knows a stale refusal.
+        conflict_index: when refused, where to go on: the first index the follower holds of ``conflict_term``, or
+            one beyond its last index (Raft §5.3, end).
+        conflict_term: when refused, the term the follower holds at ``prev_log_index``; 0 when it holds none there.
+    """
+
+    term: Term
+    success: bool
+    match_index: Index
+    round: int = 0
+    prev_log_index: Index = Index(0)
+    conflict_index: Index = Index(0)
+    conflict_term: Term = Term(0)
+
+
+class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag="vote"):
+    """Figure 2, "RequestVote RPC".
+
+    Attributes:
+        term: the candidate's term.
+        candidate_id: the candidate requesting the vote.
+        last_log_index: index of the candidate's last log entry.
+        last_log_term: term of that entry.
+    """
+
+    term: Term
+    candidate_id: PeerId
+    last_log_index: Index
+    last_log_term: Term
+
+
+class RequestVoteReply(msgspec.Struct, frozen=True, array_like=True, tag="voted"):
+    """The reply to ``RequestVote``.
+
+    Attributes:
+        term: the voter's current term, for the candidate to update itself.
+        vote_granted: true means the candidate received the vote.
+    """
+
+    term: Term
+    vote_granted: bool
+
+
+class RequestPreVote(msgspec.Struct, frozen=True, array_like=True, tag="prevote"):
+    """Asks whether a vote would be granted, changing nothing anywhere (thesis 9.6).
+
+    Attributes:
+        next_term: the term in which the sender would campaign: its own and one.
+        candidate_id: the pre-candidate.
+        last_log_index: index of its last log entry.
+        last_log_term: term of that entry.
+    """
+
+    next_term: Term
+    candidate_id: PeerId
+    last_log_index: Index
+    last_log_term: Term
+
+
+class RequestPreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag="prevoted"):
+    """The reply to ``RequestPreVote``.
+
+    Attributes:
+        term: the current term of the peer that was asked; a pre-candidate that is behind learns it here.
+        next_term: that of the request.
+        vote_granted: true means it would vote for the sender.
+    """
+
+    term: Term
+    next_term: Term
+    vote_granted: bool
+
+
+Message = AppendEntries | AppendEntriesReply | RequestVote | RequestVoteReply | RequestPreVote | RequestPreVoteReply
+"""Everything that one peer may say to another."""

@@ -1,0 +1,73 @@
+"""Every knob: its default, unit, bound and reason. Spans are float seconds, sizes int bytes.
+
+The defaults suit machines in one data centre. Change them alike on all peers of a group.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The knobs of a node and its peers.
+
+    Attributes:
+        heartbeat_interval: a leader speaks to each peer at least this often. 0.001 or more, and at most half of
+            ``election_timeout_min``, so that one lost heartbeat does not start an election.
+        election_timeout_min: a follower that heard no leader for a span drawn between this and
+            ``election_timeout_max`` asks for pre-votes; drawn anew each round (Raft §5.2).
+        election_timeout_max: above ``election_timeout_min``; a leader that heard no quorum for this long steps down
+            (thesis 6.2).
+        command_bytes_max: largest encoded command or query. 1 or more, at most ``append_bytes_max``.
+        append_bytes_max: entries sent in one AppendEntries; one larger entry is still sent, alone.
+        in_flight_max: AppendEntries sent to one peer ahead of its acknowledgements. 1 or more.
+        uncommitted_bytes_max: proposals waiting for a quorum; beyond it writes fail with ``Overloaded``. At least
+            ``command_bytes_max``.
+        cache_bytes_max: recent entries of one peer kept in memory for sending and applying.
+        apply_entries_max: entries applied before heartbeats and messages are looked at again. 1 or more.
+        frame_bytes_max: largest frame accepted from the network, checked before anything is allocated. Above
+            ``append_bytes_max`` with room to spare.
+        call_timeout: the deadline of a call that names none.
+        reconnect_delay_min: the first pause before a broken connection is tried again; doubles each time.
+        reconnect_delay_max: the longest such pause.
+    """
+
+    heartbeat_interval: float = 0.05
+    election_timeout_min: float = 0.3
+    election_timeout_max: float = 0.6
+    command_bytes_max: int = 1 * MIB
+    append_bytes_max: int = 1 * MIB
+    in_flight_max: int = 32
+    uncommitted_bytes_max: int = 64 * MIB
+    cache_bytes_max: int = 16 * MIB
+    apply_entries_max: int = 1000
+    frame_bytes_max: int = 8 * MIB
+    call_timeout: float = 5.0
+    reconnect_delay_min: float = 0.02
+    reconnect_delay_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the bounds.
+
+        Raises:
+            ValueError: a knob is out of its bounds; the message names it.
+        """
+        rules = (
+            (self.heartbeat_interval >= 0.001, "heartbeat_interval must be at least 0.001 s"),
+            (2 * self.heartbeat_interval <= self.election_timeout_min, "heartbeat_interval must be at most half of election_timeout_min"),
+            (self.election_timeout_max > self.election_timeout_min, "election_timeout_max must be above election_timeout_min"),
+            (1 <= self.command_bytes_max <= self.append_bytes_max, "command_bytes_max must be from 1 to append_bytes_max"),
+            (self.in_flight_max >= 1, "in_flight_max must be at least 1"),
+            (self.uncommitted_bytes_max >= self.command_bytes_max, "uncommitted_bytes_max must be at least command_bytes_max"),
+            (self.cache_bytes_max >= 0, "cache_bytes_max must be 0 or more"),
+            (self.apply_entries_max >= 1, "apply_entries_max must be at least 1"),
+            (self.frame_bytes_max >= 2 * self.append_bytes_max + 64 * KIB, "frame_bytes_max must be at least twice append_bytes_max and 64 KiB"),
+            (self.call_timeout > 0, "call_timeout must be above 0 s"),
+            (0 < self.reconnect_delay_min <= self.reconnect_delay_max, "reconnect_delay_min must be above 0 s and at most reconnect_delay_max"),
+        )
+        for holds, sentence in rules:
+            if not holds:
+                raise ValueError(sentence)

@@ -1,0 +1,109 @@
+"""The network: what quorate asks of a transport.
+
+**Packets** between peers may be lost, delayed, repeated and reordered; they are never altered, and never arrive from
+anyone but a node (with TLS: one that holds a certificate). **Calls** are requests with one reply each, for clients and for
+joining; a call whose connection breaks has no reply, and whether it was carried out is then unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from quorate.core.messages import Message
+from quorate.transport.calls import Reply, Request
+from quorate.types import PeerId
+
+
+class Packet(msgspec.Struct, frozen=True, array_like=True):
+    """One message between two peers of a group.
+
+    Attributes:
+        group: the group's id: a packet of another group is refused.
+        sender: the id of the peer that says it.
+        to: the id of the peer it is for.
+        message: what is said.
+    """
+
+    group: str
+    sender: PeerId
+    to: PeerId
+    message: Message
+
+
+Answer = Callable[[Reply], None]
+"""Sends the one reply to a request; may be called later, from the loop's thread, once; does nothing if the caller is gone."""
+
+
+class Receiver(Protocol):
+    """What a transport delivers to: a node. All is called from the loop's thread and must not block."""
+
+    def receive_packets(self, packets: Sequence[Packet]) -> None:
+        """Take packets from a neighbour."""
+        ...
+
+    def receive_request(self, request: Request, answer: Answer) -> None:
+        """Take a client's request; answer it once, now or later."""
+        ...
+
+
+class Channel(Protocol):
+    """A connection of a client to one node."""
+
+    async def call(self, request: Request) -> Reply:
+        """Send a request and wait for its reply; cancelling the wait leaves the connection sound.
+
+        ``request.id`` is replaced by one that is unique on the channel, and the reply carries it.
+
+        Raises:
+            Unavailable: the connection was gone before the request was sent.
+            ConnectionError: it broke afterwards; whether the request was carried out is unknown.
+        """
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection; calls under way fail with ``ConnectionError``. Idempotent."""
+        ...
+
+
+class Transport(Protocol):
+    """The network of one node, or of one client (which never listens)."""
+
+    @property
+    def address(self) -> str:
+        """Where others reach this node, ``host:port``; known once ``listen`` has returned."""
+        ...
+
+    async def listen(self, receiver: Receiver) -> None:
+        """Begin to deliver to ``receiver``.
+
+        Raises:
+            OSError: the address cannot be bound; the message says why.
+        """
+        ...
+
+    def send(self, node: str, packets: Sequence[Packet]) -> None:
+        """Send packets to a node, ``host:port``, as one frame where they fit; drop them where they cannot go now.
+
+        Never blocks and never raises for what the network does. Connects when there is no connection yet.
+        """
+        ...
+
+    async def connect(self, node: str) -> Channel:
+        """Open a channel for calls to the node at ``host:port``.
+
+        Raises:
+            Unavailable: it cannot be reached; the reason says why.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Close everything; idempotent."""
+        ...
