@@ -1,0 +1,145 @@
+"""Electing a leader: RequestVote and RequestPreVote, both sides of each (Raft §5.2, §5.4.1; thesis 4.2.3, 9.6).
+
+Knows votes and how up to date logs are. Does not replicate: what a won election leads to is ``raft.py``'s to say.
+"""
+
+from __future__ import annotations
+
+from quorate.core.messages import RequestPreVote, RequestPreVoteReply, RequestVote, RequestVoteReply
+from quorate.core.progress import Progress
+from quorate.core.quorum import has_majority
+from quorate.core.ready import EventKind
+from quorate.core.state import (
+    Candidate,
+    Follower,
+    Leader,
+    PreCandidate,
+    State,
+    draw_election_deadline,
+    hears_leader,
+    name,
+    note,
+    send,
+    send_after_persist,
+)
+from quorate.types import Index, PeerId, Term
+
+
+def start_pre_vote(state: State) -> None:
+    """Ask every other voter whether it would vote for us, before the term is raised (thesis 9.6).
+
+    A peer that was cut off asks in vain and so cannot depose a healthy leader with a high term when it returns.
+    """
+    draw_election_deadline(state)
+    state.role = PreCandidate(votes={state.peer: True})
+    note(state, EventKind.ROLE, f"election timeout -> pre-candidate for term {state.term + 1}")
+    request = RequestPreVote(Term(state.term + 1), state.peer, state.log.last, state.log.last_term)
+    for voter in state.others:
+        send(state, voter, request)
+
+
+def start_election(state: State) -> None:
+    """Become a candidate and ask every other voter for its vote (Raft §5.2)."""
+    # Candidates 1. On conversion to candidate, start election: increment currentTerm; vote for self; reset election
+    # timer; send RequestVote RPCs to all other servers
+    state.term = Term(state.term + 1)
+    state.voted_for = state.peer
+    draw_election_deadline(state)
+    state.role = Candidate(votes={state.peer: True})
+    note(state, EventKind.ROLE, f"quorum of pre-votes -> candidate in term {state.term}")
+    request = RequestVote(state.term, state.peer, state.log.last, state.log.last_term)
+    for voter in state.others:
+        # The request says "I voted for myself": were it sent before that is durable, a crash could let us vote again.
+        send_after_persist(state, voter, request)
+
+
+def become_leader(state: State) -> None:
+    """Lead the current term: next index just after the last log entry, match index 0 (Raft, Figure 2)."""
+    note(state, EventKind.ROLE, f"quorum of votes -> leader of term {state.term}")
+    state.role = Leader(
+        progress={voter: Progress(next_index=Index(state.log.last + 1), heard=state.now) for voter in state.others},
+        first_index=Index(state.log.last + 1),
+        heartbeat_deadline=state.now + state.settings.heartbeat_interval,
+    )
+
+
+def has_won(state: State, votes: dict[PeerId, bool]) -> bool:
+    """Tell whether a majority of the voters in force said yes. Votes of others count for nothing."""
+    voters = state.voters
+    return has_majority(sum(votes.get(voter, False) for voter in voters), len(voters))
+
+
+def is_up_to_date(state: State, last_log_term: Term, last_log_index: Index) -> bool:
+    """Tell whether a log that ends so is at least as up-to-date as ours (Raft §5.4.1)."""
+    # "If the logs have last entries with different terms, then the log with the later term is more up-to-date. If the
+    # logs end with the same term, then whichever log is longer is more up-to-date."
+    if last_log_term != state.log.last_term:
+        return last_log_term > state.log.last_term
+    return last_log_index >= state.log.last
+
+
+def receive_request_pre_vote(state: State, sender: PeerId, request: RequestPreVote) -> None:
+    """Say whether we would vote for the sender, and change nothing (thesis 9.6)."""
+    # "a server ... grants its vote only if the candidate's log is sufficiently up-to-date and it has not received
+    # heartbeats from a valid leader for at least a baseline election timeout"
+    granted = (
+        request.next_term > state.term
+        and is_up_to_date(state, request.last_log_term, request.last_log_index)
+        and not hears_leader(state)
+    )
+    send(state, sender, RequestPreVoteReply(state.term, request.next_term, granted))
+
+
+def receive_request_pre_vote_reply(state: State, sender: PeerId, reply: RequestPreVoteReply) -> None:
+    """Count the answer, if it is to the question we are asking now."""
+    if isinstance(state.role, PreCandidate) and reply.next_term == state.term + 1:
+        state.role.votes[sender] = reply.vote_granted
+
+
+def receive_request_vote(state: State, sender: PeerId, request: RequestVote) -> None:
+    """Figure 2, "RequestVote RPC, Receiver implementation"."""
+    # RequestVote RPC 1. Reply false if term < currentTerm (§5.1)
+    if request.term < state.term:
+        send(state, sender, RequestVoteReply(state.term, vote_granted=False))
+        return
+    # RequestVote RPC 2. If votedFor is null or candidateId, and candidate's log is at least as up-to-date as
+    # receiver's log, grant vote (§5.2, §5.4)
+    may_vote = state.voted_for is None or state.voted_for == sender
+    up_to_date = is_up_to_date(state, request.last_log_term, request.last_log_index)
+    if not may_vote or not up_to_date:
+        reason = f"voted for {name(state, state.voted_for)} already" if not may_vote else "its log is behind ours"
+        note(state, EventKind.VOTE, f"{name(state, sender)} asks for a vote, {reason} -> refuse")
+        send(state, sender, RequestVoteReply(state.term, vote_granted=False))
+        return
+    if state.voted_for is None:
+        state.voted_for = sender
+        note(state, EventKind.VOTE, f"{name(state, sender)} asks for a vote, its log is up to date -> grant")
+    # "... or granting vote to candidate" resets the election timer (Raft, Figure 2, Followers 2).
+    draw_election_deadline(state)
+    # The vote must survive a crash before anyone counts it, and so must the log by which it was judged.
+    send_after_persist(state, sender, RequestVoteReply(state.term, vote_granted=True))
+
+
+def receive_request_vote_reply(state: State, sender: PeerId, reply: RequestVoteReply) -> None:
+    """Count the vote: by voter, so that a repeated reply counts once."""
+    if isinstance(state.role, Candidate):
+        state.role.votes[sender] = reply.vote_granted
+
+
+def pending_text(state: State) -> str:
+    """Say in a sentence how far the search for a leader is: for ``status``."""
+    match state.role:
+        case PreCandidate(votes=votes) | Candidate(votes=votes):
+            silent = [name(state, voter) for voter in state.others if voter not in votes]
+            refused = [name(state, voter) for voter in state.others if votes.get(voter) is False]
+            granted = sum(votes.values())
+            asked = "pre-votes" if isinstance(state.role, PreCandidate) else "votes"
+            parts = [f"asking for {asked}: {granted} of {len(state.voters)}, {len(state.voters) // 2 + 1} needed"]
+            if silent:
+                parts.append(f"no answer from {', '.join(silent)}")
+            if refused:
+                parts.append(f"refused by {', '.join(refused)}")
+            return "; ".join(parts)
+        case Follower() | Leader():
+            wait = max(0.0, state.election_deadline - state.now)
+            return f"no leader heard in term {state.term}; an election starts in {wait:.1f} s"

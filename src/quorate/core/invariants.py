@@ -1,0 +1,133 @@
+"""What is true of every state, and of every two in a row (the paper's Figure 2 and 3, as far as one peer can see).
+
+Checked after each input in tests and in the simulator. What is true of several peers together is checked there.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from quorate.core.configuration import Configuration
+from quorate.core.progress import Progress
+from quorate.core.state import Candidate, Leader, PreCandidate, State
+from quorate.types import HardState, Index
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What is compared between two states in a row.
+
+    Attributes:
+        hard_state: term and vote.
+        commit_index: the commit index.
+        last: the last index of the log.
+        is_leader: whether it leads.
+    """
+
+    hard_state: HardState
+    commit_index: Index
+    last: Index
+    is_leader: bool
+
+
+def facts(state: State) -> Facts:
+    """Take down what ``check_step`` compares."""
+    return Facts(state.hard_state, state.commit_index, state.log.last, isinstance(state.role, Leader))
+
+
+def check(state: State) -> None:
+    """Check what is true of every state.
+
+    Raises:
+        AssertionError: it is not; the message says what.
+    """
+    log = state.log
+    assert log.starts == sorted(set(log.starts)), "stretches of the log start at ascending indexes"
+    assert log.terms == sorted(set(log.terms)), "terms ascend along the log"
+    assert len(log.starts) == len(log.terms), "each stretch has one term"
+    assert log.last_term <= state.term, "no entry is of a term that the peer has not seen"
+    assert not log.starts or log.starts[0] == 1 and log.starts[-1] <= log.last, "the log has no hole"
+    assert 0 <= state.commit_index <= log.last, "what is committed is in the log"
+    assert 0 <= state.persisted_index <= log.last, "what is durable is in the log"
+    assert state.durable.term <= state.term, "no term is durable that was not seen"
+    numbers = [waiting.number for waiting in state.unpersisted]
+    assert numbers == sorted(set(numbers)), "what waits for the disk is in order"
+    assert all(waiting.last <= log.last for waiting in state.unpersisted), "truncated entries promise nothing"
+    check_configurations(state)
+    match state.role:
+        case Leader():
+            check_leader(state, state.role)
+        case PreCandidate(votes=votes):
+            assert votes.get(state.peer), "a pre-candidate is for itself"
+        case Candidate(votes=votes):
+            assert votes.get(state.peer), "a candidate votes for itself"
+            assert state.voted_for == state.peer, "a candidate votes for itself"
+        case _:
+            pass
+
+
+def check_configurations(state: State) -> None:
+    """Check that the configurations are those of the log, and their members distinct.
+
+    Raises:
+        AssertionError: they are not.
+    """
+    indexes = [index for index, _ in state.configurations]
+    assert indexes == sorted(set(indexes)), "configurations are in the order of the log"
+    assert not indexes or indexes[-1] <= state.log.last, "a truncated configuration is not in force"
+    for _, configuration in state.configurations:
+        check_members(configuration)
+
+
+def check_members(configuration: Configuration) -> None:
+    """Check that members are distinct.
+
+    Raises:
+        AssertionError: they are not.
+    """
+    names = [member.address.name for member in configuration.voters]
+    assert names == sorted(set(names)), "members are in the order of their names, each named once"
+    assert len(set(configuration.ids)) == len(names), "ids are distinct"
+
+
+def check_leader(state: State, leader: Leader) -> None:
+    """Check what is true of a leader.
+
+    Raises:
+        AssertionError: it is not.
+    """
+    assert state.voted_for == state.peer, "a leader voted for itself"
+    assert leader.first_index <= state.log.last, "a leader's log holds the no-op of its term"
+    assert state.log.term(leader.first_index) == state.term, "the no-op is of the leader's term"
+    assert set(leader.progress) == set(state.others), "a leader follows the progress of every other member"
+    for progress in leader.progress.values():
+        check_progress(state, progress)
+    rounds = [number for number, _, _ in leader.rounds]
+    assert rounds == sorted(set(rounds)), "rounds of reads are in order"
+
+
+def check_progress(state: State, progress: Progress) -> None:
+    """Check what is true of a leader's knowledge of one peer.
+
+    Raises:
+        AssertionError: it is not.
+    """
+    assert 0 <= progress.match_index < progress.next_index <= state.log.last + 1, "match index < next index <= last + 1"
+    assert len(progress.in_flight) <= (1 if progress.probing else state.settings.in_flight_max), "the window is bounded"
+    flight = list(progress.in_flight)
+    assert flight == sorted(set(flight)), "what is in flight is in order"
+    assert not flight or flight[0] > progress.match_index, "what is acknowledged is not in flight"
+
+
+def check_step(before: Facts, after: Facts) -> None:
+    """Check what is true of two states of one peer in a row, within one life of its process.
+
+    Raises:
+        AssertionError: it is not; the message says what.
+    """
+    assert after.hard_state.term >= before.hard_state.term, "the term never falls"
+    if after.hard_state.term == before.hard_state.term:
+        kept = before.hard_state.voted_for in {None, after.hard_state.voted_for}
+        assert kept, "a vote is given at most once in a term"
+        leads_on = before.is_leader and after.is_leader
+        assert not leads_on or after.last >= before.last, "a leader never overwrites or deletes its entries (Figure 3)"
+    assert after.commit_index >= before.commit_index, "the commit index never falls"

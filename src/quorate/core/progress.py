@@ -1,0 +1,72 @@
+"""What a leader knows of one peer (Raft, Figure 2, "Volatile state on leaders"; thesis 10.2.1 for pipelining).
+
+A peer is *probed* until it has acknowledged where its log matches: one AppendEntries at a time. Then entries are
+*pipelined*: sent ahead of acknowledgements, up to a window. Knows nothing of the leader's own log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from quorate.types import Index
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the leader knows of one other peer.
+
+    Attributes:
+        next_index: index of the next entry to send. Invariant: ``match_index < next_index``.
+        heard: when a reply of this term last came, seconds on the monotonic clock.
+        match_index: highest entry known to be durable there. Invariant: never falls within a term.
+        probing: whether it is not yet known where the logs match.
+        in_flight: the last index of each AppendEntries with entries that is not acknowledged. Invariant: ascending,
+            above ``match_index``, no more than the window; while probing no more than one.
+        round: the latest round of reads that the peer acknowledged.
+        commit_sent: the highest commit index that was sent to it.
+    """
+
+    next_index: Index
+    heard: float
+    match_index: Index = Index(0)
+    probing: bool = True
+    in_flight: deque[Index] = field(default_factory=deque)
+    round: int = 0
+    commit_sent: Index = Index(0)
+
+    def has_room(self, in_flight_max: int) -> bool:
+        """Tell whether another AppendEntries with entries may be sent now."""
+        return len(self.in_flight) < (1 if self.probing else in_flight_max)
+
+    def send(self, last: Index) -> None:
+        """Note that entries up to ``last`` are on their way; only a pipeline goes on from there unasked."""
+        self.in_flight.append(last)
+        if not self.probing:
+            self.next_index = Index(last + 1)
+
+    def send_less(self, last: Index) -> None:
+        """Note that of the entries noted last as sent only those up to ``last`` really were."""
+        while self.in_flight and self.in_flight[-1] > last:
+            self.in_flight.pop()
+        if not self.probing:
+            self.next_index = Index(max(min(self.next_index, last + 1), self.match_index + 1))
+        if last > self.match_index and last not in self.in_flight:
+            self.in_flight.append(last)
+
+    def acknowledge(self, match_index: Index) -> None:
+        """Note that the logs match where we asked, and are durable there up to ``match_index``: pipeline from now on."""
+        self.match_index = max(self.match_index, match_index)
+        self.next_index = max(self.next_index, Index(self.match_index + 1))
+        while self.in_flight and self.in_flight[0] <= self.match_index:
+            self.in_flight.popleft()
+        if self.probing:
+            # What the probe carried may have been lost while a heartbeat got through: it goes again.
+            self.in_flight.clear()
+            self.probing = False
+
+    def probe(self, next_index: Index) -> None:
+        """Go back to probing from ``next_index``, which is above ``match_index``."""
+        self.in_flight.clear()
+        self.next_index = next_index
+        self.probing = True

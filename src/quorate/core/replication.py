@@ -1,0 +1,259 @@
+"""Replicating the log: AppendEntries, both sides, and the commit index (Raft §5.3, §5.4.2; thesis 10.2.1).
+
+Knows terms and indexes; the payloads are attached by the shell. Does not elect, and does not answer clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quorate.core.configuration import Configuration, decode_configuration
+from quorate.core.messages import AppendEntries, AppendEntriesReply
+from quorate.core.quorum import reached_by_majority
+from quorate.core.ready import EventKind
+from quorate.core.state import (
+    Follower,
+    Leader,
+    State,
+    append,
+    become_follower,
+    commit,
+    draw_election_deadline,
+    name,
+    note,
+    send,
+    send_after_persist,
+    truncate,
+)
+from quorate.types import Index, Kind, PeerId, Run, Term
+
+OVERHEAD = 16
+"""Bytes counted for each entry beside its payload, as ``Run.size`` does."""
+
+
+# The leader's side.
+
+
+def append_no_op(state: State) -> None:
+    """Begin the term with an entry of its own: only that can commit what earlier terms left (§5.4.2, §8)."""
+    append(state, Run(state.term, Index(state.log.last + 1), Kind.NOOP, 0.0, (b"",)), None)
+
+
+def append_commands(state: State, commands: Sequence[bytes]) -> range:
+    """Append as many of the commands, from the front, as ``uncommitted_bytes_max`` allows.
+
+    Returns:
+        The indexes they were given.
+    """
+    # Leaders 2. If command received from client: append entry to local log, respond after entry applied to state
+    # machine (§5.3)
+    first = state.log.last + 1
+    room = state.settings.uncommitted_bytes_max - state.uncommitted_bytes
+    run_max = state.settings.append_bytes_max
+    if sum(map(len, commands)) + OVERHEAD * len(commands) <= min(room, run_max):
+        if commands:
+            append(state, Run(state.term, Index(first), Kind.COMMAND, 0.0, tuple(commands)), None)
+        return range(first, state.log.last + 1)
+    start = size = 0
+    for place, command in enumerate(commands):
+        cost = len(command) + OVERHEAD
+        if cost > room:
+            commands = commands[:place]
+            break
+        room -= cost
+        if size + cost > run_max and place > start:
+            run = Run(state.term, Index(first + start), Kind.COMMAND, 0.0, tuple(commands[start:place]))
+            append(state, run, None)
+            start, size = place, 0
+        size += cost
+    if commands[start:]:
+        append(state, Run(state.term, Index(first + start), Kind.COMMAND, 0.0, tuple(commands[start:])), None)
+    return range(first, state.log.last + 1)
+
+
+def append_entries(state: State, leader: Leader, peer: PeerId, last: Index) -> AppendEntries:
+    """Build the message whose new entries end at ``last``; with ``last`` just before next index it is a heartbeat."""
+    progress = leader.progress[peer]
+    previous = Index(progress.next_index - 1)
+    progress.commit_sent = state.commit_index
+    if last > previous:
+        progress.send(last)
+    return AppendEntries(state.term, state.peer, previous, state.log.term(previous), state.commit_index, leader.round)
+
+
+def send_entries(state: State) -> None:
+    """Offer each peer whose window is open what it lacks, and tell the idle ones what has been committed."""
+    assert isinstance(state.role, Leader), "only a leader replicates"
+    leader = state.role
+    for peer, progress in leader.progress.items():
+        # Leaders 3. If last log index >= nextIndex for a follower: send AppendEntries RPC with log entries starting at
+        # nextIndex
+        if state.log.last >= progress.next_index and progress.has_room(state.settings.in_flight_max):
+            first, last = progress.next_index, state.log.last
+            send(state, peer, append_entries(state, leader, peer, last), first, last)
+        elif progress.commit_sent < state.commit_index and not progress.in_flight:
+            send_heartbeat(state, leader, peer)
+
+
+def send_heartbeat(state: State, leader: Leader, peer: PeerId) -> None:
+    """Send one empty AppendEntries; its consistency check finds out what was lost on the way."""
+    previous = Index(leader.progress[peer].next_index - 1)
+    send(state, peer, append_entries(state, leader, peer, previous))
+
+
+def send_heartbeats(state: State) -> None:
+    """Speak to every peer: what was lost on the way, either way, is found out by its consistency check."""
+    assert isinstance(state.role, Leader), "only a leader sends heartbeats"
+    # Leaders 1. Upon election: send initial empty AppendEntries RPCs (heartbeat) to each server; repeat during idle
+    # periods to prevent election timeouts (§5.2)
+    # Deviation: upon election the first AppendEntries carries the no-op of the term instead of being empty.
+    leader = state.role
+    leader.heartbeat_deadline = state.now + state.settings.heartbeat_interval
+    for peer in leader.progress:
+        send_heartbeat(state, leader, peer)
+
+
+def receive_append_entries_reply(state: State, sender: PeerId, reply: AppendEntriesReply) -> None:
+    """Learn how far the follower's log matches ours and is durable."""
+    assert isinstance(state.role, Leader), "replies of this term are only given to its leader"
+    progress = state.role.progress.get(sender)
+    if progress is None:
+        return
+    progress.heard = state.now
+    progress.round = max(progress.round, reply.round)
+    if reply.success:
+        # Leaders 3a. If successful: update nextIndex and matchIndex for follower (§5.3)
+        progress.acknowledge(reply.match_index)
+        return
+    # Leaders 3b. If AppendEntries fails because of log inconsistency: decrement nextIndex and retry (§5.3)
+    refused = reply.prev_log_index
+    is_stale = not progress.match_index < refused < progress.next_index
+    if is_stale or (progress.probing and refused != progress.next_index - 1):
+        return
+    # "If desired, the protocol can be optimized to reduce the number of rejected AppendEntries RPCs": back up over a
+    # whole term at a time (§5.3).
+    go_on = reply.conflict_index
+    if reply.conflict_term:
+        ours = state.log.last_of_term(reply.conflict_term)
+        go_on = Index(ours + 1) if ours else reply.conflict_index
+    progress.probe(Index(max(progress.match_index + 1, min(go_on, refused))))
+
+
+def advance_commit_index(state: State) -> None:
+    """Commit what a majority holds durably, the leader counting what is durable on its own disk."""
+    assert isinstance(state.role, Leader), "only a leader decides what is committed"
+    progress = state.role.progress
+    held = [
+        progress[voter].match_index if voter in progress else state.persisted_index for voter in state.voters
+    ]
+    agreed = Index(int(reached_by_majority(held)))
+    # Leaders 4. If there exists an N such that N > commitIndex, a majority of matchIndex[i] >= N, and log[N].term ==
+    # currentTerm: set commitIndex = N (§5.3, §5.4)
+    if agreed > state.commit_index and state.log.term(agreed) == state.term:
+        commit(state, agreed)
+
+
+# The follower's side.
+
+
+def receive_append_entries(state: State, sender: PeerId, request: AppendEntries) -> None:
+    """Figure 2, "AppendEntries RPC, Receiver implementation", steps 1 to 5."""
+    # AppendEntries RPC 1. Reply false if term < currentTerm (§5.1)
+    if request.term < state.term:
+        refused = AppendEntriesReply(state.term, False, Index(0), request.round, request.prev_log_index)
+        send(state, sender, refused)
+        return
+    # Candidates 3. If AppendEntries RPC received from new leader: convert to follower
+    become_follower(state, state.term, sender, f"{name(state, sender)} leads term {state.term}")
+    assert isinstance(state.role, Follower), "who hears a leader of its term follows"
+    state.role.heard = state.now
+    draw_election_deadline(state)
+
+    # AppendEntries RPC 2. Reply false if log doesn't contain an entry at prevLogIndex whose term matches prevLogTerm
+    # (§5.3)
+    if not state.log.matches(request.prev_log_index, request.prev_log_term):
+        send(state, sender, conflict_reply(state, request))
+        return
+    if not store_new_entries(state, request):
+        return
+    covered = request.entries[-1].last if request.entries else request.prev_log_index
+    # AppendEntries RPC 5. If leaderCommit > commitIndex, set commitIndex = min(leaderCommit, index of last new entry)
+    # Of *this message*: what our log holds beyond it may be another leader's and never have been compared.
+    commit(state, min(request.leader_commit, covered))
+    acknowledge(state, sender, request, covered)
+
+
+def store_new_entries(state: State, request: AppendEntries) -> bool:
+    """Take over what the log does not hold yet.
+
+    Returns:
+        False when the message cannot be of a leader of this group: nothing was changed, nothing is answered.
+    """
+    new: list[tuple[Run, Configuration | None]] = []
+    conflict: Index | None = None
+    for run in request.entries:
+        first = first_new_index(state, run)
+        if first > run.last:
+            continue
+        if conflict is None and first <= state.log.last:
+            conflict = first
+        try:
+            configuration = decode_configuration(run.payloads[-1]) if run.kind == Kind.CONFIGURATION else None
+        except ValueError as error:
+            note(state, EventKind.IGNORED, f"entry {run.last} is {error} -> ignore the message")
+            return False
+        new.append((run.part(first, run.last), configuration))
+    # AppendEntries RPC 3. If an existing entry conflicts with a new one (same index but different terms), delete the
+    # existing entry and all that follow it (§5.3)
+    if conflict is not None:
+        if conflict <= state.commit_index:
+            note(state, EventKind.IGNORED, f"entry {conflict} is committed and conflicts with the leader's -> ignore it")
+            return False
+        truncate(state, conflict)
+    # AppendEntries RPC 4. Append any new entries not already in the log
+    for run, configuration in new:
+        append(state, run, configuration)
+    return True
+
+
+def first_new_index(state: State, run: Run) -> Index:
+    """Give the first index of the run that our log lacks or holds with another term; one beyond the run if none."""
+    log = state.log
+    if run.first > log.last or log.term(run.first) != run.term:
+        return run.first
+    # Terms never fall along a log, so the entries of one term are one stretch: ours and the run agree until it ends.
+    return Index(min(log.last_of_term(run.term), run.last) + 1)
+
+
+def conflict_reply(state: State, request: AppendEntries) -> AppendEntriesReply:
+    """Refuse, and say where to go on: past a whole term of conflicting entries, or at the end of a short log (§5.3)."""
+    previous = request.prev_log_index
+    if previous > state.log.last:
+        index, term = Index(state.log.last + 1), Term(0)
+    else:
+        index, term = state.log.first_of_term_at(previous), state.log.term(previous)
+    return AppendEntriesReply(state.term, False, Index(0), request.round, previous, index, term)
+
+
+def acknowledge(state: State, sender: PeerId, request: AppendEntries, covered: Index) -> None:
+    """Answer with the last index that this message covered, once that is durable.
+
+    A heartbeat is answered at once, with as much of what it covered as is durable: it says "I follow you", and must not
+    wait behind a slow disk.
+    """
+    durable = min(covered, state.persisted_index)
+    is_durable = state.durable.term == state.term and (covered <= state.persisted_index or not request.entries)
+    match_index = durable if is_durable else covered
+    reply = AppendEntriesReply(state.term, True, match_index, request.round, request.prev_log_index)
+    if is_durable:
+        send(state, sender, reply)
+        return
+    waiting = state.outbox.messages_after_persist
+    if waiting and waiting[-1].to == sender and is_covered_by(waiting[-1].message, reply):
+        waiting.pop()
+    send_after_persist(state, sender, reply)
+
+
+def is_covered_by(earlier: object, reply: AppendEntriesReply) -> bool:
+    """Tell whether an acknowledgement that still waits says nothing that the later one does not say."""
+    return isinstance(earlier, AppendEntriesReply) and earlier.success and earlier.match_index <= reply.match_index
