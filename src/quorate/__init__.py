@@ -1,1 +1,64 @@
-"""quorate"""
+"""Replicated state machines for Python: write an ordinary class, run it on three or five machines.
+
+One agreed order of writes, a durable log, linearizable reads, a new leader when one dies. Start with ``StateMachine``,
+``Node`` and ``connect``; every error is in ``quorate.errors``.
+"""
+
+from quorate.client import Client, connect
+from quorate.errors import (
+    ChangeInProgress,
+    ConfigurationError,
+    Corrupted,
+    DiskFull,
+    InvalidConfiguration,
+    MachineError,
+    NotCommitted,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    QuorateError,
+    Rejected,
+    Stopped,
+    StoreError,
+    StoreLocked,
+    Unavailable,
+)
+from quorate.machine import Command, Context, Query, StateMachine, read, write
+from quorate.node import Node
+from quorate.peer import Peer
+from quorate.settings import Settings
+from quorate.transport.security import TLS
+from quorate.types import Address, Status
+
+__all__ = [
+    "TLS",
+    "Address",
+    "ChangeInProgress",
+    "Client",
+    "Command",
+    "ConfigurationError",
+    "Context",
+    "Corrupted",
+    "DiskFull",
+    "InvalidConfiguration",
+    "MachineError",
+    "Node",
+    "NotCommitted",
+    "NotLeader",
+    "OutcomeUnknown",
+    "Overloaded",
+    "Peer",
+    "Query",
+    "QuorateError",
+    "Rejected",
+    "Settings",
+    "StateMachine",
+    "Status",
+    "Stopped",
+    "StoreError",
+    "StoreLocked",
+    "Unavailable",
+    "connect",
+    "read",
+    "write",
+]

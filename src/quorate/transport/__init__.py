@@ -40,8 +40,8 @@ Answer = Callable[[Reply], None]
 class Receiver(Protocol):
     """What a transport delivers to: a node. All is called from the loop's thread and must not block."""
 
-    def receive_packets(self, packets: Sequence[Packet]) -> None:
-        """Take packets from a neighbour."""
+    def receive_packets(self, source: str, packets: Sequence[Packet]) -> None:
+        """Take packets from the node that is reached at ``source``, ``host:port``: a hint, never a proof."""
         ...
 
     def receive_request(self, request: Request, answer: Answer) -> None:
@@ -58,6 +58,7 @@ class Channel(Protocol):
         ``request.id`` is replaced by one that is unique on the channel, and the reply carries it.
 
         Raises:
+            ValueError: the request is longer than a frame may be; it was not sent.
             Unavailable: the connection was gone before the request was sent.
             ConnectionError: it broke afterwards; whether the request was carried out is unknown.
         """

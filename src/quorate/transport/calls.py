@@ -207,5 +207,5 @@ def decode_details(details: bytes) -> list[object]:
     """Decode the details of a ``Rejected``; bytes that are no array are shown as they are."""
     try:
         return msgspec.msgpack.decode(details, type=list[object]) if details else []
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: msgspec's own errors are such, and text that is not UTF-8.
         return [details]

@@ -1,0 +1,221 @@
+"""Committed entries into the machine, in the order of the log, and the replies to whoever waits for them.
+
+Knows the machine, who waits for which index, and reads that wait for an index. Does not know roles, disks or sockets:
+what is committed is told to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from quorate.calling import MachineType, set_context
+from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
+from quorate.machine import StateMachine
+from quorate.types import Index, Kind, Run, Term
+
+logger = logging.getLogger("quorate.machine")
+
+
+class Waiter(Protocol):
+    """Someone who waits for one reply: resolved once, and silent when resolved again."""
+
+    @property
+    def deadline(self) -> float:
+        """When to give up, seconds on the monotonic clock."""
+        ...
+
+    def succeed(self, reply: object) -> None:
+        """Hand over what the machine's handler returned."""
+        ...
+
+    def fail(self, error: QuorateError) -> None:
+        """Hand over why there is no reply, or what the machine's handler refused."""
+        ...
+
+
+class Proposed(msgspec.Struct):
+    """Commands that were appended together, and who waits for them.
+
+    Attributes:
+        first: the index of the first one; the others follow.
+        term: the term in which they were appended.
+        waiters: one for each.
+    """
+
+    first: Index
+    term: Term
+    waiters: Sequence[Waiter]
+
+    @property
+    def last(self) -> int:
+        """The index of the last one."""
+        return self.first + len(self.waiters) - 1
+
+
+class Query(msgspec.Struct):
+    """A read and who waits for it.
+
+    Attributes:
+        payload: the encoded query.
+        waiter: who waits.
+    """
+
+    payload: bytes
+    waiter: Waiter
+
+
+class Apply:
+    """Applies one peer's committed entries to its machine.
+
+    Attributes:
+        machine: the user's state machine.
+        type: what its class declares.
+        last_applied: Figure 2, lastApplied. Invariant: never falls, and rises without a gap.
+        machine_errors: handlers that raised something other than ``Rejected``, since the start.
+    """
+
+    def __init__(self, machine: StateMachine, machine_type: MachineType) -> None:
+        """Start with a fresh machine: before the first entry."""
+        self.machine = machine
+        self.type = machine_type
+        self.last_applied = Index(0)
+        self.machine_errors = 0
+        self._now = 0.0
+        self._proposed: deque[Proposed] = deque()
+        self._reads: deque[tuple[Index, Sequence[Query]]] = deque()
+
+    def expect(self, first: Index, term: Term, waiters: Sequence[Waiter]) -> None:
+        """Remember who waits for the commands appended from ``first`` on."""
+        batch = Proposed(first, term, waiters)
+        if self._proposed and first < self._proposed[-1].first:
+            # Deposed, truncated and elected again: the new batch goes where its indexes are.
+            self._proposed = deque(sorted((*self._proposed, batch), key=lambda proposed: proposed.first))
+        else:
+            self._proposed.append(batch)
+
+    def apply(self, runs: Sequence[Run]) -> None:
+        """Apply committed runs, contiguous from ``last_applied + 1`` on, and answer those who wait for them."""
+        # All Servers 1. If commitIndex > lastApplied: increment lastApplied, apply log[lastApplied] to state machine
+        # (§5.3)
+        for run in runs:
+            assert run.first == self.last_applied + 1, "entries are applied in the order of the log, each once"
+            # A leader stamps no earlier time than it has seen; what a deposed one left unstamped counts as no later.
+            self._now = max(self._now, run.time)
+            waiters = self._waiters(run)
+            if run.kind == Kind.COMMAND:
+                self._apply_commands(run, waiters)
+            self.last_applied = run.last
+        while self._proposed and self._proposed[0].last <= self.last_applied:
+            self._proposed.popleft()
+        self._answer_reads()
+
+    def read(self, index: Index, queries: Sequence[Query]) -> None:
+        """Answer the queries once ``last_applied`` has reached ``index``."""
+        self._reads.append((index, queries))
+        self._answer_reads()
+
+    def expire(self, now: float) -> None:
+        """Give up on those whose deadline has passed."""
+        for proposed in self._proposed:
+            for waiter in proposed.waiters:
+                if waiter.deadline <= now:
+                    text = "the write entered the log, and whether it was committed was not learned in time"
+                    waiter.fail(OutcomeUnknown(text))
+        for _, queries in self._reads:
+            for query in queries:
+                if query.waiter.deadline <= now:
+                    query.waiter.fail(Unavailable("the read was confirmed, and its index was not applied in time"))
+
+    def deadline(self, now: float) -> float:
+        """Give the first instant after ``now`` at which ``expire`` has something to do; infinity for never."""
+        waiters = [waiter for proposed in self._proposed for waiter in proposed.waiters]
+        waiters += [query.waiter for _, queries in self._reads for query in queries]
+        return min((waiter.deadline for waiter in waiters if waiter.deadline > now), default=float("inf"))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for a write."""
+        return not self._proposed
+
+    def stop(self, why: str) -> None:
+        """Tell all who wait that this peer will not answer; ``why`` ends the sentence."""
+        for proposed in self._proposed:
+            for waiter in proposed.waiters:
+                waiter.fail(OutcomeUnknown(f"the write entered the log, and then {why}"))
+        for _, queries in self._reads:
+            for query in queries:
+                query.waiter.fail(Unavailable(why))
+        self._proposed.clear()
+        self._reads.clear()
+
+    def _apply_commands(self, run: Run, waiters: Sequence[Waiter | None] | None) -> None:
+        """Apply a run of commands, and answer those who wait for them, if anybody does."""
+        machine, run_write = self.machine, self.type.run_write
+        for place, payload in enumerate(run.payloads):
+            waiter = waiters[place] if waiters else None
+            index = Index(run.first + place)
+            set_context(machine, self._now, index)
+            try:
+                reply = run_write(machine, payload)
+            except Rejected as refused:
+                if waiter:
+                    waiter.fail(refused)
+            except MachineError as error:
+                self._count(error, index)
+                if waiter:
+                    waiter.fail(error)
+            else:
+                if waiter:
+                    waiter.succeed(reply)
+            self.last_applied = index
+
+    def _waiters(self, run: Run) -> Sequence[Waiter | None] | None:
+        """Give who waits for each entry of the run, or None when nobody does.
+
+        Whoever waits there for an entry of another term is told that it was not committed: now that is certain.
+        """
+        proposed = self._proposed
+        if not proposed or proposed[0].first > run.last:
+            return None
+        only = proposed[0]
+        is_alone = len(proposed) == 1 or proposed[1].first > run.last
+        if is_alone and (only.first, only.term, only.last) == (run.first, run.term, run.last):
+            return only.waiters
+        found: list[Waiter | None] = [None] * len(run.payloads)
+        for batch in proposed:
+            for place, waiter in enumerate(batch.waiters, batch.first - run.first):
+                if not 0 <= place < len(found):
+                    continue
+                if batch.term == run.term:
+                    found[place] = waiter
+                else:
+                    waiter.fail(NotCommitted("another leader's entry was committed at this write's index"))
+        return found
+
+    def _answer_reads(self) -> None:
+        """Answer the reads whose index is applied; those that came first, first."""
+        while self._reads and self._reads[0][0] <= self.last_applied:
+            _, queries = self._reads.popleft()
+            for query in queries:
+                set_context(self.machine, self._now, self.last_applied)
+                try:
+                    reply = self.type.run_read(self.machine, query.payload)
+                except Rejected as refused:
+                    query.waiter.fail(refused)
+                except MachineError as error:
+                    self._count(error, self.last_applied)
+                    query.waiter.fail(error)
+                else:
+                    query.waiter.succeed(reply)
+
+    def _count(self, error: MachineError, index: Index) -> None:
+        """Count a bug of the machine, and log it: the 1st, 2nd, 4th, 8th … time, so that no loop fills the disk."""
+        self.machine_errors += 1
+        if self.machine_errors & (self.machine_errors - 1) == 0:
+            count = self.machine_errors
+            logger.error("%s (index %d, error %d of this machine)", error, index, count, exc_info=error.__cause__ or error)

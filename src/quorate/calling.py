@@ -1,0 +1,388 @@
+"""Calls as bytes: a machine's writes and reads are bound, encoded, checked, decoded and run here.
+
+A write or read is the MessagePack array ``[name, *arguments]``. **A command that its own signature cannot decode
+never enters the log**: ``encode_write`` checks what it encodes, ``check_write`` what came over the network. Knows what
+the machine declares; knows nothing of logs, peers or sockets.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import traceback
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from quorate.errors import MachineError, Rejected
+from quorate.machine import (
+    CallType,
+    Command,
+    Context,
+    Method,
+    Query,
+    ReadMethod,
+    StateMachine,
+    WriteMethod,
+    call_types,
+    is_union,
+)
+
+NESTING_MAX = 64
+"""How deep the arrays and maps of a call may nest, its own array included. The decoder's own limit depends on the stack
+at hand: it could be reached on one peer and not on another."""
+
+IMMUTABLE: tuple[type, ...] = (bool, int, float, str, bytes, type(None))
+"""The types whose values are shared with callers as they are."""
+
+# The first bytes of MessagePack's arrays and maps are 0x80 to 0x9f and 0xdc to 0xdf; these are all others.
+NOT_CONTAINERS = bytes(byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF))
+
+ENCODER = msgspec.msgpack.Encoder()
+ANYTHING = msgspec.msgpack.Decoder()
+
+
+class Named(msgspec.Struct, frozen=True, array_like=True):
+    """The beginning of every command and query: the arguments after it are skipped."""
+
+    name: str
+
+
+NAMED = msgspec.msgpack.Decoder(Named)
+
+
+class ReplyType(msgspec.Struct, frozen=True):
+    """The reply of one write or read.
+
+    Attributes:
+        label: what people call the write or read.
+        shared: the immutable types that its annotation allows.
+        decoder: of its annotation.
+    """
+
+    label: str
+    shared: tuple[type, ...]
+    decoder: msgspec.msgpack.Decoder[Any]
+
+    def encode(self, value: object) -> bytes:
+        """Encode a reply.
+
+        Raises:
+            MachineError: MessagePack cannot carry it.
+        """
+        try:
+            return ENCODER.encode(value)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise MachineError(f"the reply of {self.label} cannot be encoded: {error}") from error
+
+    def decode(self, encoded: bytes) -> object:
+        """Decode a reply.
+
+        Raises:
+            MachineError: it is not what the annotation says.
+        """
+        try:
+            return self.decoder.decode(encoded)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise MachineError(f"the reply of {self.label} is not what its annotation says: {error}") from error
+
+
+class Calls(msgspec.Struct, frozen=True):
+    """The writes of a machine, or its reads.
+
+    Attributes:
+        kind: ``"write"`` or ``"read"``.
+        machine: the machine's class.
+        method: ``WriteMethod`` or ``ReadMethod``.
+        struct: ``Command`` or ``Query``.
+        by_name: the calls by their names in the log.
+        by_struct: the same by the structs that carry their arguments.
+        decoder: of the union of those structs; None when there are none.
+    """
+
+    kind: str
+    machine: type[StateMachine]
+    method: type[Method[Any, ..., Any]]
+    struct: type[msgspec.Struct]
+    by_name: Mapping[str, CallType]
+    by_struct: Mapping[type, CallType]
+    decoder: msgspec.msgpack.Decoder[msgspec.Struct] | None
+
+    def encode(self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """Bind, encode and check a call: a method's reference with its arguments, or a struct alone.
+
+        Raises:
+            TypeError: it is none of these calls, or the arguments do not fit its signature.
+        """
+        bound, label = self.bind(call, args, kwargs)
+        try:
+            encoded = ENCODER.encode(bound)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise TypeError(f"{label}: {error}") from error
+        self.check(encoded)
+        return encoded
+
+    def bind(self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[object, str]:
+        """Put the arguments into their struct; give it, and what people call it.
+
+        Raises:
+            TypeError: it is none of these calls, or there are too many or too few arguments.
+        """
+        if isinstance(call, self.method):
+            known = self.by_name.get(call.name) if issubclass(self.machine, call.owner) else None
+            if known is not None:
+                try:
+                    return known.struct(*args, **kwargs), known.label
+                except TypeError as error:
+                    raise TypeError(f"{known.label}: {error}") from error
+        elif isinstance(call, self.struct):
+            if args or kwargs:
+                raise TypeError(f"{call!r} carries its arguments itself; nothing may follow it")
+            if type(call) in self.by_struct:
+                return call, type(call).__name__
+        kind, machine, struct = self.kind, self.machine.__name__, self.struct.__name__
+        raise TypeError(f"{call!r} is no {kind} of {machine}: neither one of its @{kind} methods nor a {struct} it takes")
+
+    def check(self, encoded: bytes) -> None:
+        """Check an encoded call, which may come from another process, before it enters the log.
+
+        Raises:
+            TypeError: it cannot be decoded, or might not be on every peer; the message says why.
+        """
+        try:
+            self.decode(encoded)
+        except MachineError as error:
+            raise TypeError(str(error)) from error
+        if nests_too_deep(encoded):
+            raise TypeError(f"the arguments nest deeper than {NESTING_MAX} levels, or have maps as keys")
+
+    def run(self, machine: StateMachine, encoded: bytes) -> object:
+        """Decode a call and run it on the machine; ``set_context`` comes first.
+
+        Returns:
+            The reply as the machine gave it: see ``MachineType.detach_reply``.
+
+        Raises:
+            Rejected: the machine refused; the details hold nothing that belongs to it.
+            MachineError: the call cannot be decoded, or the machine raised; ``__cause__`` is what it raised.
+            MemoryError: as the machine raised it. This and the next two, and what is no ``Exception``, need not be
+                alike on every peer: they must stop the peer.
+            RecursionError: likewise.
+            OSError: likewise.
+        """
+        decoded = self.decode(encoded)
+        call = self.by_struct[type(decoded)]
+        try:
+            if call.takes_struct:
+                return call.function(machine, decoded)
+            return call.function(machine, *msgspec.structs.astuple(decoded))
+        except Rejected as refusal:
+            if all(type(detail) in IMMUTABLE for detail in refusal.details):
+                raise
+            raise Rejected(refusal.reason, *map(detached, refusal.details)) from None
+        except (MemoryError, RecursionError, OSError):
+            raise
+        except Exception as error:
+            raise MachineError(f"{call.label} raised {described(error)}") from error
+
+    def decode(self, encoded: bytes) -> msgspec.Struct:
+        """Decode a call into its struct.
+
+        Raises:
+            MachineError: it cannot be decoded, which is alike on every peer.
+            MemoryError: this peer has not enough of it.
+            OSError: a struct's own ``__post_init__`` raised it.
+        """
+        try:
+            if self.decoder is not None:
+                return self.decoder.decode(encoded)
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:  # also what a struct's own __post_init__ raises
+            if (known := self.by_name.get(command_name(encoded))) is not None:
+                raise MachineError(f"{known.label}: {explained(known, error)}") from error
+        raise MachineError(f"{self.machine.__name__} has no {self.kind} named {command_name(encoded)!r}")
+
+
+class MachineType(msgspec.Struct, frozen=True):
+    """What the shell knows of a machine's class; made by ``describe``.
+
+    Attributes:
+        name: the name of the class.
+        writes: its writes.
+        reads: its reads.
+        replies: the replies of both by the names in the log.
+    """
+
+    name: str
+    writes: Calls
+    reads: Calls
+    replies: Mapping[str, ReplyType]
+
+    @property
+    def write_names(self) -> frozenset[str]:
+        """The names of its writes in the log."""
+        return frozenset(self.writes.by_name)
+
+    @property
+    def read_names(self) -> frozenset[str]:
+        """The names of its reads on the wire."""
+        return frozenset(self.reads.by_name)
+
+    def encode_write(
+        self, call: object, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
+    ) -> bytes:
+        """Encode a ``WriteMethod`` with its arguments, or a ``Command``; see ``Calls.encode``."""
+        return self.writes.encode(call, args, kwargs or {})
+
+    def encode_read(
+        self, call: object, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
+    ) -> bytes:
+        """Encode a ``ReadMethod`` with its arguments, or a ``Query``; see ``Calls.encode``."""
+        return self.reads.encode(call, args, kwargs or {})
+
+    def check_write(self, encoded: bytes) -> None:
+        """Check an encoded write before it enters the log; see ``Calls.check``."""
+        self.writes.check(encoded)
+
+    def check_read(self, encoded: bytes) -> None:
+        """Check an encoded read; see ``Calls.check``."""
+        self.reads.check(encoded)
+
+    def run_write(self, machine: StateMachine, encoded: bytes) -> object:
+        """Run an encoded write on the machine; see ``Calls.run`` for the reply and what it raises."""
+        return self.writes.run(machine, encoded)
+
+    def run_read(self, machine: StateMachine, encoded: bytes) -> object:
+        """Run an encoded read on the machine; see ``Calls.run`` for the reply and what it raises."""
+        return self.reads.run(machine, encoded)
+
+    def detach_reply(self, name: str, value: object) -> object:
+        """Give a reply that a caller in this process may keep: no part of it belongs to the machine.
+
+        Raises:
+            MachineError: the reply is not what the annotation says, or cannot be encoded.
+        """
+        reply = self.replies[name]
+        return value if type(value) in reply.shared else reply.decode(reply.encode(value))
+
+    def encode_reply(self, name: str, value: object) -> bytes:
+        """Encode the reply of the write or read with this name in the log.
+
+        Raises:
+            MachineError: the reply cannot be encoded.
+        """
+        return self.replies[name].encode(value)
+
+    def decode_reply(self, name: str, encoded: bytes) -> object:
+        """Decode the reply of the write or read with this name in the log.
+
+        Raises:
+            MachineError: the reply is not what the annotation says.
+        """
+        return self.replies[name].decode(encoded)
+
+
+def describe(machine: type[StateMachine]) -> MachineType:
+    """Give what the shell knows of a machine's class; the same object each time."""
+    return machine_type(machine)
+
+
+@functools.cache
+def machine_type(machine: Any) -> MachineType:  # noqa: ANN401 - what is cached must be hashable, say type checkers
+    """Make what ``describe`` gives."""
+    calls = call_types(machine)
+    writes = {name: call for name, call in calls.items() if call.kind == "write"}
+    reads = {name: call for name, call in calls.items() if call.kind == "read"}
+    return MachineType(
+        machine.__name__,
+        Calls("write", machine, WriteMethod, Command, writes, by_struct(writes), union_decoder(writes)),
+        Calls("read", machine, ReadMethod, Query, reads, by_struct(reads), union_decoder(reads)),
+        {
+            name: ReplyType(call.label, shared_types(call.reply), msgspec.msgpack.Decoder(call.reply))
+            for name, call in calls.items()
+        },
+    )
+
+
+def set_context(machine: StateMachine, now: float, index: int) -> None:
+    """Tell the machine the time and index of the command it runs next: what ``self.context`` gives."""
+    machine.context = Context(now, index)
+
+
+def command_name(encoded: bytes) -> str:
+    """Give the name of an encoded write or read, without decoding its arguments.
+
+    Raises:
+        MachineError: it has none.
+    """
+    try:
+        return NAMED.decode(encoded).name
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise MachineError(f"not a command or query: {error}") from error
+
+
+def by_struct(calls: Mapping[str, CallType]) -> dict[type, CallType]:
+    """Key the calls by their structs."""
+    return {call.struct: call for call in calls.values()}
+
+
+def union_decoder(calls: Mapping[str, CallType]) -> msgspec.msgpack.Decoder[msgspec.Struct] | None:
+    """Make one decoder for all the calls; None when there are none."""
+    structs = tuple(call.struct for call in calls.values())
+    return msgspec.msgpack.Decoder(functools.reduce(operator.or_, structs)) if structs else None
+
+
+def shared_types(annotation: object) -> tuple[type, ...]:
+    """Give the immutable types that the annotation of a reply allows."""
+    members = typing.get_args(annotation) if is_union(annotation) else (annotation,)
+    if object in members or Any in members:
+        return IMMUTABLE
+    return tuple(immutable for immutable in IMMUTABLE if immutable in members)
+
+
+def detached(detail: object) -> object:
+    """Copy one detail of a refusal; of one that MessagePack cannot carry, the name of its type is left."""
+    if type(detail) in IMMUTABLE:
+        return detail
+    try:
+        return ANYTHING.decode(ENCODER.encode(detail))
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        return type(detail).__name__
+
+
+def explained(call: CallType, error: Exception) -> str:
+    """Say what is wrong with the arguments by their names, where msgspec says positions, such as ``$[1]``."""
+    text = str(error) if isinstance(error, msgspec.MsgspecError) else described(error)
+    for position, name in enumerate(call.struct.__struct_fields__, 1):
+        text = text.replace(f"`$[{position}]", f"`{name}")
+    return text
+
+
+def described(error: Exception) -> str:
+    """Name an exception and its message, even one whose own ``__str__`` fails."""
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def nests_too_deep(encoded: bytes) -> bool:
+    """Tell whether the encoded value nests deeper than ``NESTING_MAX``, or cannot be walked."""
+    if len(encoded.translate(None, NOT_CONTAINERS)) <= NESTING_MAX:
+        return False  # there are not even so many arrays and maps in it
+    try:
+        level: list[object] = [ANYTHING.decode(encoded)]
+    except (msgspec.MsgspecError, RecursionError):
+        return True
+    for _ in range(NESTING_MAX + 1):
+        level = [inner for outer in level for inner in parts(outer)]
+    return bool(level)
+
+
+def parts(value: object) -> Iterator[object]:
+    """Yield what a list, tuple or dict contains."""
+    if isinstance(value, dict):
+        yield from value.keys()
+        yield from value.values()
+    elif isinstance(value, (list, tuple)):
+        yield from value

@@ -1,0 +1,525 @@
+"""Node: one process with one address, home of many peers. Their network, their disk and their loop.
+
+Puts the parts together; decides nothing of the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import msgspec
+
+from quorate.apply import Apply
+from quorate.bootstrap import Ask
+from quorate.calling import MachineType, command_name, describe
+from quorate.core import Raft
+from quorate.errors import Corrupted, MachineError, QuorateError, Stopped, StoreError, Unavailable
+from quorate.loop import Clock, Loop
+from quorate.machine import StateMachine
+from quorate.peer import FutureWaiter, Peer, as_it_is, check_size
+from quorate.seat import Errand, Seat
+from quorate.settings import Settings
+from quorate.store import LogStore
+from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, open_store
+from quorate.store.disk import Disk, Executor, ThreadExecutor
+from quorate.transport import Answer, Packet, Transport
+from quorate.transport.calls import (
+    BootstrapCall,
+    Failure,
+    Identity,
+    IdentifyCall,
+    LeaderCall,
+    LeaderIs,
+    ReadCall,
+    Reply,
+    Request,
+    StatusCall,
+    StatusIs,
+    Value,
+    WriteCall,
+    error_from_failure,
+    failure_from_error,
+)
+from quorate.transport.security import TLS
+from quorate.transport.tcp import TCPTransport
+from quorate.types import Address, PeerId, Run, is_name, parse_node
+
+logger = logging.getLogger("quorate.node")
+
+M = TypeVar("M", bound=StateMachine)
+T = TypeVar("T")
+
+TIMEOUT_MAX = 3600.0
+"""The longest deadline that a call from the network may ask for, seconds."""
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What a node lives in: the real things by default, those of the simulator in a simulation.
+
+    Attributes:
+        transport: the network.
+        executor: runs what blocks, one job at a time, away from the loop.
+        clock: monotonic time, and calls at an instant.
+        wall: the wall clock, seconds since 1970.
+        random: chance.
+        directory: opens the node's identities, given its address.
+        store: opens the store.
+    """
+
+    transport: Transport
+    executor: Executor
+    clock: Clock
+    wall: Callable[[], float]
+    random: random.Random
+    directory: Callable[[str], Directory]
+    store: Callable[[Directory], LogStore]
+
+
+class CallWaiter:
+    """Someone at the other end of a connection who waits for a reply."""
+
+    __slots__ = ("answer", "deadline", "encode", "id", "is_done")
+
+    def __init__(self, request: Request, answer: Answer, deadline: float, encode: Callable[[object], Any]) -> None:
+        """Answer the request, once, with what ``encode`` makes of a reply."""
+        self.id = request.id
+        self.answer = answer
+        self.deadline = deadline
+        self.encode = encode
+        self.is_done = False
+
+    def succeed(self, reply: object) -> None:
+        """Answer with a reply, unless it is answered."""
+        if self.is_done:
+            return
+        try:
+            answer = self.encode(reply)
+        except MachineError as error:
+            self.fail(error)
+        else:
+            self.is_done = True
+            self.answer(Reply(self.id, answer))
+
+    def fail(self, error: QuorateError) -> None:
+        """Answer with an error, unless it is answered."""
+        if not self.is_done:
+            self.is_done = True
+            self.answer(Reply(self.id, failure_from_error(error)))
+
+
+class Place(msgspec.Struct):
+    """One peer of this node.
+
+    Attributes:
+        peer: what the user holds.
+        seat: its place at the loop.
+        id: its random id.
+        machine: what its machine's class declares.
+    """
+
+    peer: Peer[Any]
+    seat: Seat
+    id: PeerId
+    machine: MachineType
+
+
+class Node:
+    """One process with one address; home of many peers.
+
+    ::
+
+        async with Node("127.0.0.1:7001", data_dir="data/a") as node:
+            peer = await node.start_peer(KV, name="peer1")
+
+    Attributes:
+        settings: the knobs.
+    """
+
+    def __init__(
+        self,
+        bind: str,
+        *,
+        data_dir: str | Path | None = None,
+        advertise: str | None = None,
+        store: Literal["rocksdb", "memory"] | LogStore = "rocksdb",
+        settings: Settings | None = None,
+        tls: TLS | None = None,
+        surroundings: Callable[[], Surroundings] | None = None,
+    ) -> None:
+        """Describe a node; nothing is opened before ``start``.
+
+        Args:
+            bind: where to listen, ``host:port``; port 0 takes a free one. Beyond loopback give ``tls`` as well.
+            data_dir: the node's own directory, made when it does not exist. Needed for every store but ``"memory"``.
+            advertise: where others reach this node, ``host:port``, if that is not ``bind``: behind NAT, in containers.
+            store: ``"rocksdb"``; ``"memory"``, which forgets everything when the node stops; or an object that keeps
+                the ``LogStore`` contract.
+            settings: the knobs; the defaults suit one data centre.
+            tls: certificate, key and authority; every connection then needs a certificate of that authority.
+            surroundings: everything the node lives in, for simulations.
+
+        Raises:
+            ValueError: an address cannot be read, or ``data_dir`` is missing.
+        """
+        parse_node(bind)
+        if advertise is not None:
+            parse_node(advertise)
+        if data_dir is None and store != "memory" and surroundings is None:
+            raise ValueError('a durable store needs a data_dir of its own; use store="memory" for one that forgets')
+        self.settings = settings or Settings()
+        self._bind = bind
+        self._advertise = advertise
+        self._data_dir = None if data_dir is None else Path(data_dir)
+        self._store_choice: str | LogStore = store
+        self._tls = tls
+        self._make_surroundings = surroundings or self._real_surroundings
+        self._surroundings: Surroundings | None = None
+        self._directory: Directory | None = None
+        self._disk: Disk | None = None
+        self._loop: Loop | None = None
+        self._places: dict[str, Place] = {}
+        self._by_id: dict[PeerId, Seat] = {}
+        self._starting: set[str] = set()
+
+    @property
+    def address(self) -> str:
+        """Where others reach this node, ``host:port``; known once it has started.
+
+        Raises:
+            Stopped: the node is not running.
+        """
+        return self._running().transport.address
+
+    @property
+    def peers(self) -> tuple[Peer[Any], ...]:
+        """The peers that run on this node, in the order in which they were started."""
+        return tuple(place.peer for place in self._places.values())
+
+    async def start(self) -> None:
+        """Listen, lock the data directory, open the store. Idempotent.
+
+        Raises:
+            OSError: the address cannot be bound.
+            StoreLocked: the data directory is in use.
+            Corrupted: what is on the disk is not what was written.
+            StoreError: the disk failed.
+            RuntimeError: Python runs without assertions (``-O``), which quorate relies on.
+        """
+        if self._surroundings is not None:
+            return
+        if sys.flags.optimize:
+            raise RuntimeError("quorate checks its invariants with assert; run Python without -O")
+        surroundings = self._surroundings = self._make_surroundings()
+        try:
+            await surroundings.transport.listen(self)
+            address = surroundings.transport.address
+            self._directory = directory = await self._blocking(lambda: surroundings.directory(address))
+            store = await self._blocking(lambda: surroundings.store(directory))
+        except BaseException:
+            await self._let_go()
+            raise
+        self._disk = Disk(store, surroundings.executor, self._disk_failed)
+        self._loop = Loop(
+            surroundings.clock, surroundings.wall, surroundings.transport, self._disk, self.settings, self._joined
+        )
+
+    async def stop(self) -> None:
+        """Stop every peer, then let go of disk and network. Idempotent."""
+        for place in list(self._places.values()):
+            await place.peer.stop()
+        await self._let_go()
+
+    async def __aenter__(self) -> Self:
+        """Start the node."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop the node."""
+        await self.stop()
+
+    def __repr__(self) -> str:
+        """Tell address and peers."""
+        where = self._surroundings.transport.address if self._surroundings else f"{self._bind} stopped"
+        return f"<Node {where} peers={','.join(self._places) or 'none'}>"
+
+    async def start_peer(self, machine: type[M], *, name: str) -> Peer[M]:
+        """Start a peer: a new and empty one, or one that has been on this node before, with all its data.
+
+        A new one follows nobody until it is named in ``Peer.set_configuration``, its own or another's.
+
+        Args:
+            machine: the class of the state machine; an instance of it is made and its commands replayed.
+            name: the peer's name: unique in its group and on this node; letters, digits, ``.``, ``_``, ``-``.
+
+        Raises:
+            ValueError: the name cannot be used, or runs on this node already.
+            Stopped: the node is not running.
+            StoreLocked: the data directory belongs to another node or group.
+            Corrupted: what is on the disk is not what was written.
+            StoreError: the disk failed.
+            MachineError: the log holds commands that the machine does not have.
+        """
+        surroundings = self._running()
+        if not is_name(name):
+            raise ValueError(f"{name!r} cannot name a peer; use up to 128 letters, digits, '.', '_' and '-'")
+        if name in self._places or name in self._starting:
+            raise ValueError(f"a peer named {name} runs on this node already")
+        assert self._directory is not None and self._disk is not None and self._loop is not None
+        directory, disk, loop = self._directory, self._disk, self._loop
+        machine_type = describe(machine)
+        names: set[str] = set()
+        self._starting.add(name)
+        try:
+            identity = await self._blocking(lambda: directory.identity(name))
+            stored = await disk.load(name, lambda run: names.update(command_names(run)))
+        finally:
+            self._starting.discard(name)
+        unknown = sorted(names - machine_type.write_names)
+        if unknown:
+            raise MachineError(
+                f"the log of {name} holds commands that {machine_type.name} does not have: {', '.join(unknown)}. Start it with "
+                f'the machine it had, or keep old names with @write(name="…")'
+            )
+        apply = Apply(machine(), machine_type)
+        raft = Raft(PeerId(identity.id), self.settings, stored, surroundings.random.random, surroundings.clock.time())
+        group = raft.status().group
+        if identity.group and group != identity.group:
+            raise Corrupted(
+                f"{name} belongs to group {identity.group}, and its log to group {group or 'none'}: the data directory was put "
+                f"together from two. Restore it as it was, or remove the peer's data and let it join anew"
+            )
+        if group and not identity.group:
+            await self._blocking(lambda: directory.set_group(name, group))
+        seat = Seat(name, raft, apply, self.settings, loop, stored.time)
+        address = Address(name, *parse_node(surroundings.transport.address))
+
+        async def close() -> None:
+            await self._stop_peer(name)
+
+        peer: Peer[M] = Peer(
+            address, machine_type, seat, self.settings, ask=self._asker, new_group=self._new_id, close=close
+        )
+        self._places[name] = Place(peer, seat, PeerId(identity.id), machine_type)
+        self._by_id[PeerId(identity.id)] = seat
+        loop.add(seat)
+        return peer
+
+    # What the transport delivers: see ``quorate.transport.Receiver``.
+
+    def receive_packets(self, source: str, packets: Sequence[Packet]) -> None:
+        """Hand packets to the peers they are for; those for nobody here are dropped."""
+        for packet in packets:
+            seat = self._by_id.get(packet.to)
+            if seat is not None:
+                seat.receive(source, packet)
+
+    def receive_request(self, request: Request, answer: Answer) -> None:
+        """Carry out a request from the network, and answer it."""
+        place = self._places.get(request.peer)
+        call = request.call
+        if isinstance(call, StatusCall) and not request.peer:
+            answer(Reply(request.id, StatusIs(tuple(place.seat.status() for place in self._places.values()))))
+        elif place is None:
+            running = ", ".join(self._places) or "none"
+            answer(Reply(request.id, Failure("Unavailable", f"there is no peer named {request.peer} on this node; it has: {running}")))
+        else:
+            self._carry_out(place, request, answer)
+
+    def _carry_out(self, place: Place, request: Request, answer: Answer) -> None:
+        """Carry out a request to a peer of this node. What came over the network is checked before it goes further."""
+        seat, machine = place.seat, place.machine
+
+        def waiter(timeout: float, encode: Callable[[object], object]) -> CallWaiter:
+            now = self._running().clock.time()
+            return CallWaiter(request, answer, now + min(max(timeout, 0.0), TIMEOUT_MAX), encode)
+
+        match request.call:
+            case WriteCall(command=command, timeout=timeout):
+                if self._is_sound(request, answer, command, machine.check_write):
+                    name = command_name(command)
+                    seat.write(command, waiter(timeout, lambda reply: Value(machine.encode_reply(name, reply))))
+            case ReadCall(query=query, timeout=timeout):
+                if self._is_sound(request, answer, query, machine.check_read):
+                    name = command_name(query)
+                    seat.read(query, waiter(timeout, lambda reply: Value(machine.encode_reply(name, reply))))
+            case LeaderCall(timeout=timeout):
+                seat.run(Errand(waiter(timeout, lambda leader: LeaderIs(as_address(leader)))))
+            case StatusCall():
+                answer(Reply(request.id, StatusIs((seat.status(),))))
+            case IdentifyCall():
+                answer(Reply(request.id, self._identity(place)))
+            case BootstrapCall(configuration=configuration):
+                seat.run(Errand(waiter(self.settings.call_timeout, lambda _: self._identity(place)), configuration))
+
+    def _is_sound(self, request: Request, answer: Answer, encoded: bytes, check: Callable[[bytes], None]) -> bool:
+        """Check a command or query from the network: it goes no further unless the machine can decode it."""
+        try:
+            check_size(encoded, self.settings)
+            check(encoded)
+        except (TypeError, ValueError) as error:
+            answer(Reply(request.id, Failure("Unavailable", f"{request.peer} cannot take this call: {error}")))
+            return False
+        return True
+
+    def _identity(self, place: Place) -> Identity:
+        """Tell who a peer is."""
+        return Identity(place.id, place.machine.name, place.seat.raft.state.configuration)
+
+    # Asking other peers.
+
+    def _asker(self, timeout: float) -> Ask:
+        """Give what asks a peer, here or elsewhere, until a deadline that begins now."""
+        deadline = self._running().clock.time() + timeout
+
+        async def ask(member: Address, call: IdentifyCall | BootstrapCall) -> Identity:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    reply = await self._ask(member, Request(1, member.name, call))
+            except TimeoutError:
+                raise Unavailable(f"no answer within {timeout:g} s") from None
+            except ConnectionError as error:
+                raise Unavailable(f"the connection broke: {error}") from error
+            if isinstance(reply.answer, Failure):
+                raise error_from_failure(reply.answer)
+            if not isinstance(reply.answer, Identity):
+                raise Unavailable(f"it answered with {type(reply.answer).__name__}, which is no identity")
+            return reply.answer
+
+        return ask
+
+    async def _ask(self, member: Address, request: Request) -> Reply:
+        """Ask one peer."""
+        transport = self._running().transport
+        if member.node == transport.address:
+            future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            self.receive_request(request, lambda reply: None if future.done() else future.set_result(reply))
+            return await future
+        channel = await transport.connect(member.node)
+        try:
+            return await channel.call(request)
+        finally:
+            await channel.close()
+
+    # Beginning and end.
+
+    def _running(self) -> Surroundings:
+        """Give the surroundings of a running node."""
+        if self._surroundings is None:
+            raise Stopped("the node is not running; start it with `async with Node(...)` or `await node.start()`")
+        return self._surroundings
+
+    def _real_surroundings(self) -> Surroundings:
+        """Give the real world."""
+        loop = asyncio.get_running_loop()
+        chance = random.Random(secrets.randbits(128))
+        path, choice = self._data_dir, self._store_choice
+
+        def open_directory(address: str) -> Directory:
+            # An id must not outlive its log: beside a store that forgets, identities are forgotten too.
+            return MemoryDirectory() if path is None or choice == "memory" else DataDirectory.open(path, address)
+
+        def open_logs(directory: Directory) -> LogStore:
+            return open_store(choice, directory if isinstance(directory, DataDirectory) else None)
+
+        return Surroundings(
+            transport=TCPTransport(
+                self._bind, advertise=self._advertise, settings=self.settings, tls=self._tls, random=chance.random
+            ),
+            executor=ThreadExecutor(loop),
+            clock=loop,
+            wall=time.time,
+            random=chance,
+            directory=open_directory,
+            store=open_logs,
+        )
+
+    def _new_id(self) -> str:
+        """Make a random id."""
+        return f"{self._running().random.getrandbits(64):016x}"
+
+    async def _stop_peer(self, name: str) -> None:
+        """Stop one peer: what is under way is answered first, if that takes no longer than an election."""
+        place = self._places.get(name)
+        if place is None:
+            return
+        seat = place.seat
+        await seat.close(self.settings.election_timeout_max)
+        self._places.pop(name, None)
+        self._by_id.pop(place.id, None)
+        if self._loop is not None:
+            self._loop.remove(seat, Stopped(f"{name} was stopped"))
+
+    async def _let_go(self) -> None:
+        """Let go of network and disk, in this order: nothing may be promised that is not written."""
+        surroundings, self._surroundings = self._surroundings, None
+        if surroundings is None:
+            return
+        if self._loop is not None:
+            self._loop.stop(Stopped("the node was stopped"))
+        await surroundings.transport.stop()
+        if self._disk is not None:
+            await self._disk.stop()
+        else:
+            surroundings.executor.stop()
+        if self._directory is not None:
+            self._directory.close()
+        self._places.clear()
+        self._by_id.clear()
+        self._disk = self._loop = self._directory = None
+
+    def _joined(self, name: str, group: str) -> None:
+        """Keep in the peer's identity which group it belongs to."""
+        directory = self._directory
+        if directory is not None:
+            self._running().executor.submit(lambda: directory.set_group(name, group), self._joined_done)
+
+    def _joined_done(self, _: None, error: BaseException | None) -> None:
+        """Stop like for any failure of the disk if the identity could not be written."""
+        if error is not None:
+            self._disk_failed(error if isinstance(error, StoreError) else StoreError(str(error)))
+
+    def _disk_failed(self, error: StoreError) -> None:
+        """Stop every peer: none of them can promise anything any longer."""
+        logger.critical("the disk of %r failed, its peers stop: %s", self, error)
+        if self._loop is not None:
+            self._loop.stop(error)
+
+    async def _blocking(self, job: Callable[[], T]) -> T:
+        """Run what blocks away from the loop."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(result: T | None, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]
+
+        self._running().executor.submit(job, done)
+        return await future
+
+
+def command_names(run: Run) -> set[str]:
+    """Give the names of the commands in a run."""
+    if run.kind != run.kind.COMMAND:
+        return set()
+    return {command_name(payload) for payload in run.payloads}
+
+
+def as_address(value: object) -> Address:
+    """Give the leader's address that an errand was resolved with."""
+    assert isinstance(value, Address), "an errand that waits for a leader is resolved with its address"
+    return value

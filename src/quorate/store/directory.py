@@ -1,0 +1,355 @@
+"""The data directory of a node: whose it is, who its peers are, and where the store lives.
+
+::
+
+    DIR/lock                  held while the node runs; the process that holds it
+    DIR/node.json             the node's id, and its address at its last start
+    DIR/peers/NAME/identity   the peer's random id, and its group once it has one
+    DIR/store/engine          the name of the store's engine; the rest is the engine's own
+
+An id says "whoever remembers what I promised". So an id never outlives the log that holds the promises: identities
+without a store are refused, and a directory that is wiped whole gives its peers new ids.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Protocol, TypeVar
+
+import msgspec
+
+from quorate.errors import Corrupted, StoreError, StoreLocked
+from quorate.store import LogStore
+from quorate.store.files import ASIDE, disk_errors, make_directory, replace_file
+from quorate.store.memory import MemoryStore
+from quorate.types import PeerId, is_name
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class PeerIdentity(msgspec.Struct, frozen=True):
+    """Who a peer is.
+
+    Attributes:
+        id: random, made at its first start.
+        group: the id of its group; empty until it is configured.
+    """
+
+    id: Annotated[PeerId, msgspec.Meta(min_length=1)]
+    group: str
+
+
+class NodeIdentity(msgspec.Struct, frozen=True):
+    """Whose a data directory is.
+
+    Attributes:
+        id: random, made at the node's first start.
+        address: where the node was at its last start, ``host:port``.
+    """
+
+    id: _NotEmpty
+    address: _NotEmpty
+
+
+def random_id() -> str:
+    """Give 16 random hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
+class Directory(Protocol):
+    """What a node asks of the place where its peers' identities are kept."""
+
+    def identity(self, name: str) -> PeerIdentity:
+        """Give a peer's identity, making it at the peer's first start."""
+        ...
+
+    def set_group(self, name: str, group: str) -> None:
+        """Note the group of a peer, for ever."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; idempotent."""
+        ...
+
+
+class MemoryDirectory:
+    """Identities that are forgotten with the logs of a ``MemoryStore``: an id must not outlive its log."""
+
+    def __init__(self, make_id: Callable[[], str] = random_id) -> None:
+        """Know nobody; ``make_id`` gives an id that nobody else has."""
+        self._make_id = make_id
+        self._identities: dict[str, PeerIdentity] = {}
+
+    def identity(self, name: str) -> PeerIdentity:
+        """Give a peer's identity, making it at the peer's first start."""
+        return self._identities.setdefault(name, PeerIdentity(PeerId(self._make_id()), ""))
+
+    def set_group(self, name: str, group: str) -> None:
+        """Note the group of a peer."""
+        self._identities[name] = PeerIdentity(self._identities[name].id, group)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def lost_logs(path: Path, names: list[str]) -> str:
+    """Say that peers have an identity and no log, and what to do."""
+    directories = ", ".join(str(path / "peers" / name) for name in names)
+    return (
+        f"{path} has lost the logs of {', '.join(names)}. Peers without their logs must not vote under their old ids:"
+        f" remove {directories} too, and let them join their groups anew"
+    )
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse a directory that holds something else.
+
+    Raises:
+        StoreLocked: it does.
+    """
+    if path.is_dir():
+        strange = any(child.name not in ("lock", "node.json", "node.json" + ASIDE) for child in path.iterdir())
+        if strange and not (path / "node.json").exists():
+            raise StoreLocked(f"{path} is not empty, and not the data directory of a node; give this node an empty one")
+
+
+def _lock(path: Path) -> int:
+    """Lock the directory for as long as the descriptor that is returned stays open.
+
+    Raises:
+        StoreLocked: another node has it.
+    """
+    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(lock)
+        raise StoreLocked(
+            f"{path} is in use by process {holder}; stop that node first, or give this node a directory of its own"
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+    return lock
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    """Read a small file of JSON, or None when it is not there.
+
+    Raises:
+        Corrupted: it is there, and cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise Corrupted(
+            f"{path} is damaged: {error}. Check the disk, then put this file back from a copy, or give this node an"
+            " empty data directory and let its peers join their groups anew"
+        ) from error
+
+
+def _write(path: Path, content: msgspec.Struct) -> None:
+    replace_file(path, msgspec.json.encode(content) + b"\n")
+
+
+class DataDirectory:
+    """An open data directory; no other node opens it until ``close``. Made by ``open``."""
+
+    def __init__(self, path: Path, address: str, node: NodeIdentity, lock: int, make_id: Callable[[], str]) -> None:
+        """Take over a directory that is locked by the descriptor ``lock``."""
+        self._path = path
+        self._address = address
+        self._node = node
+        self._lock: int | None = lock
+        self._make_id = make_id
+
+    @classmethod
+    def open(cls, path: str | Path, address: str, make_id: Callable[[], str] = random_id) -> DataDirectory:
+        """Open a node's data directory, making it if it is not there or empty.
+
+        Args:
+            path: the directory.
+            address: where the node is reached now, ``host:port``.
+            make_id: gives an id that nobody else has, 1 character or more.
+
+        Raises:
+            StoreLocked: it is in use, or is not a data directory.
+            Corrupted: it is one, and damaged.
+            StoreError: the disk refused.
+        """
+        path = Path(path)
+        with disk_errors(f"opening {path}"):
+            _check_ours(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path)
+            lock = _lock(path)
+            try:
+                node = _read(path / "node.json", NodeIdentity)
+                if node is None:
+                    node = NodeIdentity(make_id(), address)
+                    path.chmod(0o700)
+                    _write(path / "node.json", node)
+                opened = cls(path, address, node, lock, make_id)
+                opened._check_logs()
+                make_directory(path / "peers")
+                make_directory(path / "store")
+            except BaseException:
+                os.close(lock)
+                raise
+        return opened
+
+    @property
+    def store_path(self) -> Path:
+        """Where the engine of the store lives."""
+        return self._path / "store"
+
+    @property
+    def node_id(self) -> str:
+        """The node's random id."""
+        return self._node.id
+
+    def peers(self) -> list[str]:
+        """Give the names of the peers that have an identity here, in order.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        with disk_errors(f"reading {self._path / 'peers'}"):
+            return sorted(path.parent.name for path in self._path.glob("peers/*/identity"))
+
+    def identity(self, name: str) -> PeerIdentity:
+        """Give a peer's identity, making it at the peer's first start.
+
+        A peer that is here already may be started at any address: its node has moved.
+
+        Raises:
+            StoreLocked: the peer is new, and the directory is that of a node at another address.
+            Corrupted: its identity cannot be read.
+            StoreError: the disk refused.
+            ValueError: the name cannot name a peer.
+        """
+        if not is_name(name):
+            raise ValueError(f"{name!r} cannot name a peer: a name is 1 to 128 letters, digits, '.', '_' and '-'")
+        with disk_errors(f"opening the data of {name} in {self._path}"):
+            identity = _read(self._identity_path(name), PeerIdentity)
+            if identity is None:
+                self._check_at_home(name)
+                identity = PeerIdentity(PeerId(self._make_id()), "")
+                make_directory(self._path / "peers" / name)
+                _write(self._identity_path(name), identity)
+            if self._node.address != self._address:
+                self._node = NodeIdentity(self._node.id, self._address)
+                _write(self._path / "node.json", self._node)
+        return identity
+
+    def set_group(self, name: str, group: str) -> None:
+        """Note the group of a peer, for ever.
+
+        Raises:
+            StoreLocked: the peer belongs to another group.
+            Corrupted: its identity cannot be read.
+            StoreError: the disk refused.
+        """
+        identity = self.identity(name)
+        if identity.group == group:
+            return
+        if identity.group:
+            raise StoreLocked(
+                f"{name} in {self._path} belongs to the group {identity.group}, not to {group}. Give the peer of the"
+                " other group another name, or a node with a data directory of its own"
+            )
+        with disk_errors(f"writing the identity of {name} in {self._path}"):
+            _write(self._identity_path(name), PeerIdentity(identity.id, group))
+
+    def close(self) -> None:
+        """Let other nodes have the directory; idempotent."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _identity_path(self, name: str) -> Path:
+        return self._path / "peers" / name / "identity"
+
+    def _check_logs(self) -> None:
+        """Refuse peers whose logs are gone.
+
+        Raises:
+            Corrupted: they are.
+        """
+        names = self.peers()
+        if names and not self.store_path.is_dir():
+            raise Corrupted(lost_logs(self._path, names))
+
+    def _check_at_home(self, name: str) -> None:
+        """Refuse a new peer in the directory of another node.
+
+        Raises:
+            StoreLocked: it is another node's.
+        """
+        names, home = self.peers(), self._node.address
+        if names and home != self._address:
+            raise StoreLocked(
+                f"{self._path} belongs to the node at {home} with {', '.join(names)}; {name} is not among its peers."
+                f" Give this node a directory of its own, or start it at {home} to add a peer to that node"
+            )
+
+
+def open_store(kind: str | LogStore, directory: DataDirectory | None) -> LogStore:
+    """Open the store of a node by the name of its engine.
+
+    Args:
+        kind: ``"rocksdb"``, ``"memory"``, or a store that is open already, which is returned as it is.
+        directory: where it lives. May be None except for ``"rocksdb"``.
+
+    Raises:
+        ValueError: the name is unknown, or the engine needs a directory.
+        StoreLocked: the directory holds a store of another engine, or is in use.
+        Corrupted: the store is damaged or gone.
+        StoreError: the disk refused, or the engine is not installed.
+    """
+    match kind:
+        case "memory":
+            return MemoryStore()
+        case "rocksdb":
+            if directory is None:
+                raise ValueError('the store "rocksdb" needs a data directory; give one, or use store="memory"')
+            return _open_rocksdb(directory)
+        case str():
+            raise ValueError(f'there is no store {kind!r}; the known ones are "rocksdb" and "memory"')
+        case _:
+            return kind
+
+
+def _open_rocksdb(directory: DataDirectory) -> LogStore:
+    try:
+        # Lazy, because there are interpreters for which the engine has no wheel.
+        from quorate.store.rocksdb import RocksDBStore  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            'the store "rocksdb" needs the package rocksdict, which is not installed. On Python before 3.15:'
+            " pip install 'rocksdict>=0.3.29'"
+        ) from error
+    peers = directory.peers()
+    engine = directory.store_path / "engine"
+    with disk_errors(f"opening {directory.store_path}"):
+        recorded = engine.read_text("ascii", "replace").strip() if engine.exists() else None
+        if recorded is None and peers:
+            raise Corrupted(lost_logs(directory.store_path.parent, peers))
+        if recorded is None:
+            replace_file(engine, b"rocksdb\n")
+        elif recorded != "rocksdb":
+            raise StoreLocked(
+                f'{directory.store_path} holds a store of the engine "{recorded}", not "rocksdb"; start this node with'
+                f' store="{recorded}", or give it a directory of its own'
+            )
+    return RocksDBStore.open(directory.store_path, create=not peers)

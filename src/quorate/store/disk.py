@@ -1,0 +1,248 @@
+"""The one disk thread of a node: what all its peers want written goes to the store in groups, each with one sync.
+
+While a group is being written the next one gathers, so the slower the disk the larger the groups; there is no timer.
+The rules are here and know no thread: an ``Executor`` runs the jobs, a real thread or a simulator's virtual time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from quorate.errors import Corrupted, StoreError
+from quorate.store import Batch, LogStore
+from quorate.types import Index, Run, Stored
+
+T = TypeVar("T")
+
+
+def _tell_nobody(_: StoreError) -> None:
+    """Leave the failure to the one who was told that the whole disk failed."""
+
+
+def store_error_from(error: BaseException) -> StoreError:
+    """Give what a store raised as a ``StoreError``, with the cause attached when it was another error."""
+    if isinstance(error, StoreError):
+        return error
+    failure = StoreError(f"the disk failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
+
+
+class Executor(Protocol):
+    """Runs jobs away from the loop, one at a time, in the order in which they were submitted."""
+
+    def submit(self, job: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
+        """Run ``job``, then call ``done`` with its result, or with None and what it raised.
+
+        ``done`` is called on the loop's thread, after ``submit`` has returned.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Let go of what runs the jobs; every submitted one is done. Idempotent."""
+        ...
+
+
+class ThreadExecutor:
+    """Runs jobs on one thread of its own, begun by the first job."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Remember the loop that is told of finished jobs."""
+        self._loop = loop
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, job: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
+        """Queue a job; see ``Executor.submit``."""
+
+        def run() -> None:
+            result: T | None = None
+            failure: BaseException | None = None
+            try:
+                result = job()
+            except BaseException as error:
+                failure = error
+            # A loop that is closed has nobody left to be told.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(done, result, failure)
+
+        if self._thread is None:
+            # A daemon, so that a program that ends without `stop` ends: to the disk that is a crash like any other.
+            self._thread = threading.Thread(target=self._run, name="quorate-disk", daemon=True)
+            self._thread.start()
+        self._jobs.put(run)
+
+    def stop(self) -> None:
+        """End the thread, after the jobs that were submitted. Idempotent."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while (run := self._jobs.get()) is not None:
+            run()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job(Generic[T]):
+    """One piece of work for the disk, and who is told how it went.
+
+    Attributes:
+        run: the work, done away from the loop.
+        done: told the result.
+        refused: told why there is none.
+        of_one_log: whether damage that it finds stops only the one who asked, and not the whole disk.
+    """
+
+    run: Callable[[], T]
+    done: Callable[[T], None]
+    refused: Callable[[StoreError], None]
+    of_one_log: bool = False
+
+
+class Disk:
+    """Group commit over all peers of a node. Everything here is called on the loop's thread.
+
+    A failure is final: what the disk holds then is not known, and a second try proves nothing. ``failed`` is called
+    once, and from then on nothing is reported as done.
+    """
+
+    def __init__(self, store: LogStore, executor: Executor, failed: Callable[[StoreError], None]) -> None:
+        """Take over a store, which nobody else may use from now on.
+
+        Args:
+            store: where the batches go.
+            executor: runs the jobs.
+            failed: told once, with the reason, when the disk has failed.
+        """
+        self._store = store
+        self._executor = executor
+        self._failed = failed
+        self._writes: list[tuple[Sequence[Batch], Callable[[], None]]] = []
+        self._reads: deque[_Job[Any]] = deque()
+        self._busy = False
+        self._read_is_next = False
+        self._accepting = True
+        self._broken = False
+        self._closing = False
+        self._stopped: asyncio.Future[None] | None = None
+
+    def write(self, batches: Sequence[Batch], done: Callable[[], None]) -> None:
+        """Write batches, and call ``done`` once they are durable; batches of one log keep their order.
+
+        Does nothing once the disk has failed or is stopping.
+        """
+        if self._accepting:
+            self._writes.append((batches, done))
+            self._start()
+
+    def read(
+        self, log: str, first: Index, last: Index, bytes_max: int, done: Callable[[tuple[Run, ...]], None]
+    ) -> None:
+        """Read entries as ``LogStore.read`` does, and call ``done`` with them; a failed read fails the disk.
+
+        Sees what was appended before it runs, which may be less than what ``write`` has accepted: ask only for
+        entries whose write was reported as done. Does nothing once the disk has failed or is stopping.
+        """
+        if self._accepting:
+            self._reads.append(_Job(lambda: self._store.read(log, first, last, bytes_max), done, _tell_nobody))
+            self._start()
+
+    async def load(self, log: str, visit: Callable[[Run], None] | None = None) -> Stored:
+        """Load a log as ``LogStore.load`` does, among the reads; ``visit`` is called on the disk's thread.
+
+        Raises:
+            Corrupted: this log is damaged; the others go on.
+            StoreError: the disk has failed or is stopping.
+        """
+        if not self._accepting:
+            raise StoreError(f"{log} cannot be loaded: the disk of this node has failed or is stopping")
+        loaded: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+
+        def done(stored: Stored) -> None:
+            if not loaded.done():
+                loaded.set_result(stored)
+
+        def refused(error: StoreError) -> None:
+            if not loaded.done():
+                loaded.set_exception(error)
+
+        self._reads.append(_Job(lambda: self._store.load(log, visit), done, refused, of_one_log=True))
+        self._start()
+        return await loaded
+
+    async def stop(self) -> None:
+        """Finish what was asked, close the store and let go of the executor. Idempotent."""
+        self._accepting = False
+        if self._stopped is None:
+            self._stopped = asyncio.get_running_loop().create_future()
+            self._start()
+        await asyncio.shield(self._stopped)
+
+    def _start(self) -> None:
+        """Give the executor its next job: one read between two groups of writes, if any waits."""
+        if self._busy:
+            return
+        if self._reads and (self._read_is_next or not self._writes):
+            self._read_is_next = False
+            self._run(self._reads.popleft())
+        elif self._writes:
+            self._read_is_next = True
+            self._run(self._group())
+        elif self._stopped is not None and not self._closing:
+            self._closing = True
+            self._run(_Job(self._store.close, lambda _: self._end(), lambda _: self._end()))
+
+    def _group(self) -> _Job[None]:
+        """Make one job of all writes that wait."""
+        writes, self._writes = self._writes, []
+
+        def run() -> None:
+            self._store.append([batch for batches, _ in writes for batch in batches])
+            self._store.sync()
+
+        def done(_: None) -> None:
+            for _batches, written in writes:
+                written()
+
+        return _Job(run, done, _tell_nobody)
+
+    def _run(self, job: _Job[T]) -> None:
+        def finished(result: T | None, error: BaseException | None) -> None:
+            self._busy = False
+            if error is not None:
+                failure = store_error_from(error)
+                if not (job.of_one_log and isinstance(failure, Corrupted)):
+                    self._fail(failure)
+                job.refused(failure)
+                self._start()
+            else:
+                # The disk goes on first: it works while the loop tells who waited.
+                self._start()
+                job.done(cast(T, result))
+
+        self._busy = True
+        self._executor.submit(job.run, finished)
+
+    def _fail(self, failure: StoreError) -> None:
+        if self._broken:
+            return
+        self._broken, self._accepting = True, False
+        self._writes.clear()
+        waiting, self._reads = self._reads, deque()
+        for job in waiting:
+            job.refused(failure)
+        self._failed(failure)
+
+    def _end(self) -> None:
+        self._executor.stop()
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(None)

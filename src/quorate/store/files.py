@@ -1,0 +1,73 @@
+"""Small files that survive a power cut: written aside, synced, renamed. Knows nothing of what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from quorate.errors import DiskFull, StoreError
+
+ASIDE = ".new"
+"""Ends the name of a file that is not yet whole; a leftover of a crash, and overwritten by the next try."""
+
+
+@contextlib.contextmanager
+def disk_errors(doing: str) -> Iterator[None]:
+    """Turn what the operating system refuses inside the ``with`` into errors of quorate.
+
+    Args:
+        doing: what was tried, such as ``"opening data/a"``, for the message.
+
+    Raises:
+        DiskFull: there is no room.
+        StoreError: anything else that the operating system refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{doing} failed: the disk is full; free some room and start again") from error
+        raise StoreError(f"{doing} failed: {error}") from error
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file whole: after a crash it holds the old content or the new, and the new once this has returned.
+
+    Raises:
+        OSError: the disk refused; the old content stands.
+    """
+    aside = path.with_name(path.name + ASIDE)
+    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        # Renamed before it is synced, a crash could leave an empty file under the final name.
+        os.fsync(file.fileno())
+    aside.replace(path)
+    sync_path(path.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory that only its owner may enter, durably; one that exists is left as it is.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    if not path.is_dir():
+        path.mkdir(mode=0o700)
+        sync_path(path.parent)
+
+
+def sync_path(path: Path) -> None:
+    """Make durable the content of a file, or which files a directory holds.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,280 @@
+"""How a RocksDB database is opened, read and, after a crash, recovered; and what its errors mean. Knows no appending.
+
+A store's directory holds the database, ``db-N``, and ``mark``: which database is current, and a lower bound of what is
+durable in it, as the engine's sequence number (it counts every change, so it stands for all logs, votes and
+truncations at once). What is found at start, and what follows:
+
+- A write-ahead log (WAL) that ends too early, as a killed process or a power cut leaves it: its torn end is dropped.
+- A WAL damaged before its end. A power cut may zero a page that was never synced, which is harmless; a bad disk may
+  damage what was acknowledged, which is not. A copy of the database is recovered up to the damage, and becomes current
+  only if it reaches the mark and every record and log in it is sound; else ``Corrupted``. So damage to what was
+  written after the mark, shortly before the crash, can hide behind such a repair.
+- Fewer changes than the mark counts, or anything else that is not what was written: ``Corrupted``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import msgspec
+import rocksdict
+from rocksdict import Rdict
+
+from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
+from quorate.store.files import disk_errors, make_directory, replace_file, sync_path
+from quorate.store.records import (
+    LogCheck,
+    decode_hard_state,
+    decode_record,
+    decode_run,
+    encode_record,
+    entries_end_key,
+    entry_key,
+    hard_state_key,
+)
+from quorate.types import Index, Run, Stored
+
+_MARK = "mark"
+
+MEMTABLE_BYTES = 16 * 1024 * 1024
+"""Entries held in memory before they become a table on disk; about as much is replayed at start."""
+
+_logger = logging.getLogger("quorate.store")
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept beside the database, and outlives any damage to it.
+
+    Attributes:
+        database: the name of the directory of the current database.
+        sequence: what the database must at least hold: every change up to this sequence number was synced.
+    """
+
+    database: str
+    sequence: int
+
+
+_mark_decoder = msgspec.msgpack.Decoder(Mark)
+
+
+def read_mark(directory: Path) -> Mark | None:
+    """Read the mark of a store, or None when there is none.
+
+    Raises:
+        Corrupted: it is not what was written.
+        StoreError: the disk failed.
+    """
+    path = directory / _MARK
+    with disk_errors(f"reading {path}"):
+        if not path.exists():
+            return None
+        record = path.read_bytes()
+    try:
+        return decode_record(_MARK.encode(), record, _mark_decoder)
+    except ValueError as error:
+        raise Corrupted(store_damage(directory, f"{path} cannot be read: {error}")) from error
+
+
+def write_mark(directory: Path, mark: Mark) -> None:
+    """Replace the mark of a store, durably.
+
+    Raises:
+        StoreError: the disk failed; the old mark stands.
+    """
+    with disk_errors(f"writing {directory / _MARK}"):
+        replace_file(directory / _MARK, encode_record(_MARK.encode(), mark))
+
+
+def store_error_from_engine(error: Exception) -> StoreError:
+    """Turn what the engine raises, which is told apart by its text alone, into errors of quorate."""
+    text = str(error)
+    if text.startswith("Corruption:") or "(create_if_missing is false)" in text:
+        return Corrupted(f"the database is damaged: {text}")
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return DiskFull(f"the disk is full; free some room and start again: {text}")
+    if text.startswith(("IO error: lock hold by current process", "IO error: While lock file")):
+        return StoreLocked(f"the database is in use by another node; stop that one first: {text}")
+    return StoreError(f"the database failed: {text}")
+
+
+@contextlib.contextmanager
+def engine_errors() -> Iterator[None]:
+    """Translate what the engine raises inside the ``with``; errors of quorate pass as they are.
+
+    Raises:
+        StoreError: what the engine said, in our words.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        translated = store_error_from_engine(error)
+        raise translated from error
+
+
+def store_damage(directory: Path, fact: str) -> str:
+    """Say what is wrong with a store that cannot be believed, and what to do."""
+    return (
+        f"{directory} is damaged: {fact}. Check the disk, then give this node an empty data directory and let its peers"
+        " join their groups anew: with this one they could vote twice or forget what they acknowledged"
+    )
+
+
+def open_database(path: Path, *, create: bool, up_to_damage: bool = False) -> Rdict:
+    """Open a database; what is recovered from its WAL is in synced tables when this returns.
+
+    Args:
+        path: its directory.
+        create: whether to make it if it is missing.
+        up_to_damage: whether to accept a WAL that is damaged before its end, and drop what follows the damage.
+
+    Raises:
+        StoreError: as the engine says.
+    """
+    options = rocksdict.Options(raw_mode=True)
+    options.create_if_missing(create)
+    recovery = rocksdict.DBRecoveryMode
+    options.set_wal_recovery_mode(
+        recovery.point_in_time() if up_to_damage else recovery.tolerate_corrupted_tail_records()
+    )
+    options.set_write_buffer_size(MEMTABLE_BYTES)
+    options.set_max_write_buffer_number(4)
+    options.set_compression_type(rocksdict.DBCompressionType.none())
+    options.set_max_background_jobs(2)
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(1024 * 1024)
+    options.set_stats_dump_period_sec(0)
+    options.set_stats_persist_period_sec(0)
+    with engine_errors():
+        return Rdict(str(path), options)
+
+
+def scan_runs(database: Rdict, log: str, first: Index) -> Generator[Run]:
+    """Give the stored runs of a log in order, from the one that holds ``first`` on."""
+    bounds = rocksdict.ReadOptions()
+    bounds.set_iterate_lower_bound(entry_key(log, Index(0)))
+    bounds.set_iterate_upper_bound(entries_end_key(log))
+    with engine_errors():
+        iterator = database.iter(bounds)
+        try:
+            iterator.seek_for_prev(entry_key(log, first))
+            if not iterator.valid():
+                iterator.seek_to_first()
+            while iterator.valid():
+                yield decode_run(log, iterator.key(), iterator.value())
+                iterator.next()
+            # A damaged block ends the loop just as the end of the log does; only this tells them apart.
+            iterator.status()
+        finally:
+            # A database stays open for as long as an iterator lives, and a traceback would keep this one.
+            del iterator
+
+
+def read_log(database: Rdict, log: str, visit: Callable[[Run], None] | None) -> Stored:
+    """Read and verify one log whole."""
+    check = LogCheck(log)
+    with contextlib.closing(scan_runs(database, log, Index(1))) as runs:
+        for run in runs:
+            check.add(run)
+            if visit is not None:
+                visit(run)
+    with engine_errors():
+        hard_state = database.get(hard_state_key(log))
+    return check.stored(decode_hard_state(log, hard_state))
+
+
+def _log_names(database: Rdict) -> list[str]:
+    """Give the names of all logs in the database."""
+    names: list[str] = []
+    with engine_errors():
+        iterator = database.iter()
+        try:
+            iterator.seek_to_first()
+            while iterator.valid():
+                name = iterator.key().partition(b"\0")[0]
+                names.append(name.decode("ascii", "replace"))
+                iterator.seek(name + b"\1")
+            iterator.status()
+        finally:
+            del iterator
+    return names
+
+
+def check_mark(directory: Path, database: Rdict, mark: Mark) -> None:
+    """Check that an open database holds at least what was durable in it.
+
+    Raises:
+        Corrupted: it does not.
+    """
+    sequence = database.latest_sequence_number()
+    if sequence < mark.sequence:
+        fact = f"{mark.sequence} changes were durable, and only {sequence} can be read"
+        raise Corrupted(store_damage(directory, fact))
+
+
+def begin(directory: Path) -> Mark:
+    """Make an empty store.
+
+    Raises:
+        Corrupted: there is a database that is not empty, but no mark.
+        StoreError: the disk failed.
+    """
+    mark = Mark("db-1", 0)
+    with disk_errors(f"making {directory}"):
+        make_directory(directory)
+    with contextlib.closing(open_database(directory / mark.database, create=True)) as database:
+        # A crash between making the database and writing the mark leaves an empty one, and that is all it may leave.
+        if database.latest_sequence_number() > 0:
+            raise Corrupted(store_damage(directory, f"the file {_MARK} is missing"))
+    write_mark(directory, mark)
+    return mark
+
+
+def recover(directory: Path, mark: Mark) -> Mark:
+    """Recover a copy of a damaged database up to the damage, and make it current if nothing durable is missing.
+
+    Args:
+        directory: the store's directory.
+        mark: its mark.
+
+    Returns:
+        The new mark. The damaged database is left beside, until the next such recovery.
+
+    Raises:
+        Corrupted: something that was durable is missing.
+        StoreError: the disk failed.
+    """
+    damaged = directory / mark.database
+    copy = directory / f"db-{int(mark.database.removeprefix('db-')) + 1}"
+    with disk_errors(f"copying {damaged}"):
+        for leftover in directory.glob("db-*"):
+            if leftover != damaged:
+                shutil.rmtree(leftover)
+        shutil.copytree(damaged, copy)
+    try:
+        database = open_database(copy, create=False, up_to_damage=True)
+        with contextlib.closing(database):
+            check_mark(directory, database, mark)
+            recovered = Mark(copy.name, database.latest_sequence_number())
+            for log in _log_names(database):
+                read_log(database, log, None)
+        with disk_errors(f"copying {damaged}"):
+            for path in copy.iterdir():
+                sync_path(path)
+            sync_path(copy)
+    except StoreError:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
+    write_mark(directory, recovered)
+    _logger.warning(
+        "%s: the log was damaged beyond the last entry known to be durable -> recovered as %s; %s may be removed",
+        directory,
+        copy.name,
+        damaged.name,
+    )
+    return recovered

@@ -1,0 +1,229 @@
+"""One TCP connection that carries frames: its hellos, its end, and why it ended. Knows no neighbours and no calls."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from quorate.transport.frames import Frame, FrameDecoder, FrameError, FrameKind, Hello, encode_frame
+from quorate.types import format_node
+
+HELLO_SECONDS = 10.0
+"""How long the side that dialled may take to say hello."""
+
+LINGER_SECONDS = 1.0
+"""How long a connection that is closed may take to send what was written to it."""
+
+UNACKNOWLEDGED_SECONDS = 5.0
+"""How long the other machine may leave bytes unacknowledged before the connection counts as lost. Far below the
+minutes that TCP waits, so that a healed network is used soon."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What a connection tells its owner; all is called from the loop's thread.
+
+    Attributes:
+        opened: it is up; returns False to refuse it.
+        greeted: the other side has said hello. May raise ``FrameError``.
+        received: a frame has arrived after the hello. May raise ``FrameError``.
+        lost: it is gone. Called once for each that came up, refused ones too.
+    """
+
+    opened: Callable[[Connection], bool]
+    greeted: Callable[[Connection, Hello], None]
+    received: Callable[[Connection, Frame], None]
+    lost: Callable[[Connection], None]
+
+
+class Connection(asyncio.Protocol):
+    """Frames both ways over one connection.
+
+    Attributes:
+        dialled: the node that this side dialled, ``host:port``; empty for a connection that was accepted.
+        hello: what this side says first.
+        heard: what the other side said first; None until then.
+        error: why the connection ended, where it did not end in peace.
+        opened_at: the loop's time when it came up.
+        settled: set once the other side has said hello, or the connection is gone.
+        gone: set once nothing of the connection is left.
+    """
+
+    def __init__(self, events: Events, hello: Hello, dialled: str, bytes_max: int) -> None:
+        """Prepare for ``asyncio`` to connect it; no frame's body may be longer than ``bytes_max``."""
+        self.dialled = dialled
+        self.hello = hello
+        self.heard: Hello | None = None
+        self.error: Exception | None = None
+        self.opened_at = 0.0
+        self.settled = asyncio.Event()
+        self.gone = asyncio.Event()
+        self._events = events
+        self._bytes_max = bytes_max
+        self._decoder = FrameDecoder(bytes_max)
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether frames can be written."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def unsent(self) -> int:
+        """How many written bytes the network has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
+    def purpose(self) -> str:
+        """What the connection is for, as the side that dialled has said: ``"accepted"`` until it has."""
+        said = self.hello if self.dialled or self.heard is None else self.heard
+        return said.purpose
+
+    @property
+    def node(self) -> str:
+        """The other side's address, ``host:port``; empty for a client, and until it has said hello."""
+        return self.dialled or (self.heard.node if self.heard is not None else "")
+
+    @property
+    def remote(self) -> str:
+        """The other side, for people to read."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return self.node or (f"a client at {format_node(name[0], name[1])}" if name else "a client")
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame, whole or not at all; nothing once the connection is closing."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame)
+
+    def close(self, error: Exception | None = None) -> None:
+        """Send what was written, for ``LINGER_SECONDS`` at most, then close. Of several errors the first is kept."""
+        self.error = self.error or error
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.close()
+            self._wait(LINGER_SECONDS, self._transport.abort)
+
+    def abort(self) -> None:
+        """Close at once, whatever was written."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say hello first, unless the owner refuses the connection (``asyncio.Protocol``)."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.opened_at = asyncio.get_running_loop().time()
+        _tune(self._transport)
+        self._transport.set_write_buffer_limits(high=self._bytes_max)
+        if not self._events.opened(self):
+            self._transport.abort()
+            return
+        self._wait(HELLO_SECONDS, self.close, TimeoutError("no hello in time"))
+        self.write(encode_frame(FrameKind.HELLO, [self.hello]))
+
+    def data_received(self, data: bytes) -> None:
+        """Read frames and pass them on. Whatever goes wrong ends this connection alone (``asyncio.Protocol``)."""
+        if not self.open:
+            return
+        try:
+            for frame in self._decoder.feed(data):
+                self._receive(frame)
+        except FrameError as error:
+            self.close(error)
+        except Exception as error:  # A bug in whoever receives: it must neither pass unseen nor end other connections.
+            _logger.exception("a frame from %s could not be taken -> connection closed", self.remote)
+            self.close(error)
+
+    def _receive(self, frame: Frame) -> None:
+        """Take a hello, or pass on another frame."""
+        if frame[0] is not FrameKind.HELLO:
+            self._events.received(self, frame)
+            return
+        self._cancel_deadline()
+        self.heard = frame[1][0]
+        self._events.greeted(self, self.heard)
+        self.settled.set()
+
+    def pause_writing(self) -> None:
+        """Read no more requests while the caller does not take its replies (``asyncio.Protocol``).
+
+        Only where the other side calls: were both ends of two peers to stop reading, neither would go on.
+        """
+        if self._transport is not None and self.heard is not None and self.heard.purpose == "calls":
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read again (``asyncio.Protocol``)."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the owner (``asyncio.Protocol``)."""
+        self.error = self.error or exc
+        self._cancel_deadline()
+        try:
+            self._events.lost(self)
+        finally:
+            self.settled.set()
+            self.gone.set()
+
+    def _wait(self, seconds: float, then: Callable[..., None], *arguments: object) -> None:
+        """Do ``then`` after a while, unless ``_cancel_deadline`` comes first."""
+        self._cancel_deadline()
+        self._deadline = asyncio.get_running_loop().call_later(seconds, then, *arguments)
+
+    def _cancel_deadline(self) -> None:
+        """Stop waiting."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+async def close_all(connections: Sequence[Connection]) -> None:
+    """Close connections and wait until nothing of them is left; what cannot be sent in ``LINGER_SECONDS`` is lost."""
+    for connection in connections:
+        connection.close()
+    for connection in connections:
+        await connection.gone.wait()
+
+
+def explain(error: BaseException) -> str:
+    """Put an error of the network into plain words, to follow the address of the node: "refuses the connection"."""
+    match error:
+        case TimeoutError():
+            words = "does not answer: timed out"
+        case socket.gaierror():
+            words = f"cannot be reached: its name does not resolve ({error.strerror})"
+        case ssl.SSLCertVerificationError():
+            words = f"cannot be trusted: TLS: {error.verify_message}"
+        case ssl.SSLError():
+            words = f"cannot be reached: TLS: {error.reason or error}"
+        case OSError() if error.errno == errno.ECONNREFUSED or f"[Errno {errno.ECONNREFUSED}]" in str(error):
+            words = "refuses the connection: no node listens there"  # The second form: at each of several addresses.
+        case ConnectionResetError() | BrokenPipeError():
+            words = "closed the connection"
+        case OSError():
+            words = f"cannot be reached: {error.strerror or error}"
+        case FrameError():
+            words = f"cannot be understood: {error}"
+        case _:
+            words = f"cannot be reached: {error}"
+    return words
+
+
+def _tune(transport: asyncio.Transport) -> None:
+    """Send small frames at once, and notice early that the other machine is gone."""
+    raw = transport.get_extra_info("socket")
+    if raw is None:
+        return
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_SECONDS * 1000))

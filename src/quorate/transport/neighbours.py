@@ -1,0 +1,177 @@
+"""The nodes that packets go to: for each pair of nodes one connection, whoever dialled it. Knows no frame's content.
+
+**Which connection of two survives.** Two nodes that dial each other at once get two connections. The one dialled by the
+node with the smaller address stays; only the side that dialled the other one closes it, and only once it holds the
+better one, so there is always a way. A node with the smaller address that is dialled although it holds a connection
+of its own waits for that: if the new one is still open after ``SETTLE_SECONDS``, the other side knows of no
+other, and ours is dead without having said so (a machine that lost its power says nothing).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from quorate.errors import Unavailable
+from quorate.settings import Settings
+from quorate.transport.connection import Connection
+
+WANTED_SECONDS = 5.0
+"""How long after the last packet for a neighbour it is still dialled."""
+
+SETTLE_SECONDS = 1.0
+"""How long a node waits for its neighbour to close one of two connections; far above a round trip."""
+
+WAITING_FRAMES_MAX = 8
+"""How many frames are kept for a neighbour that is being dialled: the newest."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Neighbour:
+    """What is known of one node that packets go to or come from.
+
+    Attributes:
+        connections: those that are open; packets leave by the first.
+        dial: the task that tries to connect, while there is one.
+        delay: seconds to wait before the next attempt to connect; 0 when none was made of late.
+        wanted_at: the loop's time when a packet was last to be sent while there was no connection.
+        waiting: frames kept until there is one.
+    """
+
+    connections: list[Connection] = field(default_factory=list)
+    dial: asyncio.Task[None] | None = None
+    delay: float = 0.0
+    wanted_at: float = 0.0
+    waiting: deque[bytes] = field(default_factory=lambda: deque(maxlen=WAITING_FRAMES_MAX))
+
+    def keep(self, frame: bytes, bytes_max: int) -> None:
+        """Keep a frame until there is a connection, and drop the oldest beyond the bounds."""
+        self.waiting.append(frame)
+        while len(self.waiting) > 1 and sum(map(len, self.waiting)) > bytes_max:
+            self.waiting.popleft()
+
+
+class Neighbours:
+    """All neighbours of one node, by the addresses that packets are sent to."""
+
+    def __init__(
+        self,
+        address: Callable[[], str],
+        dial: Callable[[str], Awaitable[Connection]],
+        settings: Settings,
+        random: Callable[[], float],
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            address: tells where others reach this node.
+            dial: opens a connection for packets to a node, or raises ``Unavailable``.
+            settings: for the delays between attempts to connect, and the bound of what waits.
+            random: gives numbers from 0 to 1, for the jitter of the delays.
+        """
+        self._address = address
+        self._dial = dial
+        self._settings = settings
+        self._random = random
+        self._neighbours: dict[str, Neighbour] = {}
+
+    def unsent(self, node: str) -> int:
+        """How many bytes written to a node the network has not taken yet."""
+        neighbour = self._neighbours.get(node)
+        return neighbour.connections[0].unsent if neighbour is not None and neighbour.connections else 0
+
+    def send(self, node: str, frames: Sequence[bytes]) -> None:
+        """Write frames to a node; without a connection dial it, and keep the newest frames meanwhile."""
+        neighbour = self._neighbours.setdefault(node, Neighbour())
+        if neighbour.connections:
+            for frame in frames:
+                neighbour.connections[0].write(frame)
+            return
+        for frame in frames:
+            neighbour.keep(frame, self._settings.frame_bytes_max)
+        loop = asyncio.get_running_loop()
+        neighbour.wanted_at = loop.time()
+        if neighbour.dial is None:
+            neighbour.dial = loop.create_task(self._connect(node, neighbour), name=f"dial {node}")
+
+    def join(self, node: str, connection: Connection) -> None:
+        """Take a connection into use. The module's docstring has the rule for a second one."""
+        neighbour = self._neighbours.setdefault(node, Neighbour())
+        others = list(neighbour.connections)
+        ours = [other for other in others if other.dialled]
+        larger = self._address() > node
+        if connection.dialled and others and larger:
+            connection.close()
+            return
+        if connection.dialled:
+            neighbour.connections.insert(0, connection)
+        elif ours and not larger:
+            neighbour.connections.append(connection)
+            asyncio.get_running_loop().call_later(SETTLE_SECONDS, _settle, ours, connection)
+        else:
+            # A node dials only when it knows of no connection: those that it dialled before are dead.
+            neighbour.connections.insert(0, connection)
+            for other in others:
+                other.close()
+            if neighbour.dial is not None and larger:
+                neighbour.dial.cancel()
+        while neighbour.waiting:
+            neighbour.connections[0].write(neighbour.waiting.popleft())
+        _logger.info("connected with %s", node)
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection that is gone, and what was known of its neighbour if nothing is left to know."""
+        neighbour = self._neighbours.get(connection.node)
+        if neighbour is None or connection not in neighbour.connections:
+            return
+        neighbour.connections.remove(connection)
+        if asyncio.get_running_loop().time() - connection.opened_at >= self._settings.reconnect_delay_max:
+            neighbour.delay = 0.0  # It had worked: no reason to wait before the next attempt.
+        self._forget(connection.node, neighbour)
+
+    async def stop(self) -> None:
+        """Dial no more. Connections are left to their owner."""
+        dials = [neighbour.dial for neighbour in self._neighbours.values() if neighbour.dial is not None]
+        for dial in dials:
+            dial.cancel()
+        await asyncio.gather(*dials, return_exceptions=True)
+
+    async def _connect(self, node: str, neighbour: Neighbour) -> None:
+        """Dial a neighbour, with growing delays, until there is a connection or nothing to send."""
+        settings = self._settings
+        try:
+            while True:
+                await asyncio.sleep(neighbour.delay * (0.5 + self._random() / 2))
+                if neighbour.connections:
+                    return
+                if asyncio.get_running_loop().time() - neighbour.wanted_at > WANTED_SECONDS:
+                    neighbour.delay = 0.0
+                    return
+                first = neighbour.delay == 0
+                longer = max(2 * neighbour.delay, settings.reconnect_delay_min)
+                neighbour.delay = min(longer, settings.reconnect_delay_max)
+                try:
+                    self.join(node, await self._dial(node))
+                except Unavailable as error:
+                    if first:
+                        _logger.warning("%s -> what it is sent is dropped until it answers", error.reason)
+        finally:
+            neighbour.dial = None
+            self._forget(node, neighbour)
+
+    def _forget(self, node: str, neighbour: Neighbour) -> None:
+        """Drop an entry that says nothing, so that strangers' names do not pile up."""
+        if not neighbour.connections and neighbour.dial is None and not neighbour.delay:
+            self._neighbours.pop(node, None)
+
+
+def _settle(ours: Sequence[Connection], theirs: Connection) -> None:
+    """Close what we dialled, if the neighbour has not closed what it dialled."""
+    if theirs.open:
+        for connection in ours:
+            connection.close()

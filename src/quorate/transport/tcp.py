@@ -1,0 +1,282 @@
+"""The network over TCP: listens, dials, and passes what arrives to a node.
+
+Which of two connections to a neighbour stays is decided in ``neighbours.py``; what a connection says first and how it
+ends, in ``connection.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable, Sequence
+
+from quorate.errors import Unavailable
+from quorate.settings import Settings
+from quorate.transport import Channel, Packet, Receiver
+from quorate.transport.channel import FrameChannel, Replies
+from quorate.transport.connection import HELLO_SECONDS, LINGER_SECONDS, Connection, Events, close_all, explain
+from quorate.transport.frames import Frame, FrameError, FrameKind, Hello, encode_frames, encode_value, fits
+from quorate.transport.neighbours import Neighbours
+from quorate.transport.security import TLS
+from quorate.types import format_node, parse_node
+
+CONNECTIONS_MAX = 10_000
+"""How many connections may be open at once; further ones are closed as they come."""
+
+DIAL_SECONDS = 2.0
+"""How long connecting to a neighbour may take before it is tried anew."""
+
+WARNING_SECONDS = 10.0
+"""Warnings of one kind are at least this far apart."""
+
+_logger = logging.getLogger(__name__)
+
+
+class TCPTransport:
+    """A ``Transport`` over TCP, with TLS if it is given.
+
+    Attributes:
+        connections_accepted: how many connections others have opened to this node.
+        bad_frames: how many connections were closed because a frame could not be read.
+        dropped_packets: how many packets were dropped because they were too long, or too much waited to be sent.
+    """
+
+    def __init__(
+        self,
+        bind: str | None,
+        *,
+        advertise: str | None = None,
+        settings: Settings,
+        tls: TLS | None = None,
+        random: Callable[[], float],
+    ) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            bind: where to listen, ``host:port``; port 0 takes a free one. None for a client, which never listens.
+            advertise: where others reach this node, ``host:port``, if that is not ``bind``; port 0 stands for the
+                port that is bound.
+            settings: for the largest frame, the time of a call, and the delays between attempts to connect.
+            tls: the certificates; None sends everything in the clear.
+            random: gives numbers from 0 to 1, for the jitter of the delays.
+
+        Raises:
+            ValueError: an address is not of that form, or others cannot reach it and ``advertise`` does not help.
+            OSError: a certificate cannot be loaded.
+        """
+        self._bind = parse_node(bind) if bind is not None else None
+        self._advertise = parse_node(advertise) if advertise is not None else self._bind
+        if self._advertise is not None and _is_wildcard(self._advertise[0]):
+            raise ValueError(f"others cannot reach {format_node(*self._advertise)}: say where they can with advertise=")
+        self._bytes_max = settings.frame_bytes_max
+        self._connect_seconds = settings.call_timeout
+        self._accepting_tls = tls.accepting_context() if tls is not None else None
+        self._dialling_tls = tls.dialling_context() if tls is not None else None
+        self._linger = LINGER_SECONDS if tls is not None else None  # asyncio refuses TLS's knobs on a plain connection.
+        self._events = Events(self._opened, self._greeted, self._received, self._lost)
+        self._neighbours = Neighbours(lambda: self.address, self._dial_neighbour, settings, random)
+        self._receiver: Receiver | None = None
+        self._listener: asyncio.Server | None = None
+        self._stopped = False
+        self._connections: dict[Connection, None] = {}
+        self._channels: dict[Connection, FrameChannel] = {}
+        self._callers: dict[Connection, Replies] = {}
+        self._silent_until: dict[str, float] = {}
+        self.connections_accepted = 0
+        self.bad_frames = 0
+        self.dropped_packets = 0
+
+    @property
+    def address(self) -> str:
+        """Where others reach this node, ``host:port``; known once ``listen`` has returned. Empty for a client."""
+        return format_node(*self._advertise) if self._advertise is not None else ""
+
+    async def listen(self, receiver: Receiver) -> None:
+        """Begin to deliver to ``receiver``.
+
+        Raises:
+            OSError: the address cannot be bound; the message says why.
+            RuntimeError: the transport has no address to bind, or it listens already, or has stopped.
+        """
+        if self._bind is None or self._advertise is None or self._receiver is not None or self._stopped:
+            raise RuntimeError("listen() works once, before stop(), and only with an address to bind")
+        host, port = self._bind
+        self._receiver = receiver
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(
+                lambda: Connection(self._events, Hello(self.address, "accepted"), "", self._bytes_max),
+                host,
+                port,
+                backlog=1024,
+                ssl=self._accepting_tls,
+                ssl_handshake_timeout=HELLO_SECONDS if self._accepting_tls is not None else None,
+                ssl_shutdown_timeout=self._linger,
+            )
+        except OSError as error:
+            self._receiver = None
+            raise OSError(
+                error.errno, f"cannot listen on {format_node(host, port)}: {error.strerror or error}"
+            ) from error
+        bound = [listening.getsockname() for listening in self._listener.sockets]
+        self._advertise = (self._advertise[0], self._advertise[1] or bound[0][1])
+        if self._accepting_tls is None and not all(ipaddress.ip_address(name[0]).is_loopback for name in bound):
+            _logger.warning(
+                "%s is open to other machines without TLS: whoever reaches it can read and change all that its peers"
+                " keep -> give it certificates (tls=TLS(...)), or bind a loopback address",
+                format_node(host, bound[0][1]),
+            )
+
+    def send(self, node: str, packets: Sequence[Packet]) -> None:
+        """Send packets to a node, ``host:port``, as one frame where they fit; drop them where they cannot go now.
+
+        Never blocks and never raises for what the network does. Connects when there is no connection yet.
+        """
+        receiver = self._receiver
+        if not packets or receiver is None or self._stopped:
+            return
+        if node == self.address:
+            asyncio.get_running_loop().call_soon(receiver.receive_packets, node, packets)
+            return
+        if self._neighbours.unsent(node) > 4 * self._bytes_max:
+            self.dropped_packets += len(packets)
+            self._warn("slow", "%s takes packets too slowly -> they are dropped", node)
+            return
+        encoded = [value for value in map(encode_value, packets) if fits(value, self._bytes_max)]
+        if len(encoded) < len(packets):
+            self.dropped_packets += len(packets) - len(encoded)
+            self._warn("long", "a packet for %s is longer than a frame may be (frame_bytes_max) -> dropped", node)
+        self._neighbours.send(node, encode_frames(FrameKind.PACKETS, encoded, self._bytes_max))
+
+    async def connect(self, node: str) -> Channel:
+        """Open a channel for calls to the node at ``host:port``.
+
+        Raises:
+            Unavailable: it cannot be reached within ``Settings.call_timeout``; the reason says why.
+        """
+        connection = await self._dial(node, Hello("", "calls"), self._connect_seconds)
+        channel = FrameChannel(node, connection.write, lambda: close_all([connection]), self._bytes_max)
+        self._channels[connection] = channel
+        return channel
+
+    async def stop(self) -> None:
+        """Close everything; idempotent. Replies that were given before are still sent."""
+        self._stopped = True
+        if self._listener is not None:
+            self._listener.close()
+        await self._neighbours.stop()
+        for replies in self._callers.values():
+            replies.flush()
+        await close_all(list(self._connections))
+
+    async def _dial_neighbour(self, node: str) -> Connection:
+        """Open a connection for packets."""
+        return await self._dial(node, Hello(self.address, "peers"), DIAL_SECONDS)
+
+    async def _dial(self, node: str, hello: Hello, seconds: float) -> Connection:
+        """Connect to a node, whose name is resolved each time, and exchange hellos with it.
+
+        Raises:
+            Unavailable: that was not possible within the time; the reason says why.
+        """
+        if self._stopped:
+            raise Unavailable("this transport has stopped")
+        connection = Connection(self._events, hello, node, self._bytes_max)
+        reached = False
+        try:
+            host, port = parse_node(node)
+            async with asyncio.timeout(seconds):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection, host, port, ssl=self._dialling_tls, ssl_shutdown_timeout=self._linger
+                )
+                await connection.settled.wait()
+            reached = connection.open
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"{node} {explain(error)}") from error
+        finally:
+            if not reached:
+                connection.abort()
+        if not reached:
+            raise Unavailable(f"{node} {self._why_closed(connection)}") from connection.error
+        return connection
+
+    def _why_closed(self, connection: Connection) -> str:
+        """Put into words why a connection ended before the other side had said hello."""
+        if self._stopped:
+            return "was not reached: this transport has stopped"
+        if isinstance(connection.error, FrameError):
+            return explain(connection.error)
+        if self._dialling_tls is not None:
+            return "closed the connection at once: check the client certificate"
+        return "closed the connection at once: check that a node listens there, and whether it wants TLS"
+
+    def _opened(self, connection: Connection) -> bool:
+        """Count a connection that came up, and refuse one too many (``Events``)."""
+        if self._stopped:
+            return False
+        if len(self._connections) >= CONNECTIONS_MAX:
+            self._warn("full", "%d connections are open -> a further one is refused", CONNECTIONS_MAX)
+            return False
+        self.connections_accepted += not connection.dialled
+        self._connections[connection] = None
+        return True
+
+    def _greeted(self, connection: Connection, hello: Hello) -> None:
+        """Give a connection its place (``Events``).
+
+        Raises:
+            FrameError: the other side takes this side's part.
+        """
+        if (hello.purpose == "accepted") is not bool(connection.dialled):
+            raise FrameError(f"the other side said {hello.purpose!r}, which is this side's word")
+        if hello.purpose == "peers":
+            self._neighbours.join(hello.node, connection)
+        elif hello.purpose == "calls":
+            self._callers[connection] = Replies(connection.write, self._bytes_max)
+
+    def _received(self, connection: Connection, frame: Frame) -> None:
+        """Pass on what a frame holds (``Events``).
+
+        Raises:
+            FrameError: its kind does not belong on the connection.
+        """
+        receiver, replies, channel = self._receiver, self._callers.get(connection), self._channels.get(connection)
+        match frame:
+            case (FrameKind.PACKETS, packets) if receiver is not None and connection.purpose == "peers":
+                receiver.receive_packets(connection.node, packets)
+            case (FrameKind.REQUESTS, requests) if receiver is not None and replies is not None:
+                for request in requests:
+                    receiver.receive_request(request, replies.answer)
+            case (FrameKind.REPLIES, answers) if channel is not None:
+                channel.receive(answers)
+            case (kind, _):
+                raise FrameError(f"a {kind.name} frame does not belong on a connection for {connection.purpose}")
+
+    def _lost(self, connection: Connection) -> None:
+        """Tell those who used a connection (``Events``)."""
+        self._connections.pop(connection, None)
+        self._callers.pop(connection, None)
+        error = connection.error
+        if isinstance(error, FrameError):
+            self.bad_frames += 1
+            self._warn("frames", "a frame from %s cannot be read: %s -> connection closed", connection.remote, error)
+        self._neighbours.leave(connection)
+        channel = self._channels.pop(connection, None)
+        if channel is not None:
+            why = f": {error}" if error is not None else ""
+            channel.break_off(f"the connection to {connection.node} was lost{why}")
+
+    def _warn(self, kind: str, text: str, *arguments: object) -> None:
+        """Log a warning, unless one of its kind was logged a moment ago."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._silent_until.get(kind, now):
+            self._silent_until[kind] = now + WARNING_SECONDS
+            _logger.warning(text, *arguments)
+
+
+def _is_wildcard(host: str) -> bool:
+    """Tell whether a host stands for all addresses of a machine, so that nobody can dial it."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
