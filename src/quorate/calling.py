@@ -143,7 +143,9 @@ class Calls(msgspec.Struct, frozen=True):
             if type(call) in self.by_struct:
                 return call, type(call).__name__
         kind, machine, struct = self.kind, self.machine.__name__, self.struct.__name__
-        raise TypeError(f"{call!r} is no {kind} of {machine}: neither one of its @{kind} methods nor a {struct} it takes")
+        raise TypeError(
+            f"{call!r} is no {kind} of {machine}: neither one of its @{kind} methods nor a {struct} it takes"
+        )
 
     def check(self, encoded: bytes) -> None:
         """Check an encoded call, which may come from another process, before it enters the log.
@@ -286,13 +288,7 @@ class MachineType(msgspec.Struct, frozen=True):
 
 
 def describe(machine: type[StateMachine]) -> MachineType:
-    """Give what the shell knows of a machine's class; the same object each time."""
-    return machine_type(machine)
-
-
-@functools.cache
-def machine_type(machine: Any) -> MachineType:  # noqa: ANN401 - what is cached must be hashable, say type checkers
-    """Make what ``describe`` gives."""
+    """Make what the shell knows of a machine's class."""
     calls = call_types(machine)
     writes = {name: call for name, call in calls.items() if call.kind == "write"}
     reads = {name: call for name, call in calls.items() if call.kind == "read"}
@@ -374,9 +370,9 @@ def nests_too_deep(encoded: bytes) -> bool:
         level: list[object] = [ANYTHING.decode(encoded)]
     except (msgspec.MsgspecError, RecursionError):
         return True
-    for _ in range(NESTING_MAX + 1):
+    for _ in range(NESTING_MAX):
         level = [inner for outer in level for inner in parts(outer)]
-    return bool(level)
+    return any(isinstance(value, (dict, list, tuple)) for value in level)
 
 
 def parts(value: object) -> Iterator[object]:

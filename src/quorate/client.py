@@ -341,8 +341,14 @@ class Links:
         if task is None:
             task = self._opening[node] = asyncio.create_task(self._transport.connect(node))
             task.add_done_callback(lambda done: self._opened(node, done))
-        # Shielded: a caller that gives up must not take the connection away from the others.
-        return await asyncio.shield(task)
+        try:
+            # Shielded: a caller that gives up must not take the connection away from the others.
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if task.cancelled() and me is not None and not me.cancelling():
+                raise Unavailable("the client was closed") from None
+            raise
 
     async def close(self) -> None:
         """Close all connections."""

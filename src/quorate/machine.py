@@ -250,6 +250,8 @@ def call_types(machine: type[StateMachine]) -> dict[str, CallType]:
                 f"{call.label} and {found[call.name].label} are both named {call.name!r} in the log; "
                 f'give one of them another name, with @{call.kind}(name="…") or tag="…"'
             )
+        check_decodable(call.struct, call.label)
+        check_decodable(call.reply, f"the reply of {call.label}")
         found[call.name] = call
     return found
 
@@ -263,10 +265,11 @@ def method_calls(machine: type[StateMachine]) -> Iterator[CallType]:
     methods: dict[str, Method[Any, ..., object]] = {}
     for owner in reversed(machine.__mro__):
         for attribute, value in vars(owner).items():
+            hidden = methods.get(attribute)
+            if hidden is not None and type(value) is not type(hidden):
+                raise TypeError(f"{owner.__name__}.{attribute} hides {hidden!r}; decorate it alike")
             if isinstance(value, Method):
                 methods[attribute] = value
-            elif attribute in methods:
-                raise TypeError(f"{owner.__name__}.{attribute} hides {methods[attribute]!r}; decorate it alike")
     for attribute, method in methods.items():
         label = f"{machine.__name__}.{attribute}"
         kind: Literal["write", "read"] = "write" if isinstance(method, WriteMethod) else "read"
@@ -295,7 +298,8 @@ def struct_calls(machine: type[StateMachine]) -> Iterator[CallType]:
                 raise TypeError(
                     f"{label} must take one {form.__name__}, annotated with its classes, such as: Set | Append"
                 )
-            yield CallType(kind, *checked_struct(struct, form, label), function, True, reply_of(struct, form))
+            name = name_of(struct, form)
+            yield CallType(kind, name, struct.__name__, struct, function, True, reply_of(struct, form))
 
 
 def signature(function: Callable[..., object], label: str) -> tuple[list[inspect.Parameter], object]:
@@ -340,33 +344,23 @@ def struct_from_parameters(name: str, parameters: list[inspect.Parameter], label
     """
     fields = [(p.name, p.annotation) if p.default is p.empty else (p.name, p.annotation, p.default) for p in parameters]
     try:
-        struct = msgspec.defstruct(
+        return msgspec.defstruct(
             name, fields, frozen=True, array_like=True, tag=name, tag_field=TAG_FIELD, forbid_unknown_fields=True
         )
-        msgspec.msgpack.Decoder(struct)  # a type that cannot be decoded is refused here, not at the first command
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{label}: {error}") from error
-    return struct
 
 
-def checked_struct(
-    struct: type[msgspec.Struct], form: type[msgspec.Struct], label: str
-) -> tuple[str, str, type[msgspec.Struct]]:
-    """Give name, label and struct of a command or query.
+def name_of(struct: type[msgspec.Struct], form: type[msgspec.Struct]) -> str:
+    """Give the name in the log of a command or query.
 
     Raises:
         TypeError: it does not have the form of the wire.
     """
     settings = struct.__struct_config__
-    if not (isinstance(settings.tag, str) and settings.array_like and settings.tag_field == TAG_FIELD):
-        raise TypeError(
-            f"{struct.__name__}, of {label}: the only option of a {form.__name__} is its name, such as tag='set'"
-        )
-    try:
-        msgspec.msgpack.Decoder(struct)
-    except (TypeError, NameError) as error:
-        raise TypeError(f"{struct.__name__}, of {label}: {error}") from error
-    return settings.tag, struct.__name__, struct
+    if isinstance(settings.tag, str) and settings.array_like and settings.tag_field == TAG_FIELD:
+        return settings.tag
+    raise TypeError(f"{struct.__name__}: the only option of a {form.__name__} is its name, such as tag='set'")
 
 
 def reply_of(struct: type[msgspec.Struct], form: type[msgspec.Struct]) -> object:
@@ -384,6 +378,18 @@ def reply_of(struct: type[msgspec.Struct], form: type[msgspec.Struct]) -> object
     raise TypeError(
         f"{struct.__name__} needs the type of its reply, without quotes: class {struct.__name__}({form.__name__}[str])"
     )
+
+
+def check_decodable(annotation: Any, label: str) -> None:
+    """Refuse a type that cannot be decoded where it is declared, not at the first call.
+
+    Raises:
+        TypeError: msgspec cannot decode it; the message says why.
+    """
+    try:
+        msgspec.msgpack.Decoder(annotation)
+    except (TypeError, NameError) as error:
+        raise TypeError(f"{label}: {error}") from error
 
 
 def is_union(annotation: object) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from quorate.errors import Rejected
-from quorate.machine import StateMachine, read, write
+from quorate import Rejected, StateMachine, read, write
 
 
 class KV(StateMachine):

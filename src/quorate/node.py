@@ -274,6 +274,8 @@ class Node:
         surroundings = self._running()
         if not is_name(name):
             raise ValueError(f"{name!r} cannot name a peer; use up to 128 letters, digits, '.', '_' and '-'")
+        if name in self._places and self._places[name].seat.failure is not None:
+            await self._stop_peer(name)
         if name in self._places or name in self._starting:
             raise ValueError(f"a peer named {name} runs on this node already")
         assert self._directory is not None and self._disk is not None and self._loop is not None

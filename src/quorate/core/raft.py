@@ -217,6 +217,9 @@ class Raft:
             raise InvalidConfiguration(
                 f"this peer already belongs to the group of {members}; changing members is not supported yet"
             )
+        names = [member.address.name for member in configuration.voters]
+        if names != sorted(set(names)) or len(set(configuration.ids)) != len(names):
+            raise InvalidConfiguration("the members must have distinct ids and names, and stand in the order of their names")
         if state.peer not in configuration.ids:
             raise InvalidConfiguration(f"this peer is not among the members {voters_text(configuration)}")
         state.term = max(state.term, FIRST_TERM)

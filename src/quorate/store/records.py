@@ -24,9 +24,14 @@ _run_decoder = msgspec.msgpack.Decoder(Run)
 _hard_state_decoder = msgspec.msgpack.Decoder(HardState)
 
 
+def entries_prefix(log: str) -> bytes:
+    """Give what the keys of all runs of the log begin with, and no other key does."""
+    return b"%s\0E" % log.encode()
+
+
 def entry_key(log: str, index: Index) -> bytes:
-    """Give the key of the run that begins at ``index``: keys of one log sort by index, and no two logs mix."""
-    return b"%s\0E%s" % (log.encode(), index.to_bytes(8, "big"))
+    """Give the key of the run that begins at ``index``: keys of one log sort by index."""
+    return entries_prefix(log) + index.to_bytes(8, "big")
 
 
 def entries_end_key(log: str) -> bytes:

@@ -138,8 +138,8 @@ class RocksDBStore:
         """
         if not self._unsynced:
             return
-        sequence = self._database.latest_sequence_number()
         with engine_errors():
+            sequence = self._database.latest_sequence_number()
             # Unlike a synced write, this lets other threads run while the disk works.
             self._database.flush_wal(True)
         self._unsynced = False

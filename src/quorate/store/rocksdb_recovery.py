@@ -32,7 +32,7 @@ from quorate.store.records import (
     decode_record,
     decode_run,
     encode_record,
-    entries_end_key,
+    entries_prefix,
     entry_key,
     hard_state_key,
 )
@@ -156,17 +156,17 @@ def open_database(path: Path, *, create: bool, up_to_damage: bool = False) -> Rd
 
 def scan_runs(database: Rdict, log: str, first: Index) -> Generator[Run]:
     """Give the stored runs of a log in order, from the one that holds ``first`` on."""
-    bounds = rocksdict.ReadOptions()
-    bounds.set_iterate_lower_bound(entry_key(log, Index(0)))
-    bounds.set_iterate_upper_bound(entries_end_key(log))
+    prefix = entries_prefix(log)
     with engine_errors():
-        iterator = database.iter(bounds)
+        iterator = database.iter()
         try:
             iterator.seek_for_prev(entry_key(log, first))
-            if not iterator.valid():
-                iterator.seek_to_first()
-            while iterator.valid():
-                yield decode_run(log, iterator.key(), iterator.value())
+            iterator.status()
+            if not iterator.valid() or not iterator.key().startswith(prefix):
+                iterator.seek(prefix)
+            # Not left to bounds in ReadOptions: they were seen not to hold.
+            while iterator.valid() and (key := iterator.key()).startswith(prefix):
+                yield decode_run(log, key, iterator.value())
                 iterator.next()
             # A damaged block ends the loop just as the end of the log does; only this tells them apart.
             iterator.status()

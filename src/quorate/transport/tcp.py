@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 from collections.abc import Callable, Sequence
 
 from quorate.errors import Unavailable
@@ -92,6 +93,11 @@ class TCPTransport:
         """Where others reach this node, ``host:port``; known once ``listen`` has returned. Empty for a client."""
         return format_node(*self._advertise) if self._advertise is not None else ""
 
+    @property
+    def connections_open(self) -> int:
+        """How many connections are open, whoever dialled them."""
+        return len(self._connections)
+
     async def listen(self, receiver: Receiver) -> None:
         """Begin to deliver to ``receiver``.
 
@@ -115,9 +121,8 @@ class TCPTransport:
             )
         except OSError as error:
             self._receiver = None
-            raise OSError(
-                error.errno, f"cannot listen on {format_node(host, port)}: {error.strerror or error}"
-            ) from error
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise OSError(error.errno, f"cannot listen on {format_node(host, port)}: {why}") from error
         bound = [listening.getsockname() for listening in self._listener.sockets]
         self._advertise = (self._advertise[0], self._advertise[1] or bound[0][1])
         if self._accepting_tls is None and not all(ipaddress.ip_address(name[0]).is_loopback for name in bound):

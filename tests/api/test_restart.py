@@ -1,0 +1,218 @@
+"""Stopping and starting again: nothing acknowledged is lost, and no directory is taken for another."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from quorate import MachineError, Node, NotLeader, OutcomeUnknown, QuorateError, StateMachine, Stopped, StoreLocked, read, write
+from quorate.machines import KV
+
+from .cluster import SETTINGS, cluster, free_ports
+
+
+async def test_all_stopped_and_started_again_lose_nothing(tmp_path: Path) -> None:
+    """The original loses acknowledged writes by this: its up-to-date check swaps index and term."""
+    async with cluster(KV, 3, tmp_path) as nodes:
+        leader = await nodes.form()
+        for turn in range(3):
+            await leader.write(KV.set, f"k{turn}", str(turn))
+            for name in list(nodes.peers):
+                await nodes.stop(name)
+            for address in nodes.addresses:
+                await nodes.start(address.name)
+            leader = await nodes.leader()
+            assert [await leader.read(KV.get, f"k{n}") for n in range(turn + 1)] == [str(n) for n in range(turn + 1)]
+
+
+async def test_a_peer_that_was_away_catches_up_from_the_leaders_disk(tmp_path: Path) -> None:
+    from quorate import Settings
+
+    settings = Settings(
+        heartbeat_interval=0.03, election_timeout_min=0.2, election_timeout_max=0.4, cache_bytes_max=1000, append_bytes_max=4000, command_bytes_max=4000
+    )
+    async with cluster(KV, 3, tmp_path, settings=settings) as nodes:
+        leader = await nodes.form()
+        away = next(name for name in nodes.peers if name != leader.name)
+        await nodes.stop(away)
+        await asyncio.gather(*(leader.write(KV.set, f"k{n}", "v" * 200) for n in range(200)))
+        await nodes.start(away)
+        await nodes.converge()
+        assert nodes.machine_of(away).entries == nodes.machine_of(leader.name).entries
+
+
+async def test_stop_is_idempotent_and_answers_what_is_under_way() -> None:
+    async with cluster(KV) as nodes:
+        leader = await nodes.form()
+        pending = asyncio.gather(*(leader.write(KV.set, f"k{n}", "v") for n in range(20)))
+        await asyncio.sleep(0)
+        await leader.stop()
+        assert await pending == ["v"] * 20
+        await leader.stop()
+        with pytest.raises(Stopped):
+            await leader.read(KV.get, "k0")
+        assert repr(leader).startswith(f"<Peer {leader.name} stopped")
+
+
+async def test_a_write_under_way_when_no_quorum_is_left_is_unknown_after_stop() -> None:
+    async with cluster(KV) as nodes:
+        leader = await nodes.form()
+        for name in [name for name in nodes.peers if name != leader.name]:
+            await nodes.stop(name)
+        pending = asyncio.create_task(leader.write(KV.set, "foo", "bar"))
+        await asyncio.sleep(0)
+        await leader.stop()
+        with pytest.raises(OutcomeUnknown, match="was stopped"):
+            await pending
+
+
+async def test_a_data_directory_in_use_is_refused(tmp_path: Path) -> None:
+    first, second = free_ports(2)
+    async with Node(f"127.0.0.1:{first}", data_dir=tmp_path / "a"):
+        with pytest.raises(StoreLocked, match="in use"):
+            await Node(f"127.0.0.1:{second}", data_dir=tmp_path / "a").start()
+
+
+async def test_a_data_directory_of_another_node_is_refused(tmp_path: Path) -> None:
+    first, second = free_ports(2)
+    async with Node(f"127.0.0.1:{first}", data_dir=tmp_path / "a") as node:
+        await node.start_peer(KV, name="peer1")
+    async with Node(f"127.0.0.1:{second}", data_dir=tmp_path / "a") as node:
+        with pytest.raises(StoreLocked, match=f"belongs to the node at 127.0.0.1:{first} with peer1"):
+            await node.start_peer(KV, name="peer2")
+        await node.start_peer(KV, name="peer1")  # its node has moved
+
+
+async def test_a_data_directory_of_another_group_is_refused(tmp_path: Path) -> None:
+    import shutil
+
+    from quorate import Corrupted
+
+    async with cluster(KV, 1, tmp_path / "one") as one, cluster(KV, 1, tmp_path / "two") as two:
+        await one.form()
+        await two.form()
+    mixed = tmp_path / "one" / "peer1" / "peers" / "peer1" / "identity"
+    shutil.copy(tmp_path / "two" / "peer1" / "peers" / "peer1" / "identity", mixed)
+    (port,) = free_ports(1)
+    async with Node(f"127.0.0.1:{port}", data_dir=tmp_path / "one" / "peer1") as node:
+        with pytest.raises(Corrupted, match="put together from two"):
+            await node.start_peer(KV, name="peer1")
+
+
+class Old(StateMachine):
+    """A machine with a command that its successor lacks."""
+
+    @write
+    def forgotten(self, number: int) -> int:
+        return number
+
+
+async def test_a_log_with_commands_that_the_machine_lacks_is_refused(tmp_path: Path) -> None:
+    async with cluster(Old, 1, tmp_path) as nodes:
+        leader = await nodes.form()
+        await leader.write(Old.forgotten, 1)
+        address = nodes.address("peer1")
+    async with Node(address.node, data_dir=tmp_path / "peer1") as node:
+        with pytest.raises(MachineError, match="commands that KV does not have: forgotten"):
+            await node.start_peer(KV, name="peer1")
+
+
+class Fragile(StateMachine):
+    """A machine with a bug, and one with a mood."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @write
+    def divide(self, number: int) -> float:
+        self.count += 1
+        return 1 / number
+
+    @write
+    def fill_memory(self) -> None:
+        raise MemoryError
+
+    @read
+    def counted(self) -> int:
+        return self.count
+
+
+async def test_a_command_that_raises_is_answered_and_poisons_nothing(tmp_path: Path) -> None:
+    """The original's log is poisoned for ever by one."""
+    async with cluster(Fragile, 3, tmp_path) as nodes:
+        leader = await nodes.form()
+        with pytest.raises(MachineError, match="ZeroDivisionError"):
+            await leader.write(Fragile.divide, 0)
+        assert await leader.write(Fragile.divide, 2) == 0.5
+        assert await leader.read(Fragile.counted) == 2
+        for name in list(nodes.peers):
+            await nodes.stop(name)
+        for address in nodes.addresses:
+            await nodes.start(address.name)
+        assert await (await nodes.leader()).read(Fragile.counted) == 2
+
+
+async def test_what_is_not_deterministic_stops_the_peer_and_is_no_reply() -> None:
+    async with cluster(Fragile, 1) as nodes:
+        leader = await nodes.form()
+        with pytest.raises(OutcomeUnknown, match="MemoryError"):
+            await leader.write(Fragile.fill_memory)
+        with pytest.raises(Stopped, match="MemoryError"):
+            await leader.write(Fragile.divide, 1)
+        assert "MemoryError" in (leader.status().why or "")
+
+
+async def test_cancelling_a_call_shifts_no_later_reply() -> None:
+    from quorate import connect
+
+    async with cluster(KV) as nodes:
+        leader = await nodes.form()
+        async with connect(KV, leader.address) as kv:
+            for number in range(30):
+                cancelled = asyncio.create_task(kv.write(KV.set, "cancelled", str(number)))
+                await asyncio.sleep(0 if number % 2 else 0.001)
+                cancelled.cancel()
+                assert await kv.write(KV.set, "kept", str(number)) == str(number)
+                assert await kv.read(KV.get, "kept") == str(number)
+
+
+async def test_arguments_are_checked_before_anything_is_sent() -> None:
+    async with cluster(KV, 1) as nodes:
+        leader = await nodes.form()
+        before = leader.status().last_index
+        with pytest.raises(TypeError):
+            await leader.write(KV.set, "foo", 7)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            await leader.write(KV.get, "foo")  # type: ignore[call-overload]
+        with pytest.raises(ValueError, match="command_bytes_max"):
+            await leader.write(KV.set, "foo", "x" * (SETTINGS.command_bytes_max + 1))
+        with pytest.raises(ValueError, match="timeout"):
+            leader.with_options(timeout=0)
+        assert leader.status().last_index == before
+
+
+async def test_a_disk_that_fails_stops_the_peers_and_the_others_go_on(tmp_path: Path) -> None:
+    from quorate import StoreError
+
+    async with cluster(KV, 3, tmp_path) as nodes:
+        leader = await nodes.form()
+        store = nodes.nodes[leader.name]._disk._store  # type: ignore[union-attr]
+
+        def fail() -> None:
+            raise StoreError("fdatasync: input/output error")
+
+        store.sync = fail  # type: ignore[method-assign]
+        with pytest.raises(OutcomeUnknown, match="input/output error"):
+            await leader.write(KV.set, "foo", "bar")
+        with pytest.raises(QuorateError):
+            await leader.write(KV.set, "foo", "bar")
+        others = {name: peer for name, peer in nodes.peers.items() if name != leader.name}
+        first = next(iter(others.values()))
+        successor = others[(await first.leader(other_than=leader.address)).name]
+        try:
+            await successor.write(KV.set, "foo", "baz")
+        except NotLeader as error:
+            assert error.redirect is not None
+            await others[error.redirect.name].write(KV.set, "foo", "baz")
