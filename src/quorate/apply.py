@@ -218,4 +218,6 @@ class Apply:
         self.machine_errors += 1
         if self.machine_errors & (self.machine_errors - 1) == 0:
             count = self.machine_errors
-            logger.error("%s (index %d, error %d of this machine)", error, index, count, exc_info=error.__cause__ or error)
+            logger.error(
+                "%s (index %d, error %d of this machine)", error, index, count, exc_info=error.__cause__ or error
+            )

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from quorate.core import Configuration, Member
 from quorate.errors import InvalidConfiguration, QuorateError, Unavailable
-from quorate.transport.calls import BootstrapCall, Identity, IdentifyCall
+from quorate.transport.calls import BootstrapCall, IdentifyCall, Identity
 from quorate.types import Address
 
 Ask = Callable[[Address, IdentifyCall | BootstrapCall], Awaitable[Identity]]
@@ -74,7 +74,9 @@ async def form_group(
     """
     if current is not None and addresses_of(current) != members:
         named = ", ".join(map(str, addresses_of(current)))
-        raise InvalidConfiguration(f"{own.name} already belongs to a group of {named}; changing members is not supported yet")
+        raise InvalidConfiguration(
+            f"{own.name} already belongs to a group of {named}; changing members is not supported yet"
+        )
     answers = await asyncio.gather(*(ask_or_error(ask, member, IdentifyCall()) for member in members))
     found = {member: answer for member, answer in zip(members, answers, strict=True) if isinstance(answer, Identity)}
     missing = {m: a for m, a in zip(members, answers, strict=True) if isinstance(a, QuorateError)}
@@ -99,7 +101,9 @@ async def form_group(
             break
     if len(written) <= len(members) // 2:
         names = ", ".join(member.name for member in written) or "none"
-        raise Unavailable(f"the configuration is written on {names} so far; {reasons_text(missing)}; repeat the call when they answer")
+        raise Unavailable(
+            f"the configuration is written on {names} so far; {reasons_text(missing)}; repeat the call when they answer"
+        )
 
 
 async def ask_or_error(ask: Ask, member: Address, call: IdentifyCall | BootstrapCall) -> Identity | QuorateError:

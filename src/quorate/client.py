@@ -56,7 +56,7 @@ REDIRECTS_MAX = 3
 """Redirects followed without a pause: more than that are peers that send the caller in circles."""
 
 
-class Attempt(Exception):  # noqa: N818 - never leaves this module
+class Attempt(Exception):
     """One try failed, and certainly had no effect: the call may be tried again.
 
     Attributes:
@@ -228,7 +228,11 @@ class Client(Generic[M]):
         return f"<Client of {', '.join(map(str, self._addresses))}, {mode}>"
 
     async def _call(self, make: Callable[[float], Call], *, is_write: bool) -> object:
-        """Ask until there is an answer: the leader if it is known, else one peer after the other."""
+        """Ask until there is an answer: the leader if it is known, else one peer after the other.
+
+        Raises:
+            Unavailable: there was none until the deadline.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         target = self._links.leader or self._addresses[self._links.place % len(self._addresses)]
@@ -277,7 +281,9 @@ class Client(Generic[M]):
             raise Attempt(error) from error
         except TimeoutError:
             if is_sent and is_write:
-                raise OutcomeUnknown(f"{target} did not say within {self._timeout:g} s what became of the write") from None
+                raise OutcomeUnknown(
+                    f"{target} did not say within {self._timeout:g} s what became of the write"
+                ) from None
             raise Attempt(Unavailable("no answer in time")) from None
         except ConnectionError as error:
             if is_write:
@@ -286,7 +292,11 @@ class Client(Generic[M]):
         return self._answer(reply)
 
     def _answer(self, reply: Reply) -> object:
-        """Give the answer of a reply, or raise what it says."""
+        """Give the answer of a reply, or raise what it says.
+
+        Raises:
+            Attempt: it certainly had no effect, and may be tried again.
+        """
         if not isinstance(reply.answer, Failure):
             return reply.answer
         error = error_from_failure(reply.answer)
@@ -299,7 +309,11 @@ class Client(Generic[M]):
                 raise error
 
     def _decode(self, answer: object, encoded: bytes) -> object:
-        """Decode the reply of a write or read."""
+        """Decode the reply of a write or read.
+
+        Raises:
+            OutcomeUnknown: it is no reply to a write or read.
+        """
         if not isinstance(answer, Value):
             raise OutcomeUnknown(f"the peer answered with {type(answer).__name__}, which is no reply")
         return self._machine.decode_reply(command_name(encoded), answer.value)
@@ -330,7 +344,8 @@ class Links:
         """Give the open connection to a node, opened now if need be; callers that wait for one share it.
 
         Raises:
-            Unavailable: it cannot be reached.
+            Unavailable: it cannot be reached, or the client was closed.
+            CancelledError: the caller was cancelled.
         """
         channel = self._channels.get(node)
         if channel is not None and not channel.closed:

@@ -1,9 +1,9 @@
-"""Everything that can go wrong, and for each the one question that matters: *may the write have happened?*
+"""Everything that can go wrong, and for each whether the write may have happened.
 
 ::
 
     QuorateError
-    ├── NotLeader(redirect)           no: nothing entered the log; ask `redirect`, or wait for an election when it is None
+    ├── NotLeader(redirect)           no: nothing entered the log; ask `redirect`, or wait when it is None
     ├── Overloaded                    no: too much is in flight; wait and retry
     ├── Stopped                       no: the peer had stopped before the call entered the log
     ├── NotCommitted                  no: another entry was committed at its index

@@ -126,7 +126,9 @@ class Loop:
 
     def read(self, seat: Seat, first: Index, last: Index, done: Callable[[tuple[Run, ...]], None]) -> None:
         """Read entries from the disk, about ``append_bytes_max`` of them."""
-        self._disk.read(seat.name, first, last, self._settings.append_bytes_max, lambda runs: self._guard(seat, done, runs))
+        self._disk.read(
+            seat.name, first, last, self._settings.append_bytes_max, lambda runs: self._guard(seat, done, runs)
+        )
 
     def joined(self, seat: Seat, group: str) -> None:
         """Note which group the seat's peer belongs to."""

@@ -250,8 +250,7 @@ def call_types(machine: type[StateMachine]) -> dict[str, CallType]:
                 f"{call.label} and {found[call.name].label} are both named {call.name!r} in the log; "
                 f'give one of them another name, with @{call.kind}(name="…") or tag="…"'
             )
-        check_decodable(call.struct, call.label)
-        check_decodable(call.reply, f"the reply of {call.label}")
+        check_decodable(call)
         found[call.name] = call
     return found
 
@@ -380,16 +379,17 @@ def reply_of(struct: type[msgspec.Struct], form: type[msgspec.Struct]) -> object
     )
 
 
-def check_decodable(annotation: Any, label: str) -> None:
-    """Refuse a type that cannot be decoded where it is declared, not at the first call.
+def check_decodable(call: CallType) -> None:
+    """Refuse types that cannot be decoded where they are declared, not at the first call.
 
     Raises:
-        TypeError: msgspec cannot decode it; the message says why.
+        TypeError: msgspec cannot decode the arguments or the reply; the message says why.
     """
     try:
-        msgspec.msgpack.Decoder(annotation)
+        msgspec.msgpack.Decoder(call.struct)
+        msgspec.msgpack.Decoder(call.reply)
     except (TypeError, NameError) as error:
-        raise TypeError(f"{label}: {error}") from error
+        raise TypeError(f"{call.label}: {error}") from error
 
 
 def is_union(annotation: object) -> bool:

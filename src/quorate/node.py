@@ -20,13 +20,14 @@ import msgspec
 
 from quorate.apply import Apply
 from quorate.bootstrap import Ask
-from quorate.calling import MachineType, command_name, describe
+from quorate.calling import command_name, describe
 from quorate.core import Raft
-from quorate.errors import Corrupted, MachineError, QuorateError, Stopped, StoreError, Unavailable
+from quorate.errors import Corrupted, MachineError, Stopped, StoreError, Unavailable
 from quorate.loop import Clock, Loop
 from quorate.machine import StateMachine
-from quorate.peer import FutureWaiter, Peer, as_it_is, check_size
-from quorate.seat import Errand, Seat
+from quorate.peer import Peer
+from quorate.seat import Seat
+from quorate.serving import Place, carry_out
 from quorate.settings import Settings
 from quorate.store import LogStore
 from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, open_store
@@ -35,19 +36,13 @@ from quorate.transport import Answer, Packet, Transport
 from quorate.transport.calls import (
     BootstrapCall,
     Failure,
-    Identity,
     IdentifyCall,
-    LeaderCall,
-    LeaderIs,
-    ReadCall,
+    Identity,
     Reply,
     Request,
     StatusCall,
     StatusIs,
-    Value,
-    WriteCall,
     error_from_failure,
-    failure_from_error,
 )
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
@@ -57,9 +52,6 @@ logger = logging.getLogger("quorate.node")
 
 M = TypeVar("M", bound=StateMachine)
 T = TypeVar("T")
-
-TIMEOUT_MAX = 3600.0
-"""The longest deadline that a call from the network may ask for, seconds."""
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -82,54 +74,6 @@ class Surroundings(msgspec.Struct, frozen=True):
     random: random.Random
     directory: Callable[[str], Directory]
     store: Callable[[Directory], LogStore]
-
-
-class CallWaiter:
-    """Someone at the other end of a connection who waits for a reply."""
-
-    __slots__ = ("answer", "deadline", "encode", "id", "is_done")
-
-    def __init__(self, request: Request, answer: Answer, deadline: float, encode: Callable[[object], Any]) -> None:
-        """Answer the request, once, with what ``encode`` makes of a reply."""
-        self.id = request.id
-        self.answer = answer
-        self.deadline = deadline
-        self.encode = encode
-        self.is_done = False
-
-    def succeed(self, reply: object) -> None:
-        """Answer with a reply, unless it is answered."""
-        if self.is_done:
-            return
-        try:
-            answer = self.encode(reply)
-        except MachineError as error:
-            self.fail(error)
-        else:
-            self.is_done = True
-            self.answer(Reply(self.id, answer))
-
-    def fail(self, error: QuorateError) -> None:
-        """Answer with an error, unless it is answered."""
-        if not self.is_done:
-            self.is_done = True
-            self.answer(Reply(self.id, failure_from_error(error)))
-
-
-class Place(msgspec.Struct):
-    """One peer of this node.
-
-    Attributes:
-        peer: what the user holds.
-        seat: its place at the loop.
-        id: its random id.
-        machine: what its machine's class declares.
-    """
-
-    peer: Peer[Any]
-    seat: Seat
-    id: PeerId
-    machine: MachineType
 
 
 class Node:
@@ -278,7 +222,9 @@ class Node:
             await self._stop_peer(name)
         if name in self._places or name in self._starting:
             raise ValueError(f"a peer named {name} runs on this node already")
-        assert self._directory is not None and self._disk is not None and self._loop is not None
+        assert self._directory is not None, "a running node has its directory"
+        assert self._disk is not None, "a running node has its disk"
+        assert self._loop is not None, "a running node has its loop"
         directory, disk, loop = self._directory, self._disk, self._loop
         machine_type = describe(machine)
         names: set[str] = set()
@@ -291,16 +237,16 @@ class Node:
         unknown = sorted(names - machine_type.write_names)
         if unknown:
             raise MachineError(
-                f"the log of {name} holds commands that {machine_type.name} does not have: {', '.join(unknown)}. Start it with "
-                f'the machine it had, or keep old names with @write(name="…")'
+                f"the log of {name} holds commands that {machine_type.name} does not have: {', '.join(unknown)}. Start"
+                ' it with the machine it had, or keep old names with @write(name="…")'
             )
         apply = Apply(machine(), machine_type)
         raft = Raft(PeerId(identity.id), self.settings, stored, surroundings.random.random, surroundings.clock.time())
         group = raft.status().group
         if identity.group and group != identity.group:
             raise Corrupted(
-                f"{name} belongs to group {identity.group}, and its log to group {group or 'none'}: the data directory was put "
-                f"together from two. Restore it as it was, or remove the peer's data and let it join anew"
+                f"{name} belongs to group {identity.group}, and its log to group {group or 'none'}: the data directory was"
+                " put together from two. Restore it as it was, or give the peer a new one and let it join anew"
             )
         if group and not identity.group:
             await self._blocking(lambda: directory.set_group(name, group))
@@ -313,7 +259,7 @@ class Node:
         peer: Peer[M] = Peer(
             address, machine_type, seat, self.settings, ask=self._asker, new_group=self._new_id, close=close
         )
-        self._places[name] = Place(peer, seat, PeerId(identity.id), machine_type)
+        self._places[name] = Place(peer, seat, PeerId(identity.id), machine_type, self.settings)
         self._by_id[PeerId(identity.id)] = seat
         loop.add(seat)
         return peer
@@ -335,49 +281,14 @@ class Node:
             answer(Reply(request.id, StatusIs(tuple(place.seat.status() for place in self._places.values()))))
         elif place is None:
             running = ", ".join(self._places) or "none"
-            answer(Reply(request.id, Failure("Unavailable", f"there is no peer named {request.peer} on this node; it has: {running}")))
+            answer(
+                Reply(
+                    request.id,
+                    Failure("Unavailable", f"there is no peer named {request.peer} on this node; it has: {running}"),
+                )
+            )
         else:
-            self._carry_out(place, request, answer)
-
-    def _carry_out(self, place: Place, request: Request, answer: Answer) -> None:
-        """Carry out a request to a peer of this node. What came over the network is checked before it goes further."""
-        seat, machine = place.seat, place.machine
-
-        def waiter(timeout: float, encode: Callable[[object], object]) -> CallWaiter:
-            now = self._running().clock.time()
-            return CallWaiter(request, answer, now + min(max(timeout, 0.0), TIMEOUT_MAX), encode)
-
-        match request.call:
-            case WriteCall(command=command, timeout=timeout):
-                if self._is_sound(request, answer, command, machine.check_write):
-                    name = command_name(command)
-                    seat.write(command, waiter(timeout, lambda reply: Value(machine.encode_reply(name, reply))))
-            case ReadCall(query=query, timeout=timeout):
-                if self._is_sound(request, answer, query, machine.check_read):
-                    name = command_name(query)
-                    seat.read(query, waiter(timeout, lambda reply: Value(machine.encode_reply(name, reply))))
-            case LeaderCall(timeout=timeout):
-                seat.run(Errand(waiter(timeout, lambda leader: LeaderIs(as_address(leader)))))
-            case StatusCall():
-                answer(Reply(request.id, StatusIs((seat.status(),))))
-            case IdentifyCall():
-                answer(Reply(request.id, self._identity(place)))
-            case BootstrapCall(configuration=configuration):
-                seat.run(Errand(waiter(self.settings.call_timeout, lambda _: self._identity(place)), configuration))
-
-    def _is_sound(self, request: Request, answer: Answer, encoded: bytes, check: Callable[[bytes], None]) -> bool:
-        """Check a command or query from the network: it goes no further unless the machine can decode it."""
-        try:
-            check_size(encoded, self.settings)
-            check(encoded)
-        except (TypeError, ValueError) as error:
-            answer(Reply(request.id, Failure("Unavailable", f"{request.peer} cannot take this call: {error}")))
-            return False
-        return True
-
-    def _identity(self, place: Place) -> Identity:
-        """Tell who a peer is."""
-        return Identity(place.id, place.machine.name, place.seat.raft.state.configuration)
+            carry_out(place, request, answer, self._running().clock.time())
 
     # Asking other peers.
 
@@ -417,7 +328,11 @@ class Node:
     # Beginning and end.
 
     def _running(self) -> Surroundings:
-        """Give the surroundings of a running node."""
+        """Give the surroundings of a running node.
+
+        Raises:
+            Stopped: it is not running.
+        """
         if self._surroundings is None:
             raise Stopped("the node is not running; start it with `async with Node(...)` or `await node.start()`")
         return self._surroundings
@@ -519,9 +434,3 @@ def command_names(run: Run) -> set[str]:
     if run.kind != run.kind.COMMAND:
         return set()
     return {command_name(payload) for payload in run.payloads}
-
-
-def as_address(value: object) -> Address:
-    """Give the leader's address that an errand was resolved with."""
-    assert isinstance(value, Address), "an errand that waits for a leader is resolved with its address"
-    return value

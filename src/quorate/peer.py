@@ -245,7 +245,9 @@ class Peer(Generic[M]):
         role = "stopped" if self._seat.failure else status.role
         return f"<Peer {self.name} {role} term={status.term} commit={status.commit_index}>"
 
-    def _waiter(self, call: WriteMethod[Any, ..., Any] | ReadMethod[Any, ..., Any] | Command[Any] | Query[Any]) -> FutureWaiter:
+    def _waiter(
+        self, call: WriteMethod[Any, ..., Any] | ReadMethod[Any, ..., Any] | Command[Any] | Query[Any]
+    ) -> FutureWaiter:
         """Make who waits for the reply of a write or read."""
         loop = asyncio.get_running_loop()
         name = call.name if isinstance(call, (WriteMethod, ReadMethod)) else str(call.__struct_config__.tag)
@@ -269,4 +271,6 @@ def check_size(encoded: bytes, settings: Settings) -> None:
     """
     if len(encoded) > settings.command_bytes_max:
         limit = settings.command_bytes_max
-        raise ValueError(f"the call is {len(encoded)} bytes long; at most {limit} are allowed (Settings.command_bytes_max)")
+        raise ValueError(
+            f"the call is {len(encoded)} bytes long; at most {limit} are allowed (Settings.command_bytes_max)"
+        )

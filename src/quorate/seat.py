@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from quorate.apply import Apply, Query, Waiter
-from quorate.core import Configuration, Envelope, Event, EventKind, Message, Raft, ReadReady, Ready
+from quorate.core import Configuration, Envelope, Event, EventKind, Message, Raft, Ready
 from quorate.core.messages import AppendEntries
 from quorate.errors import ConfigurationError, NotLeader, Overloaded, QuorateError, Stopped, Unavailable
 from quorate.settings import Settings
@@ -392,7 +392,7 @@ class Seat:
             self._outside.wake(self)
 
     def _post(self, to: PeerId, message: Message) -> None:
-        """Send a message to where the configuration says that the peer is; before there is one, to where it spoke from."""
+        """Send a message to where the configuration says the peer is; before there is one, to where it spoke from."""
         configuration = self.raft.state.configuration
         member = configuration.member(to) if configuration else None
         me = self.raft.state.peer

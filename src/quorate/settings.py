@@ -57,16 +57,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """
         rules = (
             (self.heartbeat_interval >= 0.001, "heartbeat_interval must be at least 0.001 s"),
-            (2 * self.heartbeat_interval <= self.election_timeout_min, "heartbeat_interval must be at most half of election_timeout_min"),
-            (self.election_timeout_max > self.election_timeout_min, "election_timeout_max must be above election_timeout_min"),
-            (1 <= self.command_bytes_max <= self.append_bytes_max, "command_bytes_max must be from 1 to append_bytes_max"),
+            (
+                2 * self.heartbeat_interval <= self.election_timeout_min,
+                "heartbeat_interval must be at most half of election_timeout_min",
+            ),
+            (
+                self.election_timeout_max > self.election_timeout_min,
+                "election_timeout_max must be above election_timeout_min",
+            ),
+            (
+                1 <= self.command_bytes_max <= self.append_bytes_max,
+                "command_bytes_max must be from 1 to append_bytes_max",
+            ),
             (self.in_flight_max >= 1, "in_flight_max must be at least 1"),
-            (self.uncommitted_bytes_max >= self.command_bytes_max, "uncommitted_bytes_max must be at least command_bytes_max"),
+            (
+                self.uncommitted_bytes_max >= self.command_bytes_max,
+                "uncommitted_bytes_max must be at least command_bytes_max",
+            ),
             (self.cache_bytes_max >= 0, "cache_bytes_max must be 0 or more"),
             (self.apply_entries_max >= 1, "apply_entries_max must be at least 1"),
-            (self.frame_bytes_max >= 2 * self.append_bytes_max + 64 * KIB, "frame_bytes_max must be at least twice append_bytes_max and 64 KiB"),
+            (
+                self.frame_bytes_max >= 2 * self.append_bytes_max + 64 * KIB,
+                "frame_bytes_max must be at least twice append_bytes_max and 64 KiB",
+            ),
             (self.call_timeout > 0, "call_timeout must be above 0 s"),
-            (0 < self.reconnect_delay_min <= self.reconnect_delay_max, "reconnect_delay_min must be above 0 s and at most reconnect_delay_max"),
+            (
+                0 < self.reconnect_delay_min <= self.reconnect_delay_max,
+                "reconnect_delay_min must be above 0 s and at most reconnect_delay_max",
+            ),
         )
         for holds, sentence in rules:
             if not holds:

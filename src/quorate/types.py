@@ -51,7 +51,9 @@ class Address(msgspec.Struct, frozen=True, array_like=True, order=True):
             return text
         name, at, node = text.partition("@")
         if not at or not is_name(name):
-            raise ValueError(f"{text!r} is not a peer's address; write it as name@host:port, such as peer1@127.0.0.1:7001")
+            raise ValueError(
+                f"{text!r} is not a peer's address; write it as name@host:port, such as peer1@127.0.0.1:7001"
+            )
         host, port = parse_node(node)
         return cls(name, host, port)
 
@@ -90,7 +92,9 @@ def parse_node(text: str) -> tuple[str, int]:
         host = host[1:-1]
     good = bool(colon and host and port.isascii() and port.isdigit() and (bracketed or ":" not in host))
     if not good or any(character in host for character in " @/[]") or int(port) > 65535:
-        raise ValueError(f"{text!r} is not a node's address; write it as host:port, such as 127.0.0.1:7001 or [::1]:7001")
+        raise ValueError(
+            f"{text!r} is not a node's address; write it as host:port, such as 127.0.0.1:7001 or [::1]:7001"
+        )
     return host, int(port)
 
 

@@ -71,7 +71,7 @@ class Cluster(Generic[M]):
     async def converge(self) -> None:
         """Wait until every peer that runs has applied all that any of them holds."""
         async with asyncio.timeout(10):
-            while len({(s.last_index, s.last_applied) for s in self.statuses()}) > 1 or any(
+            while len({(s.last_index, s.last_applied) for s in self.statuses()}) > 1 or any(  # noqa: ASYNC110
                 s.last_applied != s.last_index for s in self.statuses()
             ):
                 await asyncio.sleep(0.01)

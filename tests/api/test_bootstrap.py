@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
-from quorate import Address, InvalidConfiguration, Node, StateMachine, Unavailable
+from quorate import Address, InvalidConfiguration, Node, Unavailable
+from quorate.core import Configuration, Member
 from quorate.machines import KV, Stack
 
 from .cluster import SETTINGS, cluster, free_ports
@@ -57,7 +59,7 @@ async def test_names_are_unique_and_addresses_can_be_read() -> None:
 async def test_a_member_that_does_not_answer_is_named_and_nothing_is_written() -> None:
     async with cluster(KV) as nodes:
         await started(nodes, "peer1", "peer2")
-        with pytest.raises(Unavailable, match="peer3@.*refuses the connection"):
+        with pytest.raises(Unavailable, match=r"peer3@.*refuses the connection"):
             await nodes.peers["peer1"].set_configuration(*nodes.addresses)
         assert all(peer.status().configuration == () for peer in nodes.peers.values())
         await nodes.start("peer3")
@@ -104,8 +106,6 @@ async def test_two_who_try_at_once_form_one_group() -> None:
 
 async def test_a_member_that_missed_its_first_configuration_gets_it_from_the_leader(tmp_path: Path) -> None:
     """A crash between the second and the third member leaves a majority that can lead, and heal the rest."""
-    from quorate.core import Configuration, Member
-
     async with cluster(KV, 3, tmp_path) as nodes:
         await started(nodes, "peer1", "peer2", "peer3")
         voters = tuple(Member(nodes.peers[a.name].status().id, a) for a in nodes.addresses)
@@ -126,8 +126,6 @@ async def test_a_member_that_missed_its_first_configuration_gets_it_from_the_lea
 
 async def test_a_peer_whose_disk_was_wiped_is_not_taken_for_the_one_it_was(tmp_path: Path) -> None:
     """Row 76: it may have voted, and acknowledged, under the id that it lost."""
-    import shutil
-
     async with cluster(KV, 3, tmp_path) as nodes:
         leader = await nodes.form()
         await leader.write(KV.set, "foo", "bar")
@@ -140,10 +138,6 @@ async def test_a_peer_whose_disk_was_wiped_is_not_taken_for_the_one_it_was(tmp_p
         assert (status.last_index, status.configuration) == (0, ()), "nothing is sent to the id it has now"
         with pytest.raises(InvalidConfiguration, match=f"{victim}@.* is not the peer that belongs to this group"):
             await leader.set_configuration(*nodes.addresses)
-
-
-class Another(StateMachine):
-    """A machine without commands."""
 
 
 async def test_many_peers_of_several_groups_share_two_nodes_and_their_disks(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quorate import NotLeader, Rejected, Stopped, Unavailable, connect
+from quorate import NotLeader, OutcomeUnknown, Rejected, Stopped, Unavailable, connect
 from quorate.machines import KV
 
 from .cluster import SETTINGS, cluster
@@ -76,8 +76,6 @@ async def test_while_an_election_is_in_progress_there_is_no_redirect() -> None:
 
 
 async def test_a_read_that_no_quorum_confirms_is_unavailable_and_a_write_unknown() -> None:
-    from quorate import OutcomeUnknown
-
     async with cluster(KV) as nodes:
         leader = await nodes.form()
         await leader.write(KV.set, "foo", "bar")

@@ -45,7 +45,7 @@ def check(state: State) -> None:
     assert log.terms == sorted(set(log.terms)), "terms ascend along the log"
     assert len(log.starts) == len(log.terms), "each stretch has one term"
     assert log.last_term <= state.term, "no entry is of a term that the peer has not seen"
-    assert not log.starts or log.starts[0] == 1 and log.starts[-1] <= log.last, "the log has no hole"
+    assert not log.starts or (log.starts[0] == 1 and log.starts[-1] <= log.last), "the log has no hole"
     assert 0 <= state.commit_index <= log.last, "what is committed is in the log"
     assert 0 <= state.persisted_index <= log.last, "what is durable is in the log"
     assert state.durable.term <= state.term, "no term is durable that was not seen"

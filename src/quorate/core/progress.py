@@ -55,7 +55,7 @@ class Progress:
             self.in_flight.append(last)
 
     def acknowledge(self, match_index: Index) -> None:
-        """Note that the logs match where we asked, and are durable there up to ``match_index``: pipeline from now on."""
+        """Note that the logs match where we asked, durably up to ``match_index``: pipeline from now on."""
         self.match_index = max(self.match_index, match_index)
         self.next_index = max(self.next_index, Index(self.match_index + 1))
         while self.in_flight and self.in_flight[0] <= self.match_index:

@@ -33,7 +33,6 @@ from quorate.core.state import (
     Unpersisted,
     append,
     become_follower,
-    commit,
     draw_election_deadline,
     hears_leader,
     name,
@@ -43,7 +42,7 @@ from quorate.core.state import (
 )
 from quorate.errors import Corrupted, InvalidConfiguration, NotLeader
 from quorate.settings import Settings
-from quorate.types import Address, HardState, Index, Kind, PeerId, ReadId, Run, Status, Stored, Term
+from quorate.types import Address, Index, Kind, PeerId, ReadId, Run, Status, Stored, Term
 
 FIRST_TERM = Term(1)
 """The term of the first configuration, which is written before there is any leader."""
@@ -219,7 +218,9 @@ class Raft:
             )
         names = [member.address.name for member in configuration.voters]
         if names != sorted(set(names)) or len(set(configuration.ids)) != len(names):
-            raise InvalidConfiguration("the members must have distinct ids and names, and stand in the order of their names")
+            raise InvalidConfiguration(
+                "the members must have distinct ids and names, and stand in the order of their names"
+            )
         if state.peer not in configuration.ids:
             raise InvalidConfiguration(f"this peer is not among the members {voters_text(configuration)}")
         state.term = max(state.term, FIRST_TERM)
@@ -316,13 +317,18 @@ class Raft:
         """Tell whether a message may change nothing, not even the term."""
         state = self.state
         match message:
-            case AppendEntries(leader_id=author) | RequestVote(candidate_id=author) | RequestPreVote(candidate_id=author):
+            case (
+                AppendEntries(leader_id=author) | RequestVote(candidate_id=author) | RequestPreVote(candidate_id=author)
+            ):
                 if author != sender or sender == state.peer:
                     note(state, EventKind.IGNORED, f"{name(state, sender)} speaks for {name(state, author)} -> ignore")
                     return True
                 if isinstance(message, AppendEntries):
+                    if not replication.is_sound(message):
+                        note(state, EventKind.IGNORED, f"{name(state, sender)} sends what no leader can -> ignore")
+                        return True
                     return isinstance(state.role, Leader) and message.term == state.term
-                # A peer without a configuration never votes: it may have voted under this name before its disk was lost.
+                # A peer without a configuration never votes: under its name it may have voted before its disk was lost.
                 if state.configuration is None:
                     return True
                 # "if a server receives a RequestVote request within the minimum election timeout of hearing from a
@@ -348,7 +354,11 @@ class Raft:
             reads.release_reads(state)
 
     def _demand_leader(self) -> Leader:
-        """Give the leader's part of the state, or raise what tells the caller where to go."""
+        """Give the leader's part of the state.
+
+        Raises:
+            NotLeader: this peer does not lead; it says who does.
+        """
         state = self.state
         if not isinstance(state.role, Leader):
             raise NotLeader(self.leader_address(), name(state, state.peer))

@@ -117,8 +117,8 @@ def receive_append_entries_reply(state: State, sender: PeerId, reply: AppendEntr
     """Learn how far the follower's log matches ours and is durable."""
     assert isinstance(state.role, Leader), "replies of this term are only given to its leader"
     progress = state.role.progress.get(sender)
-    if progress is None:
-        return
+    if progress is None or reply.match_index > state.log.last:
+        return  # Within its term a leader's log only grows: nobody has acknowledged more than it holds.
     progress.heard = state.now
     progress.round = max(progress.round, reply.round)
     if reply.success:
@@ -143,9 +143,7 @@ def advance_commit_index(state: State) -> None:
     """Commit what a majority holds durably, the leader counting what is durable on its own disk."""
     assert isinstance(state.role, Leader), "only a leader decides what is committed"
     progress = state.role.progress
-    held = [
-        progress[voter].match_index if voter in progress else state.persisted_index for voter in state.voters
-    ]
+    held = [progress[voter].match_index if voter in progress else state.persisted_index for voter in state.voters]
     agreed = Index(int(reached_by_majority(held)))
     # Leaders 4. If there exists an N such that N > commitIndex, a majority of matchIndex[i] >= N, and log[N].term ==
     # currentTerm: set commitIndex = N (§5.3, §5.4)
@@ -183,6 +181,18 @@ def receive_append_entries(state: State, sender: PeerId, request: AppendEntries)
     acknowledge(state, sender, request, covered)
 
 
+def is_sound(request: AppendEntries) -> bool:
+    """Tell whether the entries are contiguous and of ascending terms up to the leader's: others would break our log."""
+    last, term = request.prev_log_index, request.prev_log_term
+    if (last, term) != (0, 0) and (last < 1 or term < 1):
+        return False
+    for run in request.entries:
+        if run.first != last + 1 or run.term < max(term, 1) or not run.payloads:
+            return False
+        last, term = run.last, run.term
+    return term <= request.term
+
+
 def store_new_entries(state: State, request: AppendEntries) -> bool:
     """Take over what the log does not hold yet.
 
@@ -192,7 +202,7 @@ def store_new_entries(state: State, request: AppendEntries) -> bool:
     new: list[tuple[Run, Configuration | None]] = []
     conflict: Index | None = None
     for run in request.entries:
-        first = first_new_index(state, run)
+        first = run.first if new else first_new_index(state, run)  # Behind a new entry all are new.
         if first > run.last:
             continue
         if conflict is None and first <= state.log.last:
@@ -207,7 +217,9 @@ def store_new_entries(state: State, request: AppendEntries) -> bool:
     # existing entry and all that follow it (§5.3)
     if conflict is not None:
         if conflict <= state.commit_index:
-            note(state, EventKind.IGNORED, f"entry {conflict} is committed and conflicts with the leader's -> ignore it")
+            note(
+                state, EventKind.IGNORED, f"entry {conflict} is committed and conflicts with the leader's -> ignore it"
+            )
             return False
         truncate(state, conflict)
     # AppendEntries RPC 4. Append any new entries not already in the log

@@ -299,8 +299,9 @@ def commit(state: State, index: Index) -> None:
 
 
 def hears_leader(state: State) -> bool:
-    """Tell whether a live leader was heard within the minimum election timeout (thesis 4.2.3); a leader hears itself
-    as long as a quorum answers it.
+    """Tell whether a live leader was heard within the minimum election timeout (thesis 4.2.3).
+
+    A leader hears itself as long as a quorum answers it.
     """
     match state.role:
         case Leader():

@@ -44,7 +44,7 @@ from quorate.store.rocksdb_recovery import (
 from quorate.types import Index, Run, Stored
 
 MARK_EVERY = 128
-"""Syncs between two writes of the mark: rare enough to cost under a hundredth, and the bound of what it lags."""
+"""Syncs between two writes of the mark: rare enough to cost a few hundredths, and the bound of what it lags."""
 
 STALL_PAUSE = 0.005
 """Seconds between two tries of a write that the engine put off."""

@@ -1,8 +1,8 @@
 """The network: what quorate asks of a transport.
 
 **Packets** between peers may be lost, delayed, repeated and reordered; they are never altered, and never arrive from
-anyone but a node (with TLS: one that holds a certificate). **Calls** are requests with one reply each, for clients and for
-joining; a call whose connection breaks has no reply, and whether it was carried out is then unknown.
+anyone but a node (with TLS: one that holds a certificate). **Calls** are requests with one reply each, for clients and
+for joining; a call whose connection breaks has no reply, and whether it was carried out is then unknown.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Packet(msgspec.Struct, frozen=True, array_like=True):
 
 
 Answer = Callable[[Reply], None]
-"""Sends the one reply to a request; may be called later, from the loop's thread, once; does nothing if the caller is gone."""
+"""Sends the one reply to a request, now or later, from the loop's thread; does nothing if the caller is gone."""
 
 
 class Receiver(Protocol):

@@ -61,7 +61,7 @@ class LeaderCall(msgspec.Struct, frozen=True, array_like=True, tag="leader"):
 
 
 class StatusCall(msgspec.Struct, frozen=True, array_like=True, tag="status"):
-    """Ask for the status. Answered by ``StatusIs``; for a request whose peer name is empty, of every peer of the node."""
+    """Ask for the status: of one peer, or of every peer of the node if none is named. Answered by ``StatusIs``."""
 
 
 class IdentifyCall(msgspec.Struct, frozen=True, array_like=True, tag="identify"):
