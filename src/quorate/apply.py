@@ -18,7 +18,7 @@ from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateEr
 from quorate.machine import StateMachine
 from quorate.types import Index, Kind, Run, Term
 
-logger = logging.getLogger("quorate.machine")
+logger: logging.Logger = logging.getLogger("quorate.machine")
 
 
 class Waiter(Protocol):
@@ -83,8 +83,8 @@ class Apply:
         """Start with a fresh machine: before the first entry."""
         self.machine = machine
         self.type = machine_type
-        self.last_applied = Index(0)
-        self.machine_errors = 0
+        self.last_applied: Index = Index(0)
+        self.machine_errors: int = 0
         self._now = 0.0
         self._proposed: deque[Proposed] = deque()
         self._reads: deque[tuple[Index, Sequence[Query]]] = deque()

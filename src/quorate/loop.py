@@ -20,7 +20,7 @@ from quorate.store.disk import Disk
 from quorate.transport import Packet, Transport
 from quorate.types import Index, Run
 
-logger = logging.getLogger("quorate.loop")
+logger: logging.Logger = logging.getLogger("quorate.loop")
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -84,7 +84,7 @@ class Method(Generic[M_contra, P, R_co]):
             raise TypeError(f"{function!r} is not a plain method; decorate a def that takes self")
         self.__doc__ = function.__doc__
         self.function = function
-        self.name = name or function.__name__
+        self.name: str = name or function.__name__
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.owner = owner
@@ -160,8 +160,8 @@ class Context:
     __slots__ = ("_random", "index", "now")
 
     def __init__(self, now: float = 0.0, index: int = 0) -> None:
-        self.now = now
-        self.index = index
+        self.now: float = now
+        self.index: int = index
         self._random: random.Random | None = None
 
     @property

@@ -48,7 +48,7 @@ from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
 from quorate.types import Address, PeerId, Run, is_name, parse_node
 
-logger = logging.getLogger("quorate.node")
+logger: logging.Logger = logging.getLogger("quorate.node")
 
 M = TypeVar("M", bound=StateMachine)
 T = TypeVar("T")
@@ -119,7 +119,7 @@ class Node:
             parse_node(advertise)
         if data_dir is None and store != "memory" and surroundings is None:
             raise ValueError('a durable store needs a data_dir of its own; use store="memory" for one that forgets')
-        self.settings = settings or Settings()
+        self.settings: Settings = settings or Settings()
         self._bind = bind
         self._advertise = advertise
         self._data_dir = None if data_dir is None else Path(data_dir)

@@ -33,10 +33,10 @@ class FutureWaiter:
         self, future: asyncio.Future[Any], deadline: float, name: str, detach: Callable[[str, object], object]
     ) -> None:
         """Resolve ``future``, with what ``detach(name, reply)`` makes of a reply."""
-        self.future = future
-        self.deadline = deadline
-        self.name = name
-        self.detach = detach
+        self.future: asyncio.Future[Any] = future
+        self.deadline: float = deadline
+        self.name: str = name
+        self.detach: Callable[[str, object], object] = detach
 
     def succeed(self, reply: object) -> None:
         """Resolve the future, unless it is resolved or was cancelled."""

@@ -25,7 +25,7 @@ from quorate.store.cache import Cache
 from quorate.transport import Packet
 from quorate.types import Address, Index, PeerId, ReadId, Run, Status
 
-logger = logging.getLogger("quorate.raft")
+logger: logging.Logger = logging.getLogger("quorate.raft")
 
 FOREVER = float("inf")
 
@@ -85,9 +85,9 @@ class Seat:
         self.name = name
         self.raft = raft
         self.apply = apply
-        self.counts = dict.fromkeys(EventKind, 0)
+        self.counts: dict[EventKind, int] = dict.fromkeys(EventKind, 0)
         self.failure: QuorateError | None = None
-        self.is_closing = False
+        self.is_closing: bool = False
         self._settings = settings
         self._outside = outside
         self._time = time

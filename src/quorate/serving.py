@@ -63,11 +63,11 @@ class CallWaiter:
 
     def __init__(self, request: Request, answer: Answer, deadline: float, encode: Callable[[object], Any]) -> None:
         """Answer the request, once, with what ``encode`` makes of a reply."""
-        self.id = request.id
-        self.answer = answer
-        self.deadline = deadline
-        self.encode = encode
-        self.is_done = False
+        self.id: int = request.id
+        self.answer: Answer = answer
+        self.deadline: float = deadline
+        self.encode: Callable[[object], Any] = encode
+        self.is_done: bool = False
 
     def succeed(self, reply: object) -> None:
         """Answer with a reply, unless it is answered."""

@@ -77,7 +77,7 @@ class Raft:
             configurations = [(index, decode_configuration(payload)) for index, payload in stored.configurations]
         except ValueError as error:
             raise Corrupted(f"a configuration entry in the log is {error}") from error
-        self.state = State(
+        self.state: State = State(
             peer=peer_id,
             settings=settings,
             random=random,

@@ -26,7 +26,7 @@ class Cache:
         self._firsts: list[Index] = []
         self._runs: list[Run] = []
         self._head = 0
-        self.bytes = 0
+        self.bytes: int = 0
 
     def append(self, run: Run) -> None:
         """Add a run; everything from its first index on is dropped first."""

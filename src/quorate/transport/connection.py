@@ -35,7 +35,7 @@ class Events:
         opened: it is up; returns False to refuse it.
         greeted: the other side has said hello. May raise ``FrameError``.
         received: a frame has arrived after the hello. May raise ``FrameError``.
-        lost: it is gone. Called once for each that came up, refused ones too.
+        lost: it is gone. Called once for each, also for one that never came up.
     """
 
     opened: Callable[[Connection], bool]
@@ -63,9 +63,9 @@ class Connection(asyncio.Protocol):
         self.hello = hello
         self.heard: Hello | None = None
         self.error: Exception | None = None
-        self.opened_at = 0.0
-        self.settled = asyncio.Event()
-        self.gone = asyncio.Event()
+        self.opened_at: float = 0.0
+        self.settled: asyncio.Event = asyncio.Event()
+        self.gone: asyncio.Event = asyncio.Event()
         self._events = events
         self._bytes_max = bytes_max
         self._decoder = FrameDecoder(bytes_max)
@@ -109,16 +109,24 @@ class Connection(asyncio.Protocol):
         self.error = self.error or error
         if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
-            self._wait(LINGER_SECONDS, self._transport.abort)
+            self._wait(LINGER_SECONDS, self.abort)
 
     def abort(self) -> None:
-        """Close at once, whatever was written."""
+        """Close at once, whatever was written; the owner is told before this returns.
+
+        It does not wait for the loop to tell of the end: uvloop never does for a connection that comes up in the
+        same moment in which the task that dials it is cancelled.
+        """
         if self._transport is not None:
             self._transport.abort()
+        self.connection_lost(None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello first, unless the owner refuses the connection (``asyncio.Protocol``)."""
         self._transport = cast(asyncio.Transport, transport)
+        if self.gone.is_set():  # Given up while it was being dialled.
+            self._transport.abort()
+            return
         self.opened_at = asyncio.get_running_loop().time()
         _tune(self._transport)
         self._transport.set_write_buffer_limits(high=self._bytes_max)
@@ -165,14 +173,14 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the owner (``asyncio.Protocol``)."""
+        """Tell the owner, once (``asyncio.Protocol``)."""
+        if self.gone.is_set():
+            return
+        self.gone.set()
+        self.settled.set()
         self.error = self.error or exc
         self._cancel_deadline()
-        try:
-            self._events.lost(self)
-        finally:
-            self.settled.set()
-            self.gone.set()
+        self._events.lost(self)
 
     def _wait(self, seconds: float, then: Callable[..., None], *arguments: object) -> None:
         """Do ``then`` after a while, unless ``_cancel_deadline`` comes first."""

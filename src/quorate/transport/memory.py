@@ -75,8 +75,8 @@ class MemoryTransport:
         """Prepare a node or client at an address, ``host:port``, that no other has."""
         self.network = network
         self.receiver: Receiver | None = None
-        self.bytes_max = (settings or Settings()).frame_bytes_max
-        self.stopped = False
+        self.bytes_max: int = (settings or Settings()).frame_bytes_max
+        self.stopped: bool = False
         self._address = address
 
     @property
@@ -145,7 +145,7 @@ class Link:
         """Open a channel from one transport to another, which listens."""
         self.source = source
         self.target = target
-        self.channel = FrameChannel(target.address, self._send_requests, self._hang_up, source.bytes_max)
+        self.channel: FrameChannel = FrameChannel(target.address, self._send_requests, self._hang_up, source.bytes_max)
         self._replies = Replies(self._send_replies, target.bytes_max)
 
     def cut(self, reason: str) -> None:

@@ -40,7 +40,7 @@ class Neighbour:
         dial: the task that tries to connect, while there is one.
         delay: seconds to wait before the next attempt to connect; 0 when none was made of late.
         wanted_at: the loop's time when a packet was last to be sent while there was no connection.
-        waiting: frames kept until there is one.
+        waiting: frames kept while it is dialled.
     """
 
     connections: list[Connection] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Neighbour:
     waiting: deque[bytes] = field(default_factory=lambda: deque(maxlen=WAITING_FRAMES_MAX))
 
     def keep(self, frame: bytes, bytes_max: int) -> None:
-        """Keep a frame until there is a connection, and drop the oldest beyond the bounds."""
+        """Keep a frame while the neighbour is dialled, and drop the oldest beyond the bounds."""
         self.waiting.append(frame)
         while len(self.waiting) > 1 and sum(map(len, self.waiting)) > bytes_max:
             self.waiting.popleft()
@@ -91,7 +91,9 @@ class Neighbours:
         if neighbour.connections:
             for frame in frames:
                 neighbour.connections[0].write(frame)
-            return
+            if neighbour.dial is None:
+                return
+        # While we dial, the neighbour may close the connection it has dialled: what went into it goes once more.
         for frame in frames:
             neighbour.keep(frame, self._settings.frame_bytes_max)
         loop = asyncio.get_running_loop()
@@ -120,8 +122,10 @@ class Neighbours:
                 other.close()
             if neighbour.dial is not None and larger:
                 neighbour.dial.cancel()
-        while neighbour.waiting:
-            neighbour.connections[0].write(neighbour.waiting.popleft())
+        for frame in neighbour.waiting:
+            neighbour.connections[0].write(frame)
+        if connection.dialled:
+            neighbour.waiting.clear()
         _logger.info("connected with %s", node)
 
     def leave(self, connection: Connection) -> None:
@@ -162,6 +166,7 @@ class Neighbours:
                         _logger.warning("%s -> what it is sent is dropped until it answers", error.reason)
         finally:
             neighbour.dial = None
+            neighbour.waiting.clear()
             self._forget(node, neighbour)
 
     def _forget(self, node: str, neighbour: Neighbour) -> None:

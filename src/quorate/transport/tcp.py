@@ -84,9 +84,9 @@ class TCPTransport:
         self._channels: dict[Connection, FrameChannel] = {}
         self._callers: dict[Connection, Replies] = {}
         self._silent_until: dict[str, float] = {}
-        self.connections_accepted = 0
-        self.bad_frames = 0
-        self.dropped_packets = 0
+        self.connections_accepted: int = 0
+        self.bad_frames: int = 0
+        self.dropped_packets: int = 0
 
     @property
     def address(self) -> str:

@@ -1,0 +1,284 @@
+"""The data directory: what is kept, and each refusal with a sentence that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from quorate.errors import Corrupted, StoreError, StoreLocked
+from quorate.store import files
+from quorate.store.directory import DataDirectory, open_store
+from quorate.store.memory import MemoryStore
+from quorate.store.rocksdb import RocksDBStore
+from quorate.types import HardState
+
+HOME = "127.0.0.1:7001"
+ELSEWHERE = "127.0.0.1:7002"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "a"
+
+
+def counted() -> Callable[[], str]:
+    numbers = iter(range(1, 100))
+    return lambda: f"id-{next(numbers)}"
+
+
+def prepared(path: Path, *peers: str, address: str = HOME) -> None:
+    """Make a data directory as a node leaves it that ran these peers on RocksDB."""
+    with closing(DataDirectory.open(path, address)) as directory:
+        open_store("rocksdb", directory).close()
+        for peer in peers:
+            directory.identity(peer)
+
+
+def test_identities_are_made_once_and_kept(path):
+    with closing(DataDirectory.open(path, HOME, counted())) as directory:
+        assert directory.peers() == []
+        first, second = directory.identity("peer2"), directory.identity("peer1")
+        assert (directory.node_id, first.id, second.id, first.group) == ("id-1", "id-2", "id-3", "")
+        assert directory.identity("peer2") == first
+        directory.set_group("peer2", "g1")
+        directory.set_group("peer2", "g1")
+        assert directory.store_path == path / "store"
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        assert directory.node_id == "id-1"
+        assert directory.peers() == ["peer1", "peer2"]
+        assert (directory.identity("peer2").id, directory.identity("peer2").group) == ("id-2", "g1")
+        assert directory.identity("peer1") == second
+
+
+def test_ids_are_random_hexadecimal_digits(path, tmp_path):
+    with closing(DataDirectory.open(path, HOME)) as one, closing(DataDirectory.open(tmp_path / "b", HOME)) as other:
+        ids = [one.node_id, other.node_id, one.identity("peer1").id, other.identity("peer1").id]
+    assert len(set(ids)) == 4
+    assert all(len(bytes.fromhex(each)) == 8 for each in ids)
+
+
+def test_only_the_owner_may_enter(path):
+    path.mkdir(parents=True, mode=0o755)
+    prepared(path, "peer1")
+    assert path.stat().st_mode & 0o777 == 0o700
+    assert (path / "peers" / "peer1" / "identity").stat().st_mode & 0o077 == 0
+
+
+def test_a_directory_in_use_is_refused_and_free_again_after_close(path):
+    first = DataDirectory.open(path, HOME)
+    with pytest.raises(StoreLocked, match=f"in use by process {os.getpid()}; stop that node first"):
+        DataDirectory.open(path, HOME)
+    first.close()
+    first.close()
+    DataDirectory.open(path, HOME).close()
+
+
+def test_a_directory_in_use_by_another_process_is_refused_until_that_is_dead(path):
+    program = (
+        "import sys; from quorate.store.directory import DataDirectory as D;"
+        " d = D.open(sys.argv[1], '127.0.0.1:7001'); print('open', flush=True); sys.stdin.read()"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        with pytest.raises(StoreLocked, match=f"process {holder.pid}"):
+            DataDirectory.open(path, HOME)
+        holder.kill()
+        holder.wait()
+    DataDirectory.open(path, HOME).close()
+
+
+def test_a_directory_that_holds_something_else_is_refused_and_left_alone(path):
+    path.mkdir(parents=True)
+    (path / "thesis.txt").write_text("mine")
+    with pytest.raises(StoreLocked, match="not empty, and not the data directory of a node"):
+        DataDirectory.open(path, HOME)
+    assert [child.name for child in path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_in_its_place_is_refused(tmp_path):
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(StoreError, match="opening"):
+        DataDirectory.open(tmp_path / "a", HOME)
+
+
+def test_a_first_start_that_crashed_half_way_is_begun_again(path):
+    path.mkdir(parents=True)
+    (path / "lock").write_text("1\n")
+    (path / "node.json.new").write_text('{"id"')
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        assert directory.peers() == []
+    assert sorted(child.name for child in path.iterdir()) == ["lock", "node.json", "peers", "store"]
+
+
+def test_a_new_peer_in_the_directory_of_a_node_at_another_address_is_refused(path):
+    prepared(path, "peer1", "peer3")
+    with closing(DataDirectory.open(path, ELSEWHERE)) as directory:
+        with pytest.raises(StoreLocked) as refusal:
+            directory.identity("peer2")
+        assert directory.peers() == ["peer1", "peer3"]
+    assert str(refusal.value) == (
+        f"{path} belongs to the node at 127.0.0.1:7001 with peer1, peer3; peer2 is not among its peers. Give this node"
+        " a directory of its own, or start it at 127.0.0.1:7001 to add a peer to that node"
+    )
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        directory.identity("peer2")
+
+
+def test_a_node_that_moved_is_recognized_by_its_peers(path):
+    prepared(path, "peer1")
+    with closing(DataDirectory.open(path, ELSEWHERE)) as directory:
+        directory.identity("peer1")
+        directory.identity("peer2")
+    with closing(DataDirectory.open(path, HOME)) as directory, pytest.raises(StoreLocked, match=ELSEWHERE):
+        directory.identity("peer3")
+
+
+def test_a_node_without_peers_may_be_anywhere(path):
+    prepared(path)
+    with closing(DataDirectory.open(path, ELSEWHERE)) as directory:
+        directory.identity("peer1")
+    assert json.loads((path / "node.json").read_text())["address"] == ELSEWHERE
+
+
+def test_a_peer_of_another_group_is_refused(path):
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        directory.set_group("peer1", "g1")
+        with pytest.raises(StoreLocked, match=r"belongs to the group g1, not to g2\. Give the peer"):
+            directory.set_group("peer1", "g2")
+        assert directory.identity("peer1").group == "g1"
+
+
+@pytest.mark.parametrize("name", ["", "..", ".a", "a/b", "a\0", "x" * 129])
+def test_a_name_that_no_peer_may_have_is_refused(path, name):
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        with pytest.raises(ValueError, match="cannot name a peer"):
+            directory.identity(name)
+        assert directory.peers() == []
+
+
+GARBLED = [
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[]",
+    b'{"id": "", "group": ""}',
+    b'{"id": 7, "group": ""}',
+    b'{"group": "g1"}',
+    b"[" * 5000,
+]
+
+
+@pytest.mark.parametrize("content", GARBLED)
+def test_a_garbled_identity_is_reported_and_never_replaced(path, content):
+    prepared(path, "peer1")
+    identity = path / "peers" / "peer1" / "identity"
+    identity.write_bytes(content)
+    with closing(DataDirectory.open(path, HOME)) as directory, pytest.raises(Corrupted, match="put this file back"):
+        directory.identity("peer1")
+    assert identity.read_bytes() == content
+
+
+def test_a_garbled_node_file_is_reported_and_the_directory_let_go(path):
+    prepared(path, "peer1")
+    (path / "node.json").write_text("{")
+    for _ in range(2):
+        with pytest.raises(Corrupted, match=r"node\.json is damaged"):
+            DataDirectory.open(path, HOME)
+
+
+def test_peers_whose_store_was_deleted_are_refused(path):
+    prepared(path, "peer1", "peer2")
+    shutil.rmtree(path / "store")
+    with pytest.raises(Corrupted) as refusal:
+        DataDirectory.open(path, HOME)
+    assert "has lost the logs of peer1, peer2" in str(refusal.value)
+    assert f"remove {path}/peers/peer1, {path}/peers/peer2 too" in str(refusal.value)
+    shutil.rmtree(path / "peers")
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        open_store("rocksdb", directory).close()
+
+
+@pytest.mark.parametrize("kept", [[], ["engine"], ["engine", "mark"]])
+def test_peers_whose_store_was_emptied_are_refused(path, kept):
+    prepared(path, "peer1")
+    for child in (path / "store").iterdir():
+        if child.name not in kept:
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+    with closing(DataDirectory.open(path, HOME)) as directory, pytest.raises(Corrupted):
+        open_store("rocksdb", directory)
+
+
+def test_the_store_keeps_what_is_written_to_it(path):
+    prepared(path, "peer1")
+    with closing(DataDirectory.open(path, HOME)) as directory, closing(open_store("rocksdb", directory)) as store:
+        assert isinstance(store, RocksDBStore)
+        assert store.load("peer1").hard_state == HardState()
+
+
+def test_a_store_of_another_engine_is_refused(path):
+    prepared(path, "peer1")
+    (path / "store" / "engine").write_text("lmdb\n")
+    with (
+        closing(DataDirectory.open(path, HOME)) as directory,
+        pytest.raises(StoreLocked, match='"lmdb", not "rocksdb"'),
+    ):
+        open_store("rocksdb", directory)
+
+
+def test_a_store_in_memory_needs_no_directory():
+    assert isinstance(open_store("memory", None), MemoryStore)
+
+
+def test_a_store_of_ones_own_is_taken_as_it_is():
+    store = MemoryStore()
+    assert open_store(store, None) is store
+
+
+def test_rocksdb_without_a_directory_is_refused():
+    with pytest.raises(ValueError, match="needs a data directory"):
+        open_store("rocksdb", None)
+
+
+def test_an_unknown_store_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match='\'rocks\'; the known ones are "rocksdb" and "memory"'):
+        open_store("rocks", None)
+
+
+def test_an_engine_that_is_not_installed_is_named_with_the_line_that_installs_it(path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "quorate.store.rocksdb")
+    monkeypatch.setitem(sys.modules, "rocksdict", None)
+    with (
+        closing(DataDirectory.open(path, HOME)) as directory,
+        pytest.raises(StoreError, match="pip install 'rocksdict"),
+    ):
+        open_store("rocksdb", directory)
+
+
+def test_a_file_is_synced_under_another_name_before_it_is_renamed_and_then_its_directory(tmp_path, monkeypatch):
+    order: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced = os.fstat(descriptor)
+        names = [path.name for path in (tmp_path, *tmp_path.iterdir()) if os.path.samestat(path.stat(), synced)]
+        order.extend(["sync", *names, "while the file is", (tmp_path / "file").read_text()])
+        fsync(descriptor)
+
+    (tmp_path / "file").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", noted)
+    files.replace_file(tmp_path / "file", b"new")
+    first = ["sync", "file.new", "while the file is", "old"]
+    assert order == [*first, "sync", tmp_path.name, "while the file is", "new"]
+    assert (tmp_path / "file").read_bytes() == b"new"

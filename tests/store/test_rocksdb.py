@@ -1,0 +1,453 @@
+"""What RocksDB does after crashes and on damaged disks, and that none of it passes for a healthy log."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from rocksdict import Options, Rdict
+
+from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
+from quorate.store import Batch, rocksdb, rocksdb_recovery
+from quorate.store.records import encode_record, entry_key, hard_state_key
+from quorate.store.rocksdb import RocksDBStore
+from quorate.types import HardState, Index, Kind, Run, Term
+
+ALL = 1 << 30
+
+
+def numbered(term: int, first: int, last: int) -> Run:
+    return Run(Term(term), Index(first), Kind.COMMAND, 1.0, tuple(b"%-200d" % at for at in range(first, last + 1)))
+
+
+def append(store: RocksDBStore, first: int, last: int) -> None:
+    """Append one batch: the entries, and a term that tells how far it got."""
+    store.append([Batch("peer1", HardState(Term(last)), (numbered(1, first, last),))])
+
+
+def append_synced(store: RocksDBStore, count: int) -> None:
+    """Append entries 1 to ``count``, each with a batch and a sync of its own."""
+    for index in range(1, count + 1):
+        append(store, index, index)
+        store.sync()
+
+
+def loaded(path: Path) -> tuple[int, int]:
+    """Open a store, verify what it holds, and give the last index and the term."""
+    with closing(RocksDBStore.open(path)) as store:
+        stored = store.load("peer1")
+        runs = store.read("peer1", Index(1), stored.last, ALL)
+        payloads = [payload for run in runs for payload in run.payloads]
+        assert payloads == [b"%-200d" % at for at in range(1, stored.last + 1)]
+        return stored.last, stored.hard_state.term
+
+
+def image_of(path: Path, name: str = "image") -> Path:
+    """Copy the files as they are now: what a crash at this instant would leave, had every write reached the disk."""
+    image = path.with_name(name)
+    shutil.copytree(path, image)
+    return image
+
+
+def only(path: Path, pattern: str) -> Path:
+    """Give the one file that is not empty and matches."""
+    (file,) = [file for file in path.glob(pattern) if file.stat().st_size]
+    return file
+
+
+def damage(file: Path, at: int, change: Callable[[bytes], bytes], size: int) -> None:
+    """Change ``size`` bytes from ``at`` on, counted from the end when negative."""
+    content = bytearray(file.read_bytes())
+    at %= len(content)
+    content[at : at + size] = change(bytes(content[at : at + size]))
+    file.write_bytes(content)
+
+
+def flipped(content: bytes) -> bytes:
+    return bytes(byte ^ 0xFF for byte in content)
+
+
+def zeroed(content: bytes) -> bytes:
+    return bytes(len(content))
+
+
+def tamper(path: Path, change: Callable[[Rdict], None]) -> None:
+    """Change the records of a closed store behind its back."""
+    with closing(Rdict(str(path / "db-1"), Options(raw_mode=True))) as database:
+        change(database)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[RocksDBStore]:
+    with closing(RocksDBStore.open(path)) as store:
+        yield store
+
+
+@pytest.fixture
+def marked_at_each_sync(monkeypatch):
+    monkeypatch.setattr(rocksdb, "MARK_EVERY", 1)
+
+
+class Faulty:
+    """A database that refuses writes and flushes as told (an empty refusal lets one pass), and notes each of them."""
+
+    def __init__(self, database: Rdict) -> None:
+        self.database = database
+        self.refusals: list[str] = []
+        self.flush_refusal: str | None = None
+        self.calls: list[str] = []
+
+    def write(self, batch, options) -> None:
+        self.calls.append("write")
+        if self.refusals and (refusal := self.refusals.pop(0)):
+            raise Exception(refusal)
+        self.database.write(batch, options)
+
+    def flush_wal(self, sync: bool) -> None:
+        self.calls.append("flush")
+        if self.flush_refusal is not None:
+            raise Exception(self.flush_refusal)
+        self.database.flush_wal(sync)
+
+    def __getattr__(self, name: str):
+        return getattr(self.database, name)
+
+
+@pytest.fixture
+def faulty(store: RocksDBStore) -> Faulty:
+    faulty = Faulty(store._database)
+    store._database = faulty
+    return faulty
+
+
+# What a crash leaves
+
+
+@pytest.mark.parametrize("acknowledged", [1, 40, 300])
+def test_killing_the_process_loses_nothing_that_was_synced(path, acknowledged):
+    last = 0
+    for _ in range(2):
+        program = [sys.executable, str(Path(__file__).with_name("killed_writer.py")), str(path)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        with subprocess.Popen(program, stdout=subprocess.PIPE, env=environment, text=True) as process:
+            assert process.stdout is not None
+            for _, line in zip(range(acknowledged), process.stdout, strict=False):
+                last = int(line)
+            process.send_signal(signal.SIGKILL)
+            last = max([last, *map(int, process.stdout.read().split())])
+        with closing(RocksDBStore.open(path)) as store:
+            stored = store.load("peer1")
+            assert stored.last >= last >= acknowledged
+            assert stored.hard_state.term == stored.last
+            runs = store.read("peer1", Index(1), stored.last, ALL)
+            assert [run.payloads[0] for run in runs] == [b"%d" % at for at in range(1, stored.last + 1)]
+
+
+@pytest.mark.parametrize("missing", [1, 7, 100, 250])
+def test_a_torn_tail_is_repaired_by_dropping_the_whole_last_batch(store, path, missing):
+    append_synced(store, 10)
+    append(store, 11, 11)
+    image = image_of(path)
+    wal = only(image, "db-1/*.log")
+    os.truncate(wal, wal.stat().st_size - missing)
+    assert loaded(image) == (10, 10)
+    assert loaded(image) == (10, 10)
+
+
+def test_what_a_start_has_read_is_durable_without_the_wal_it_came_from(store, path):
+    append(store, 1, 50)
+    image = image_of(path)
+    with closing(RocksDBStore.open(image)) as recovered:
+        recovered.load("peer1")
+        copy = image_of(image, "copy")
+    for wal in copy.glob("db-1/*.log"):
+        wal.unlink()
+    assert loaded(copy) == (50, 50)
+
+
+@pytest.mark.parametrize("at", [-4096, -20_000, -30_000])
+def test_a_zeroed_page_in_a_tail_that_was_never_synced_is_repaired(store, path, at, marked_at_each_sync, caplog):
+    append_synced(store, 50)
+    append(store, 51, 200)
+    image = image_of(path)
+    damage(only(image, "db-1/*.log"), at, zeroed, 4096)
+    assert loaded(image) == (50, 50)
+    assert "recovered as db-2" in caplog.text
+    with closing(RocksDBStore.open(image)) as recovered:
+        append(recovered, 51, 60)
+        recovered.sync()
+    assert loaded(image) == (60, 60)
+
+
+def test_a_second_repair_removes_what_the_first_left_behind(store, path, marked_at_each_sync):
+    append_synced(store, 5)
+    append(store, 6, 100)
+    image = image_of(path)
+    damage(only(image, "db-1/*.log"), -4096, zeroed, 4096)
+    with closing(RocksDBStore.open(image)) as recovered:
+        append(recovered, 6, 100)
+        again = image_of(image, "again")
+    damage(only(again, "db-2/*.log"), -4096, zeroed, 4096)
+    assert loaded(again) == (5, 5)
+    assert sorted(file.name for file in again.iterdir()) == ["db-2", "db-3", "mark"]
+
+
+# What a crash does not leave: damage to what was durable
+
+
+@pytest.mark.parametrize("at", [100, 3000, 6000, -300])
+def test_a_flip_in_what_was_synced_is_reported_and_nothing_is_changed(store, path, at, marked_at_each_sync):
+    append_synced(store, 50)
+    image = image_of(path)
+    damage(only(image, "db-1/*.log"), at, flipped, 4)
+    for _ in range(2):
+        with pytest.raises(Corrupted):
+            RocksDBStore.open(image)
+    assert sorted(file.name for file in image.iterdir()) == ["db-1", "mark"]
+
+
+def test_a_tail_cut_below_what_was_synced_is_reported(store, path, marked_at_each_sync):
+    append_synced(store, 50)
+    image = image_of(path)
+    wal = only(image, "db-1/*.log")
+    os.truncate(wal, wal.stat().st_size - 7)
+    with pytest.raises(Corrupted, match="100 changes were durable"):
+        RocksDBStore.open(image)
+
+
+def test_a_missing_wal_is_reported(store, path, marked_at_each_sync):
+    append_synced(store, 5)
+    image = image_of(path)
+    only(image, "db-1/*.log").unlink()
+    with pytest.raises(Corrupted):
+        RocksDBStore.open(image)
+
+
+def test_a_repair_is_refused_when_a_log_in_the_copy_has_a_hole(store, path, marked_at_each_sync):
+    append_synced(store, 5)
+    store._database.delete(entry_key("peer1", Index(3)))
+    append(store, 6, 100)
+    image = image_of(path)
+    damage(only(image, "db-1/*.log"), -4096, zeroed, 4096)
+    with pytest.raises(Corrupted, match="entry 3 is missing"):
+        RocksDBStore.open(image)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5])
+def test_a_damaged_table_is_reported_and_the_database_let_go(store, path, part):
+    append_synced(store, 100)
+    store.close()
+    RocksDBStore.open(path).close()
+    table = only(path, "db-1/*.sst")
+    damage(table, int(table.stat().st_size * part), flipped, 64)
+    for _ in range(2):
+        # Keeping the error, and so its traceback, must not keep the database open.
+        with closing(RocksDBStore.open(path)) as damaged, pytest.raises(Corrupted):
+            damaged.load("peer1")
+    with closing(RocksDBStore.open(path)) as damaged, pytest.raises(Corrupted):
+        damaged.read("peer1", Index(1), Index(100), ALL)
+
+
+def test_a_missing_table_is_reported(store, path):
+    append_synced(store, 5)
+    store.close()
+    RocksDBStore.open(path).close()
+    only(path, "db-1/*.sst").unlink()
+    with pytest.raises(Corrupted):
+        RocksDBStore.open(path)
+
+
+def record(index: int, run: Run) -> tuple[bytes, bytes]:
+    key = entry_key("peer1", Index(index))
+    return key, encode_record(key, run)
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda database: database.delete(entry_key("peer1", Index(1))), "entry 1 is missing"),
+        (lambda database: database.delete(entry_key("peer1", Index(3))), "entry 3 is missing"),
+        (
+            lambda database: database.put(entry_key("peer1", Index(3)), database.get(entry_key("peer1", Index(4)))),
+            "from 3 on cannot be read: its checksum",
+        ),
+        (
+            lambda database: database.put(
+                entry_key("peer1", Index(3)), flipped(database.get(entry_key("peer1", Index(3))))
+            ),
+            "from 3 on cannot be read: its checksum",
+        ),
+        (lambda database: database.put(entry_key("peer1", Index(3)), b""), "from 3 on cannot be read"),
+        (lambda database: database.put(*record(3, numbered(1, 4, 4))), "entry 3 is missing"),
+        (lambda database: database.put(*record(3, numbered(1, 3, 4))), "entry 5 is missing"),
+        (lambda database: database.put(*record(3, numbered(0, 3, 3))), "term falls from 1 to 0 at entry 3"),
+        (lambda database: database.put(hard_state_key("peer1"), b"\0\0\0\0\x92\1\xc0"), "term and vote cannot be read"),
+    ],
+    ids=["first gone", "one gone", "moved", "flipped", "emptied", "misplaced", "overlapping", "old term", "vote"],
+)
+def test_a_record_that_is_not_what_was_written_is_reported(store, path, change, fact):
+    append_synced(store, 5)
+    store.close()
+    tamper(path, change)
+    with closing(RocksDBStore.open(path)) as tampered, pytest.raises(Corrupted, match=fact):
+        tampered.load("peer1")
+
+
+def test_a_read_reports_a_missing_entry_wherever_it_begins(store):
+    append_synced(store, 5)
+    store._database.delete(entry_key("peer1", Index(3)))
+    for first in (1, 2, 3):
+        with pytest.raises(Corrupted, match="entry 3 is missing"):
+            store.read("peer1", Index(first), Index(5), ALL)
+    assert store.read("peer1", Index(1), Index(2), ALL) == (numbered(1, 1, 1), numbered(1, 2, 2))
+    with pytest.raises(Corrupted, match="entry 3 is missing"):
+        append(store, 3, 3)
+
+
+@pytest.mark.parametrize("gone", ["db-1", "mark"])
+def test_a_store_of_which_a_part_is_gone_is_reported_and_not_begun_anew(store, path, gone):
+    append_synced(store, 5)
+    store.close()
+    shutil.rmtree(path / gone) if gone == "db-1" else (path / gone).unlink()
+    for _ in range(2):
+        with pytest.raises(Corrupted):
+            RocksDBStore.open(path)
+
+
+def test_a_damaged_mark_is_reported(store, path):
+    append_synced(store, 5)
+    store.close()
+    damage(path / "mark", -1, flipped, 1)
+    with pytest.raises(Corrupted, match="mark"):
+        RocksDBStore.open(path)
+
+
+def test_a_first_start_that_crashed_before_its_mark_is_begun_again(store, path):
+    store.close()
+    (path / "mark").unlink()
+    assert loaded(path) == (0, 0)
+
+
+def test_a_store_that_must_be_there_is_not_made(tmp_path):
+    with pytest.raises(Corrupted, match="holds no store"):
+        RocksDBStore.open(tmp_path / "store", create=False)
+    assert not (tmp_path / "store").exists()
+
+
+# The engine's moods
+
+
+def test_a_second_open_is_refused_here_and_in_another_process(store, path):
+    with pytest.raises(StoreLocked):
+        RocksDBStore.open(path)
+    program = (
+        "import sys, pathlib; from quorate.store.rocksdb import RocksDBStore as S; S.open(pathlib.Path(sys.argv[1]))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    second = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert "StoreLocked" in second.stderr
+    append(store, 1, 1)
+
+
+def test_a_write_that_is_put_off_is_tried_again_before_any_later_one(store, faulty, monkeypatch):
+    monkeypatch.setattr(rocksdb, "STALL_PAUSE", 0)
+    faulty.refusals = ["Result incomplete: Write stall"] * 3
+    append(store, 1, 5)
+    append(store, 3, 4)
+    assert store.load("peer1").last == 4
+    assert faulty.calls == ["write"] * 4 + ["flush", "write", "flush"]
+
+
+def test_a_write_that_is_put_off_for_too_long_fails(store, faulty, monkeypatch):
+    monkeypatch.setattr(rocksdb, "STALL_PAUSE", 0)
+    monkeypatch.setattr(rocksdb, "STALL_TRIES", 3)
+    faulty.refusals = ["Result incomplete: Write stall"] * 3
+    with pytest.raises(StoreError, match="put off"):
+        append(store, 1, 1)
+
+
+def test_at_most_one_write_is_ever_unsynced(store, faulty):
+    append(store, 1, 1)
+    append(store, 2, 2)
+    store.sync()
+    store.sync()
+    append(store, 3, 3)
+    assert faulty.calls == ["write", "flush", "write", "flush", "write"]
+
+
+def test_what_a_failed_write_left_is_asked_of_the_engine(store, faulty):
+    append(store, 1, 3)
+    faulty.refusals = ["", "IO error: No space left on device: While appending to file"]
+    with pytest.raises(DiskFull):
+        store.append([Batch("peer1", None, (numbered(1, 4, 6),)), Batch("peer1", None, (numbered(1, 5, 9),))])
+    assert store.read("peer1", Index(1), Index(9), ALL) == (numbered(1, 1, 3), numbered(1, 4, 6))
+    append(store, 4, 4)
+    assert store.load("peer1").last == 4
+
+
+def test_a_failed_flush_marks_nothing_as_durable(store, faulty, path):
+    append(store, 1, 1)
+    store.sync()
+    append(store, 2, 2)
+    faulty.flush_refusal = "IO error: While fdatasync: Input/output error"
+    with pytest.raises(StoreError, match="Input/output error"):
+        store.sync()
+    store.close()
+    mark = rocksdb_recovery.read_mark(path)
+    assert mark is not None
+    assert mark.sequence == 2
+
+
+def test_the_mark_lags_by_a_bounded_number_of_syncs_and_is_exact_after_a_close(store, path, monkeypatch):
+    monkeypatch.setattr(rocksdb, "MARK_EVERY", 4)
+    marks = []
+    for index in range(1, 11):
+        append(store, index, index)
+        store.sync()
+        mark = rocksdb_recovery.read_mark(path)
+        assert mark is not None
+        marks.append(mark.sequence)
+    assert marks == [0, 0, 0, 8, 8, 8, 8, 16, 16, 16]
+    store.close()
+    assert rocksdb_recovery.read_mark(path) == rocksdb_recovery.Mark("db-1", 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Corruption: checksum mismatch", Corrupted),
+        ("Invalid argument: db-1/CURRENT: does not exist (create_if_missing is false)", Corrupted),
+        ("IO error: No space left on device: While appending to file: 000004.log", DiskFull),
+        ("IO error: lock hold by current process, acquire time 1: db-1/LOCK: No locks available", StoreLocked),
+        ("IO error: While lock file: db-1/LOCK: Resource temporarily unavailable", StoreLocked),
+        ("IO error: While fdatasync: Input/output error", StoreError),
+        ("DB instance already closed", StoreError),
+    ],
+)
+def test_each_text_of_the_engine_becomes_one_error(text, kind):
+    error = rocksdb_recovery.store_error_from_engine(Exception(text))
+    assert type(error) is kind
+    assert text in str(error)
+
+
+def test_a_closed_store_refuses_with_an_error_of_ours(store):
+    append(store, 1, 1)
+    store.close()
+    with pytest.raises(StoreError):
+        store.read("peer1", Index(1), Index(1), ALL)
+    with pytest.raises(StoreError):
+        append(store, 2, 2)
