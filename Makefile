@@ -52,7 +52,7 @@ check: $(ENV)/.installed-check
 	$(BIN)/pyright
 	$(BIN)/pyright --ignoreexternal --verifytypes quorate
 	$(BIN)/lint-imports --cache-dir $(ENV)/cache/import-linter
-	$(BIN)/python -m pytest -q tests/test_tidy.py tests/test_exports.py
+	$(BIN)/python -m pytest -q tests/test_tidy.py tests/test_exports.py tests/api/test_typing.py
 	$(BIN)/python -m coverage run -m pytest -q tests/core tests/paper tests/scenarios
 	$(BIN)/python -m coverage report
 

@@ -4,6 +4,8 @@ One agreed order of writes, a durable log, linearizable reads, a new leader when
 ``Node`` and ``connect``; every error is in ``quorate.errors``.
 """
 
+import logging as _logging
+
 from quorate.client import Client, connect
 from quorate.errors import (
     ChangeInProgress,
@@ -62,3 +64,6 @@ __all__ = [
     "read",
     "write",
 ]
+
+# What to do with log records is the program's decision; without one they go nowhere.
+_logging.getLogger("quorate").addHandler(_logging.NullHandler())

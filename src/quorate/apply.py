@@ -200,8 +200,7 @@ class Apply:
     def _answer_reads(self) -> None:
         """Answer the reads whose index is applied; those that came first, first."""
         while self._reads and self._reads[0][0] <= self.last_applied:
-            _, queries = self._reads.popleft()
-            for query in queries:
+            for query in self._reads[0][1]:
                 set_context(self.machine, self._now, self.last_applied)
                 try:
                     reply = self.type.run_read(self.machine, query.payload)
@@ -212,6 +211,8 @@ class Apply:
                     query.waiter.fail(error)
                 else:
                     query.waiter.succeed(reply)
+            # Only now: were the peer stopped by one of them, whoever still waits is told.
+            self._reads.popleft()
 
     def _count(self, error: MachineError, index: Index) -> None:
         """Count a bug of the machine, and log it: the 1st, 2nd, 4th, 8th … time, so that no loop fills the disk."""

@@ -255,6 +255,12 @@ class Client(Generic[M]):
                 target = self._next_address()
                 await asyncio.sleep(min(pause * (1 - self._random() / 2), max(deadline - loop.time(), 0)))
                 pause = min(2 * pause, PAUSE_MAX)
+            except OutcomeUnknown:
+                # Whoever was asked may hang for good: the next call begins with another.
+                self._links.leader = None
+                if target == self._addresses[self._links.place % len(self._addresses)]:
+                    self._next_address()
+                raise
             else:
                 self._links.leader = target
                 return answer

@@ -19,6 +19,7 @@ from quorate import (
     Stopped,
     StoreError,
     StoreLocked,
+    Unavailable,
     connect,
     read,
     write,
@@ -152,6 +153,10 @@ class Fragile(StateMachine):
     def counted(self) -> int:
         return self.count
 
+    @read
+    def read_a_file(self) -> int:
+        raise OSError("no such file")
+
 
 async def test_a_command_that_raises_is_answered_and_poisons_nothing(tmp_path: Path) -> None:
     """The original's log is poisoned for ever by one."""
@@ -176,6 +181,17 @@ async def test_what_is_not_deterministic_stops_the_peer_and_is_no_reply() -> Non
         with pytest.raises(Stopped, match="MemoryError"):
             await leader.write(Fragile.divide, 1)
         assert "MemoryError" in (leader.status().why or "")
+
+
+async def test_a_read_that_is_not_deterministic_stops_the_peer_and_leaves_nobody_waiting() -> None:
+    async with cluster(Fragile, 1) as nodes:
+        leader = await nodes.form()
+        reads = [leader.read(Fragile.counted), leader.read(Fragile.read_a_file), leader.read(Fragile.counted)]
+        async with asyncio.timeout(3):
+            first, failed, last = await asyncio.gather(*reads, return_exceptions=True)
+        assert first == 0
+        assert isinstance(failed, Unavailable), failed
+        assert isinstance(last, Unavailable), last
 
 
 async def test_cancelling_a_call_shifts_no_later_reply() -> None:

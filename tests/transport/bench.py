@@ -121,5 +121,5 @@ def ask(command: bytes) -> Request:
 async def until(condition: Callable[[], object]) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for is of any kind
             await asyncio.sleep(0.001)

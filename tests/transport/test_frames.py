@@ -131,7 +131,12 @@ def seal_values(kind: int, values: Any) -> bytes:
 
 @pytest.mark.parametrize(
     ("kind", "values"),
-    [(FrameKind.PACKETS, PACKETS), (FrameKind.REQUESTS, REQUESTS), (FrameKind.REPLIES, REPLIES), (FrameKind.PACKETS, [])],
+    [
+        (FrameKind.PACKETS, PACKETS),
+        (FrameKind.REQUESTS, REQUESTS),
+        (FrameKind.REPLIES, REPLIES),
+        (FrameKind.PACKETS, []),
+    ],
 )
 def test_what_is_written_is_what_is_read(kind: FrameKind, values: Sequence[Any]):
     assert decode_frame(encode_frame(kind, values), BYTES_MAX) == (kind, values)
@@ -224,7 +229,11 @@ WRONG_MESSAGES: list[tuple[str, Message, str]] = [
     ("a run of term 0", append(run(5, b"x", term=0)), "a run of term 0"),
     ("a run of a later term than the leader's", append(run(5, b"x", term=4)), "a run of term 4"),
     ("terms that fall", append(run(5, b"x", term=1), previous_term=2), "a run of term 1 after term 2"),
-    ("terms that fall between runs", append(run(5, b"x", term=3), run(6, b"y", term=2)), "a run of term 2 after term 3"),
+    (
+        "terms that fall between runs",
+        append(run(5, b"x", term=3), run(6, b"y", term=2)),
+        "a run of term 2 after term 3",
+    ),
     ("no time", append(run(5, b"x", time=math.nan)), "has the time nan"),
     ("a time before 1970", append(run(5, b"x", time=-1.0)), "has the time -1"),
     ("the end of numbers", append(run(NUMBER_MAX, b"x", b"y"), previous=NUMBER_MAX - 1), "ends at index"),
@@ -300,7 +309,9 @@ def test_mutated_frames_raise_frame_errors_only_and_hold_no_more_than_a_frame(se
                 frame[position : position + 1] = dice.choice((b"\xdd\xff\xff\xff\xff", b"\xc1", dice.randbytes(1)))
             if len(frame) <= HEADER_BYTES:
                 break
-        mutated = seal(frame[3], bytes(frame[HEADER_BYTES:])) if resealed and len(frame) > HEADER_BYTES else bytes(frame)
+        mutated = (
+            seal(frame[3], bytes(frame[HEADER_BYTES:])) if resealed and len(frame) > HEADER_BYTES else bytes(frame)
+        )
         decoder = FrameDecoder(BYTES_MAX)
         decoder.feed(HELLO)
         try:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Any
 
 import pytest
 
 from quorate.errors import Unavailable
 from quorate.settings import Settings
-from quorate.transport import connection
+from quorate.transport import connection, neighbours
 from quorate.transport.calls import Value
 from quorate.transport.frames import VERSION, FrameKind, Hello, encode_frame
 from tests.transport.bench import Bench, Recorder, ask, entries, until, vote
@@ -32,7 +31,7 @@ class Stranger:
 
     async def __aenter__(self) -> str:
         self.listener = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        return "127.0.0.1:%d" % self.listener.sockets[0].getsockname()[1]
+        return f"127.0.0.1:{self.listener.sockets[0].getsockname()[1]}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.dialled += 1
@@ -48,6 +47,13 @@ class Stranger:
         for writer in self.writers:
             writer.transport.abort()
         await asyncio.sleep(0.01)
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Give our own warnings: in debug mode asyncio has some about slow turns."""
+    return [
+        record for record in caplog.records if record.levelno == logging.WARNING and record.name.startswith("quorate.")
+    ]
 
 
 async def open_raw(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -115,10 +121,10 @@ async def test_the_newest_frames_wait_for_a_node_that_is_not_there_yet(bench: Be
     with socket.socket() as placeholder:
         placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         placeholder.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:%d" % placeholder.getsockname()[1]
+        address = f"127.0.0.1:{placeholder.getsockname()[1]}"
     for number in range(100):
         left.send(address, [vote(number)])
-    right, at_right = await bench.node(address)
+    _, at_right = await bench.node(address)
     await until(lambda: at_right.packets)
     assert at_right.packets[-1] == vote(99)
     assert len(at_right.packets) <= 8
@@ -127,18 +133,19 @@ async def test_the_newest_frames_wait_for_a_node_that_is_not_there_yet(bench: Be
 async def test_an_unreachable_node_is_dialled_while_it_is_wanted_and_no_longer(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("quorate.transport.neighbours.WANTED_SECONDS", 0.1)
     settings = Settings(reconnect_delay_min=0.001, reconnect_delay_max=0.002)
     left, _ = await bench.node(settings=settings)
     stranger = Stranger(b"", "close")
     async with stranger as address:
         left.send(address, [vote(1)])
         await until(lambda: stranger.dialled > 5)
-        await until(lambda: not dials())
+        with monkeypatch.context() as patch:
+            patch.setattr(neighbours, "WANTED_SECONDS", 0.0)
+            await until(lambda: not dials())
         dialled = stranger.dialled
         left.send(address, [vote(2)])
-        await until(lambda: stranger.dialled > dialled)
-    [first, second] = [record.getMessage() for record in caplog.records if address in record.getMessage()]
+        await until(lambda: stranger.dialled > dialled + 2)
+    [first, second] = [record.getMessage() for record in warnings_in(caplog)]
     assert first == second  # one warning for each time it was wanted, not one for each attempt
     assert "closed the connection at once" in first
 
@@ -215,7 +222,7 @@ async def test_what_cannot_be_read_closes_its_connection_is_counted_and_others_g
         await until(lambda count=count: node.bad_frames == count)
     assert (await channel.call(ask(b"fine"))).answer == Value(b"fine")
     assert recorder.packets == []
-    [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    [warning] = [record.getMessage() for record in warnings_in(caplog)]
     assert words in warning  # one, though three were closed
     assert "connection closed" in warning
 
@@ -260,30 +267,15 @@ async def test_one_connection_too_many_is_refused(bench: Bench, monkeypatch: pyt
 # Channels
 
 
-async def test_all_calls_of_one_turn_travel_as_one_frame_each_way(bench: Bench):
-    node, recorder = await bench.node()
-    channel = await bench.transport(None).connect(node.address)
-    turns: list[float] = []
-    receive = recorder.receive_request
-    loop = asyncio.get_running_loop()
-    marks: list[int] = []
-
-    def note(request: Any, answer: Any) -> None:
-        if not marks:
-            loop.call_soon(marks.append, 0)  # the turn after the first request was taken …
-        turns.append(len(marks))
-        receive(request, answer)
-
-    recorder.receive_request = note  # type: ignore[method-assign]
-    await asyncio.gather(*(channel.call(ask(b"%d" % number)) for number in range(200)))
-    assert turns == [0] * 200  # … comes after the last
-
-
 @pytest.mark.parametrize(
     ("says", "then", "words"),
     [
         (b"", "close", "closed the connection at once: check that a node listens there"),
-        (ACCEPTED[:2] + b"\x07" + ACCEPTED[3:], "wait", f"speaks version 7 of the protocol, this side version {VERSION}"),
+        (
+            ACCEPTED[:2] + b"\x07" + ACCEPTED[3:],
+            "wait",
+            f"speaks version 7 of the protocol, this side version {VERSION}",
+        ),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "wait", "not of quorate"),
         (GREETING, "wait", "this side's word"),
         (b"", "wait", "does not answer: timed out"),
@@ -339,14 +331,11 @@ async def test_replies_given_before_stop_are_sent(bench: Bench):
 # Beginning and end
 
 
-async def test_a_bind_beyond_loopback_without_tls_warns_in_plain_words(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-):
+async def test_a_bind_beyond_loopback_without_tls_warns_in_plain_words(bench: Bench, caplog: pytest.LogCaptureFixture):
     await bench.node("127.0.0.1:0")
-    assert not caplog.records
+    assert not warnings_in(caplog)
     node, _ = await bench.node("0.0.0.0:0", advertise="127.0.0.1:0")
-    [record] = caplog.records
-    assert record.levelno == logging.WARNING
+    [record] = warnings_in(caplog)
     assert "can read and change all that its peers keep" in record.getMessage()
     assert "tls=TLS(...)" in record.getMessage()
     assert (await (await node.connect(node.address)).call(ask(b"x"))).answer == Value(b"x")

@@ -1,0 +1,217 @@
+"""What the commands take: one parser for all of them, and the help that a newcomer reads first."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import ipaddress
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+from quorate import Address
+from quorate.types import parse_node
+
+DESCRIPTION = "Replicated state machines on Raft: write an ordinary class, run it on three or five machines."
+
+EXAMPLES = """\
+examples:
+  quorate demo
+      Three nodes agree, lose their leader twice, and lose nothing: the best place to start.
+
+  quorate shell quorate.machines:KV --peer peer1@127.0.0.1:7001 --data-dir data/a
+  quorate shell quorate.machines:KV --peer peer2@127.0.0.1:7002 --data-dir data/b
+  quorate shell quorate.machines:KV --peer peer3@127.0.0.1:7003 --data-dir data/c
+      The same by hand, in three terminals. In the first one:
+      >>> await peer.set_configuration("peer1@127.0.0.1:7001", "peer2@127.0.0.1:7002", "peer3@127.0.0.1:7003")
+      >>> await peer.leader()
+
+  quorate start mymachines:Bank --peer peer1@10.0.0.1:7001 --data-dir /var/lib/bank \\
+      --tls-cert node.pem --tls-key node.key --tls-ca ca.pem
+      A node in the foreground, as a service runs it.
+
+  quorate status 127.0.0.1:7001
+      Who leads, and how far everyone is. One address of the group is enough.
+
+`quorate COMMAND --help` tells what a command takes.
+"""
+
+
+class Version(argparse.Action):
+    """Prints the version of quorate and of Python; looks it up only then."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        options: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        flag: str | None = None,
+    ) -> None:
+        """Print it and end the program."""
+        try:
+            version = importlib.metadata.version("quorate")
+        except importlib.metadata.PackageNotFoundError:
+            version = "(run from its sources, not installed)"
+        print(f"quorate {version}, Python {platform.python_version()}")
+        parser.exit()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="quorate", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    add_demo(commands.add_parser("demo", help="three nodes agree, lose their leader twice, and lose nothing"))
+    add_start(commands.add_parser("start", help="run one node in the foreground"))
+    add_shell(commands.add_parser("shell", help="run one node with a Python prompt where `await` works"))
+    add_status(commands.add_parser("status", help="who leads a group, and how far its members are"))
+    return parser
+
+
+def add_demo(parser: argparse.ArgumentParser) -> None:
+    """Say what ``quorate demo`` takes."""
+    parser.description = (
+        "Starts three nodes on this machine, each a process with its own log in a temporary directory, and shows step "
+        "by step, with the code beside it, how they elect a leader, take writes, and survive the loss of two leaders. "
+        "Exits with 0 only if each step was seen. Leaves nothing behind."
+    )
+    parser.add_argument(
+        "--store", choices=("rocksdb", "memory"), default="rocksdb", help="where the logs are kept (default: rocksdb)"
+    )
+    parser.add_argument("--plain", action="store_true", help="no colours, even where rich is installed")
+
+
+def add_start(parser: argparse.ArgumentParser) -> None:
+    """Say what ``quorate start`` takes."""
+    parser.description = (
+        "Runs one node with one peer in the foreground. SIGTERM or Ctrl-C stops it cleanly, a second one at once. "
+        "The group is formed once, by set_configuration on one of its peers: in `quorate shell`, or in a program."
+    )
+    add_node(parser, log_level="info")
+
+
+def add_shell(parser: argparse.ArgumentParser) -> None:
+    """Say what ``quorate shell`` takes."""
+    parser.description = (
+        "Runs one node with one peer, and a Python prompt where `await` works. `peer`, `node`, the machine, and the "
+        "public names of quorate are there. Ctrl-D stops the node."
+    )
+    add_node(parser, log_level="warning")
+
+
+def add_status(parser: argparse.ArgumentParser) -> None:
+    """Say what ``quorate status`` takes."""
+    parser.description = (
+        "Asks peers, and the other members of their groups, for their status. Exits with 0 when every group found has "
+        "a leader that answered, else with 1."
+    )
+    parser.add_argument(
+        "addresses",
+        nargs="+",
+        type=node_or_peer,
+        metavar="ADDRESS",
+        help="name@host:port; or host:port for all peers there",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_tls(parser)
+
+
+def add_node(parser: argparse.ArgumentParser, log_level: str) -> None:
+    """Say what a command that runs a node takes."""
+    parser.add_argument(
+        "machine",
+        metavar="MODULE:CLASS",
+        help="the state machine, such as quorate.machines:KV; found as Python finds modules",
+    )
+    parser.add_argument(
+        "--peer",
+        required=True,
+        type=peer_address,
+        metavar="NAME@HOST:PORT",
+        help="the peer's name, and where others reach it",
+    )
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="the node's own directory, made when it does not exist; not needed with --store memory",
+    )
+    parser.add_argument(
+        "--store",
+        choices=("rocksdb", "memory"),
+        default="rocksdb",
+        help="where the log is kept (default: rocksdb); memory forgets everything when the node stops",
+    )
+    parser.add_argument(
+        "--bind",
+        type=node_address,
+        metavar="HOST:PORT",
+        help="where to listen, if that is not where others reach the node",
+    )
+    add_tls(parser)
+    parser.add_argument("--uvloop", action="store_true", help="run on uvloop, which must be installed")
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default=log_level,
+        help=f"what is logged to standard error (default: {log_level})",
+    )
+
+
+def add_tls(parser: argparse.ArgumentParser) -> None:
+    """Say how certificates are given."""
+    group = parser.add_argument_group("TLS", "all three or none; PEM files")
+    group.add_argument("--tls-cert", metavar="FILE", help="this side's certificate, with its chain if it has one")
+    group.add_argument("--tls-key", metavar="FILE", help="its private key")
+    group.add_argument("--tls-ca", metavar="FILE", help="the certificate of the authority that signs all others")
+
+
+def peer_address(text: str) -> Address:
+    """Read ``name@host:port``, where others reach a peer.
+
+    Raises:
+        ArgumentTypeError: it is not of that form, or nobody can dial it.
+    """
+    try:
+        address = Address.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if is_wildcard(address.host):
+        raise argparse.ArgumentTypeError(
+            f"others cannot reach {text}: name the address where they do, and add --bind {address.node}"
+        )
+    return address
+
+
+def node_address(text: str) -> str:
+    """Check that the text is ``host:port``.
+
+    Raises:
+        ArgumentTypeError: it is not.
+    """
+    try:
+        parse_node(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def node_or_peer(text: str) -> Address:
+    """Read ``name@host:port``, or ``host:port`` as an address whose name is empty.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    try:
+        return Address.parse(text) if "@" in text else Address("", *parse_node(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def is_wildcard(host: str) -> bool:
+    """Tell whether a host stands for all addresses of a machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False

@@ -1,0 +1,208 @@
+"""``quorate shell``: one node, and a Python prompt where ``await`` works.
+
+The prompt has the main thread, so that Ctrl-C reaches it; the node has a thread with an event loop, and what is typed
+runs there too, as any code that uses quorate does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import asyncio
+import code
+import concurrent.futures
+import inspect
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Coroutine
+from types import CodeType, FunctionType
+from typing import Any, NoReturn
+
+import quorate
+from quorate import QuorateError, StateMachine
+from quorate.cli.opening import load_machine, log_to_stderr, loop_factory, opened, ready_text
+from quorate.cli.output import Output
+
+FILENAME = "<shell>"
+"""What tracebacks call the code that was typed."""
+
+
+def run_shell(options: argparse.Namespace) -> int:
+    """Run a node until its prompt ends; give the exit status."""
+    log_to_stderr(options.log_level)
+    machine = load_machine(options.machine)
+    keeper = Keeper(options, machine)
+    factory = loop_factory(options)
+
+    def serve() -> None:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(keeper.run())
+
+    end_at_once_when_signalled()
+    thread = threading.Thread(target=serve, name="quorate-shell")
+    thread.start()
+    names = keeper.started.result()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        return prompt(keeper.loop, names, machine)
+    finally:
+        end_at_once_when_signalled()
+        keeper.loop.call_soon_threadsafe(keeper.asked_to_stop.set)
+        thread.join()
+
+
+def end_at_once_when_signalled() -> None:
+    """Let signals end the process, as they do by default, while no one is at the prompt to be told of them."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def leave(number: int, frame: object) -> NoReturn:
+    """End the prompt: the node then stops cleanly, unless a second signal comes.
+
+    Raises:
+        SystemExit: always.
+    """
+    end_at_once_when_signalled()
+    raise SystemExit(0)
+
+
+class Keeper:
+    """Keeps the node running, on the thread of the event loop.
+
+    Attributes:
+        loop: the event loop, known once ``started`` is resolved.
+        started: resolved with what the prompt has from the beginning, or with why the node cannot run.
+        asked_to_stop: set, on the loop's thread, to stop the node.
+    """
+
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, options: argparse.Namespace, machine: type[StateMachine]) -> None:
+        """Describe the node; nothing is opened yet."""
+        self.started: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
+        self.asked_to_stop = asyncio.Event()
+        self._options = options
+        self._machine = machine
+
+    async def run(self) -> None:
+        """Run the node until it is asked to stop."""
+        self.loop = asyncio.get_running_loop()
+        try:
+            async with opened(self._options, self._machine) as (node, peer):
+                Output(plain=True).line(ready_text(peer))
+                self.started.set_result(names_of(self._machine) | {"node": node, "peer": peer})
+                await self.asked_to_stop.wait()
+        except Exception as error:
+            if self.started.done():
+                raise
+            self.started.set_exception(error)
+
+
+def names_of(machine: type[StateMachine]) -> dict[str, Any]:
+    """Give the names that the prompt has: as after an import of all from quorate, and from the machine's module."""
+    names: dict[str, Any] = {"__name__": "__main__", "asyncio": asyncio}
+    names |= {name: getattr(quorate, name) for name in quorate.__all__}
+    names |= {name: value for name, value in vars(sys.modules[machine.__module__]).items() if not name.startswith("_")}
+    return names | {machine.__name__: machine}
+
+
+def prompt(loop: asyncio.AbstractEventLoop, names: dict[str, Any], machine: type[StateMachine]) -> int:
+    """Read and run what is typed until it ends; give the exit status."""
+    if sys.stdin.isatty():
+        complete_and_remember(names)
+        Output(plain=True).line(
+            f"`await` works here. There are peer, node, {machine.__name__}, connect and all public names of quorate. "
+            "Ctrl-D stops the node."
+        )
+    try:
+        Console(loop, names).interact(banner="", exitmsg="")
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 0
+    print(flush=True)
+    return 0
+
+
+def complete_and_remember(names: dict[str, Any]) -> None:
+    """Have the keys of a line editor: arrows for the lines typed before, Tab to complete; where Python has one."""
+    try:
+        # Lazy, because there are interpreters built without it.
+        import readline  # noqa: PLC0415
+        import rlcompleter  # noqa: PLC0415
+    except ImportError:
+        return
+    readline.set_completer(rlcompleter.Completer(names).complete)
+    readline.parse_and_bind("tab: complete")
+
+
+class Console(code.InteractiveConsole):
+    """A prompt whose lines run on the thread of an event loop, and may await."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, names: dict[str, Any]) -> None:
+        """Run lines on ``loop``, with these names and those they make."""
+        super().__init__(names, FILENAME)
+        self.compile.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        self._loop = loop
+        self._names = names
+        self._task: asyncio.Task[None] | None = None
+
+    def runcode(self, code: CodeType) -> None:
+        """Run what was typed, and show what it raised; Ctrl-C cancels it.
+
+        Raises:
+            SystemExit: it asked to leave.
+        """
+        outcome: concurrent.futures.Future[None] = concurrent.futures.Future()
+        try:
+            try:
+                self._loop.call_soon_threadsafe(self._begin, code, outcome)
+                outcome.result()
+            except KeyboardInterrupt:
+                self._loop.call_soon_threadsafe(self._cancel)
+                outcome.result()
+        except SystemExit:
+            raise
+        except asyncio.CancelledError:
+            print("\nKeyboardInterrupt", flush=True)
+        except BaseException as error:
+            print(error_text(error), flush=True)
+
+    def _begin(self, code: CodeType, outcome: concurrent.futures.Future[None]) -> None:
+        """Run what was typed, on the loop's thread. If it awaits, it is a coroutine now, and goes on as a task."""
+        self._task = None
+        try:
+            awaited = FunctionType(code, self._names)()
+        except BaseException as error:
+            outcome.set_exception(error)
+            return
+        if inspect.iscoroutine(awaited):
+            self._task = self._loop.create_task(self._finish(awaited, outcome))
+        else:
+            outcome.set_result(None)
+
+    async def _finish(self, awaited: Coroutine[Any, Any, None], outcome: concurrent.futures.Future[None]) -> None:
+        """Wait for what was typed. Whatever it raises is for the prompt, and must not end the loop."""
+        try:
+            await awaited
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    def _cancel(self) -> None:
+        """Cancel what was typed, if it awaits."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+def error_text(error: BaseException) -> str:
+    """Give an error as the prompt shows it: quorate's own in one line, others with where they were raised."""
+    if isinstance(error, QuorateError):
+        return "".join(traceback.format_exception_only(error)).rstrip()
+    place = error.__traceback__
+    while place is not None and place.tb_frame.f_code.co_filename != FILENAME:
+        place = place.tb_next
+    return "".join(traceback.format_exception(type(error), error, place)).rstrip()

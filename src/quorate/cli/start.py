@@ -1,0 +1,70 @@
+"""``quorate start``: one node in the foreground, as a service runs it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+from typing import Any
+
+from quorate import Peer, StateMachine, Stopped, Unavailable
+from quorate.cli.opening import load_machine, log_to_stderr, loop_factory, opened, ready_text
+from quorate.cli.output import CommandError, Output
+
+logger = logging.getLogger("quorate.cli")
+
+CHECK_SECONDS = 1.0
+"""How often it is checked that the peer still runs."""
+
+
+def run_start(options: argparse.Namespace) -> int:
+    """Run a node until SIGTERM or SIGINT; give the exit status."""
+    log_to_stderr(options.log_level)
+    machine = load_machine(options.machine)
+    with asyncio.Runner(loop_factory=loop_factory(options)) as runner:
+        runner.run(serve(options, machine))
+    return 0
+
+
+async def serve(options: argparse.Namespace, machine: type[StateMachine]) -> None:
+    """Run a node until it is asked to stop."""
+    asked_to_stop = asyncio.Event()
+    stop_when_signalled(asyncio.get_running_loop(), asked_to_stop)
+    async with opened(options, machine) as (_, peer):
+        Output(plain=True).line(ready_text(peer))
+        while not asked_to_stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await asked_to_stop.wait()
+            await check_runs(peer)
+        logger.info("%s stops", peer.address)
+    logger.info("%s has stopped", peer.address)
+
+
+def stop_when_signalled(loop: asyncio.AbstractEventLoop, asked_to_stop: asyncio.Event) -> None:
+    """Set the event at the first SIGTERM or SIGINT. The next one ends the process at once, whatever it is doing."""
+
+    # Not the loop's own signal handlers: they wait for the loop, which a machine's handler may keep busy for long.
+    def ask_to_stop(number: int, frame: object) -> None:
+        for again in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(again, signal.SIG_DFL)
+        loop.call_soon_threadsafe(asked_to_stop.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+
+
+async def check_runs(peer: Peer[Any]) -> None:
+    """Check that the peer runs: a service whose peer has stopped must end, so that whoever watches it learns of it.
+
+    Raises:
+        CommandError: it has stopped of itself.
+    """
+    try:
+        await peer.with_options(timeout=0.01).leader()
+    except Unavailable:
+        pass  # It runs, and knows of no leader now.
+    except Stopped as error:
+        raise CommandError(f"{peer.name} has stopped: {error}") from error

@@ -1,0 +1,281 @@
+"""The commands as a person runs them: each test starts real processes and reads what they print."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import quorate as quorate_package
+from quorate.cli import main
+from quorate.cli.opening import load_machine
+from quorate.cli.output import CommandError, Output
+from quorate.cli.status import COLUMNS, NUMBERS, Found, Group, grouped, json_text, show, summary
+from quorate.types import Address, Index, PeerId, Role, Status, Term
+
+SECONDS = 30  # far more than any command takes
+SOURCES = str(Path(quorate_package.__file__).parents[1])
+ENVIRONMENT = os.environ | {"PYTHONPATH": SOURCES}  # wherever the command is run, it is this quorate
+
+
+def quorate(*arguments: str, typed: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "quorate", *arguments]
+    return subprocess.run(
+        command, input=typed, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=cwd, env=ENVIRONMENT
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# quorate alone
+
+
+def test_quorate_alone_explains_itself_with_examples() -> None:
+    done = quorate()
+    assert done.returncode == 0
+    for words in ("demo", "start", "shell", "status", "examples:", "await peer.set_configuration("):
+        assert words in done.stdout
+
+
+def test_version_is_that_of_the_package() -> None:
+    done = quorate("--version")
+    try:
+        version = importlib.metadata.version("quorate")
+    except importlib.metadata.PackageNotFoundError:
+        version = "(run from its sources, not installed)"
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"quorate {version}, Python {sys.version_info[0]}.")
+
+
+@pytest.mark.parametrize("module", ["rich", "uvloop", "rocksdict", "readline", "quorate.cli.demo", "quorate.machines"])
+def test_the_command_line_loads_only_what_it_needs(module: str) -> None:
+    program = f"import sys, quorate.cli; quorate.cli.make_parser(); sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["status", "nowhere"], "'nowhere' is not a node's address; write it as host:port"),
+        (["status", "a b@127.0.0.1:1"], "is not a peer's address; write it as name@host:port"),
+        (["start", "quorate.machines:KV", "--peer", "127.0.0.1:7001"], "write it as name@host:port"),
+        (["start", "quorate.machines:KV", "--peer", "a@0.0.0.0:7001"], "others cannot reach a@0.0.0.0:7001"),
+        (["start", "quorate.machines:KV", "--peer", "a@127.0.0.1:1", "--bind", "here"], "write it as host:port"),
+        (["start", "quorate.machines:KV"], "--peer"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_arguments_that_cannot_be_read_are_explained(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+# what start and shell cannot open
+
+MACHINES = """
+from quorate import StateMachine
+
+class Counter(StateMachine):
+    pass
+
+class Plain:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("machine", "sentence"),
+    [
+        ("quorate.machines", "names no class; write it as MODULE:CLASS"),
+        ("mine.py:Counter", "there is no module mine.py"),
+        ("nowhere:KV", "there is no module nowhere, neither in "),
+        ("mine:Missing", "mine:Missing does not exist; the state machines in mine are: Counter"),
+        ("mine:Plain", "mine:Plain is no subclass of quorate.StateMachine; the state machines in mine are: Counter"),
+        ("mine:StateMachine", "mine:StateMachine is no subclass"),
+        ("needs:KV", "importing needs failed\nTraceback (most recent call last):\n"),
+        ("broken:KV", "TypeError: KV.set: key needs an annotation"),
+    ],
+)
+def test_a_machine_that_cannot_be_loaded_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, sentence: str
+) -> None:
+    (tmp_path / "mine.py").write_text(MACHINES)
+    (tmp_path / "needs.py").write_text("import something_that_is_not_there\n")
+    (tmp_path / "broken.py").write_text(
+        "from quorate import StateMachine, write\n"
+        "class KV(StateMachine):\n"
+        "    @write\n"
+        "    def set(self, key) -> None: ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("mine", "needs", "broken"):
+        sys.modules.pop(name, None)  # of the test before
+    with pytest.raises(CommandError) as error:
+        load_machine(machine)
+    assert sentence in str(error.value)
+    assert "importlib" not in str(error.value)
+
+
+def test_a_machine_is_found_in_the_current_directory(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MACHINES)
+    done = quorate(
+        "shell", "mine:Counter", "--peer", "a@127.0.0.1:0", "--store", "memory", typed="Counter\n", cwd=tmp_path
+    )
+    assert done.returncode == 0
+    assert "<class 'mine.Counter'>" in done.stdout
+
+
+def test_a_durable_store_needs_a_directory() -> None:
+    done = quorate("start", "quorate.machines:KV", "--peer", "a@127.0.0.1:0")
+    assert done.returncode == 1
+    assert "--data-dir is needed" in done.stderr
+
+
+def test_a_port_in_use_is_explained() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = quorate("start", "quorate.machines:KV", "--peer", f"a@127.0.0.1:{port}", "--store", "memory")
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: the port is in use" in done.stderr
+
+
+def test_a_directory_that_is_not_a_nodes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("all of it")
+    done = quorate("shell", "quorate.machines:KV", "--peer", "a@127.0.0.1:0", "--data-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "is not empty, and not the data directory of a node" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_directory_of_another_node_is_refused(tmp_path: Path) -> None:
+    node = ["quorate.machines:KV", "--data-dir", str(tmp_path / "data")]
+    assert quorate("shell", *node, "--peer", f"a@127.0.0.1:{free_port()}").returncode == 0
+    done = quorate("shell", *node, "--peer", f"b@127.0.0.1:{free_port()}")
+    assert done.returncode == 1
+    assert "belongs to the node at 127.0.0.1:" in done.stderr
+
+
+def test_tls_needs_all_three_files_and_sound_ones(tmp_path: Path) -> None:
+    node = ["start", "quorate.machines:KV", "--peer", "a@127.0.0.1:0", "--store", "memory"]
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    done = quorate(*node, "--tls-cert", str(junk))
+    assert (done.returncode, "TLS needs all three" in done.stderr) == (1, True)
+    done = quorate(*node, "--tls-cert", str(junk), "--tls-key", str(junk), "--tls-ca", str(tmp_path / "missing.pem"))
+    assert (done.returncode, "missing.pem cannot be read" in done.stderr) == (1, True)
+    done = quorate(*node, "--tls-cert", str(junk), "--tls-key", str(junk), "--tls-ca", str(junk))
+    assert (done.returncode, "the certificates cannot be used" in done.stderr) == (1, True)
+
+
+# status
+
+
+def status_of(
+    name: str, *, group: str = "g", role: Role = "follower", term: int = 2, leader: str | None = None
+) -> Status:
+    members = (Address("a", "h", 1), Address("b", "h", 2), Address("c", "h", 3)) if group else ()
+    return Status(
+        name=name,
+        id=PeerId(f"id-{name}"),
+        group=group,
+        role=role,
+        term=Term(term),
+        leader=next((member for member in members if member.name == leader), None),
+        configuration=members,
+        commit_index=Index(7),
+        last_applied=Index(6),
+        last_index=Index(8),
+        why=None if leader else "it waits",
+    )
+
+
+def found(status: Status) -> Found:
+    return Found(Address(status.name, "h", "abc".index(status.name) + 1), status)
+
+
+def test_members_that_did_not_answer_stand_in_the_table_of_their_group_with_the_reason() -> None:
+    answered = [found(status_of("b", leader="a")), found(status_of("a", role="leader", leader="a"))]
+    silent = {
+        Address("c", "h", 3): "h:3 is silent",
+        Address("", "h", 3): "h:3 is silent",
+        Address("", "h", 9): "h:9 is silent",
+    }
+    groups, left = grouped(answered, silent)
+    assert list(left) == [Address("", "h", 9)]
+    stream = io.StringIO()
+    show(Output(stream), groups, left)
+    assert stream.getvalue().splitlines() == [
+        "NAME  ROLE         TERM  LEADER  COMMIT  APPLIED  LAST  ADDRESS",
+        "a     leader          2  a            7        6     8  h:1",
+        "b     follower        2  a            7        6     8  h:2",
+        "c     not reached     -  -            -        -     -  h:3",
+        "c was not reached: h:3 is silent",
+        "a leads this group in term 2; 2 of its 3 members answered.",
+        "",
+        "Not reached: h:9 is silent",
+    ]
+
+
+def test_of_two_leaders_the_one_of_the_higher_term_counts() -> None:
+    old, new = status_of("a", role="leader", term=2, leader="a"), status_of("b", role="leader", term=3, leader="b")
+    assert Group("g", [found(old), found(new)], {}).leader == new
+    assert Group("g", [found(new), found(old)], {}).leader == new
+
+
+def test_a_leader_of_an_earlier_term_is_none() -> None:
+    old, new = status_of("a", role="leader", term=2, leader="a"), status_of("b", role="candidate", term=3)
+    group = Group("g", [found(old), found(new)], {})
+    assert group.leader is None
+    assert summary(group) == "This group has no leader: b says that it waits; 2 of its 3 members answered."
+
+
+def test_a_leader_that_did_not_answer_is_none() -> None:
+    group = Group("g", [found(status_of("b", leader="a"))], {Address("a", "h", 1): "h:1 is silent"})
+    assert group.leader is None
+    assert summary(group) == "b follows a in term 2, which did not answer; 1 of its 3 members answered."
+
+
+def test_peers_without_a_group_are_not_one_group() -> None:
+    groups, _ = grouped([found(status_of("a", group="")), found(status_of("b", group=""))], {})
+    assert [summary(group) for group in groups] == [
+        "a belongs to no group: it waits.",
+        "b belongs to no group: it waits.",
+    ]
+    assert [entry["group"] for entry in json.loads(json_text(groups, {}))["groups"]] == [None, None]
+
+
+def test_a_colourful_terminal_gets_the_same_words() -> None:
+    pytest.importorskip("rich")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    output = Output(stream)
+    output.table(COLUMNS, [("[bold]a", "leader", "2", "a", "7", "6", "8", "h:1")], right=NUMBERS)
+    with output.working("wait"):
+        output.line("a leads :smile:", "green")
+    words = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert "[bold]a  leader     2  a            7        6     8  h:1" in words
+    assert "a leads :smile:" in words

@@ -1,0 +1,254 @@
+"""``Raft``: its inputs and outputs at their edges, and local misuse."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorate.core.configuration import Configuration
+from quorate.core.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    RequestPreVote,
+    RequestPreVoteReply,
+    RequestVote,
+    RequestVoteReply,
+)
+from quorate.core.raft import Raft
+from quorate.errors import Corrupted, InvalidConfiguration, NotLeader
+from quorate.settings import Settings
+from quorate.testing.drive import lead, make_append, make_configuration, obey, receive, start
+from quorate.types import Address, HardState, Index, Kind, PeerId, Status, Stored, Term
+
+
+def new(stored, name="1"):
+    return Raft(PeerId(name), Settings(), stored, lambda: 0.0, 0.0)
+
+
+# Starting.
+
+
+def test_a_start_from_disk_takes_up_term_vote_and_log_and_knows_of_no_commit():
+    raft = start(log=(1, 2, 2), term=3, voted_for="2")
+    assert raft.state.hard_state == raft.state.durable == HardState(Term(3), PeerId("2"))
+    assert (raft.state.log.last, raft.state.persisted_index, raft.state.commit_index) == (3, 3, 0)
+    ready = raft.ready()
+    assert (ready.hard_state, ready.entries, ready.commit_index) == (None, (), 0)
+
+
+def test_the_first_ready_names_the_configuration_and_tells_of_the_start():
+    raft = new(Stored())
+    ready = raft.ready()
+    assert ready.configuration is None
+    assert [event.text for event in ready.events] == ["started with 0 entries in term 0 -> follower"]
+
+
+def test_a_stored_configuration_that_cannot_be_read_is_corruption():
+    with pytest.raises(Corrupted, match="a configuration entry in the log is not a configuration"):
+        new(Stored(HardState(Term(1)), ((Index(1), Term(1)),), Index(1), ((Index(1), b"\xc1"),)))
+
+
+# The first configuration.
+
+
+def test_the_first_configuration_is_the_same_entry_on_every_member():
+    runs = []
+    for name in "123":
+        raft = start(name, log=())
+        raft.change(make_configuration(3), 5.0)
+        ready = raft.ready()
+        assert ready.hard_state == HardState(Term(1), None)
+        assert ready.configuration == make_configuration(3)
+        runs += ready.entries
+        assert raft.deadline() >= 5.0 + raft.state.settings.election_timeout_min
+    assert runs[0] == runs[1] == runs[2]
+    assert (runs[0].term, runs[0].first, runs[0].kind) == (1, 1, Kind.CONFIGURATION)
+
+
+def test_the_same_configuration_again_changes_nothing():
+    raft = start()
+    raft.change(make_configuration(3), 5.0)
+    assert not raft.ready().writes
+
+
+def test_a_peer_that_has_seen_a_later_term_keeps_it():
+    raft = start(log=(), term=0)
+    receive(raft, "2", make_append("2", 7, (4, 4)))
+    raft.change(make_configuration(3), 0.0)
+    assert raft.state.term == 7
+
+
+def reversed_configuration():
+    configuration = make_configuration(2)
+    return Configuration(configuration.group, configuration.voters[::-1])
+
+
+def doubled_configuration():
+    configuration = make_configuration(2)
+    return Configuration(configuration.group, (configuration.voters[0], configuration.voters[0]))
+
+
+@pytest.mark.parametrize(
+    ("log", "configuration", "reason"),
+    [
+        ((1,), make_configuration(5), "already belongs to the group of 1, 2, 3"),
+        ((), Configuration("group", make_configuration(3).voters[1:]), "not among the members 2, 3"),
+        ((), reversed_configuration(), "in the order of their names"),
+        ((), doubled_configuration(), "distinct ids and names"),
+    ],
+)
+def test_configurations_that_are_refused(log, configuration, reason):
+    raft = start(log=log)
+    with pytest.raises(InvalidConfiguration, match=reason):
+        raft.change(configuration, 0.0)
+    assert not raft.ready().writes
+
+
+def test_a_log_without_a_configuration_is_not_empty():
+    raft = start(log=(), term=0)
+    receive(raft, "2", make_append("2", 1, entries=[1]))
+    with pytest.raises(InvalidConfiguration, match="already belongs to the group of none"):
+        raft.change(make_configuration(3), 0.0)
+
+
+# Asking who does not lead.
+
+
+def test_proposals_are_refused_with_the_leader_if_it_is_known():
+    raft = start()
+    with pytest.raises(NotLeader, match="an election is in progress") as unknown:
+        raft.propose([b"a"], 0.0)
+    assert unknown.value.redirect is None
+    receive(raft, "2", make_append("2", 1, (1, 1)))
+    with pytest.raises(NotLeader, match="1 does not lead; try 2@") as known:
+        raft.propose([b"a"], 0.0)
+    assert known.value.redirect == Address("2", "127.0.0.1", 7002)
+    assert raft.state.log.last == 1
+
+
+def test_the_address_of_a_leader_that_the_configuration_does_not_know_is_not_known():
+    raft = start()
+    receive(raft, "stranger", make_append("stranger", 1, (1, 1)))
+    assert raft.leader_address() is None
+    assert start(log=()).leader_address() is None
+
+
+# Messages that change nothing, not even the term.
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        make_append("3", 9, (1, 1)),
+        RequestVote(Term(9), PeerId("3"), Index(9), Term(9)),
+        RequestPreVote(Term(9), PeerId("3"), Index(9), Term(9)),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_nobody_speaks_for_another(message):
+    """Row 78: nor for us."""
+    raft = start("1")
+    raft.receive(PeerId("2"), message, 10.0)
+    ready = raft.ready()
+    assert (ready.messages, ready.messages_after_persist, ready.hard_state) == ((), (), None)
+    assert [event.text for event in ready.events] == ["2 speaks for 3 -> ignore"]
+    raft = start("3")
+    assert receive(raft, "3", message, 10.0) == []
+    assert raft.state.term == 1
+
+
+def test_what_no_leader_can_send_is_noted():
+    raft = start()
+    raft.receive(PeerId("2"), AppendEntries(Term(2), PeerId("2"), Index(-1), Term(0), Index(0)), 0.0)
+    assert [event.text for event in raft.ready().events] == ["2 sends what no leader can -> ignore"]
+
+
+def test_a_leader_hears_no_other_leader_of_its_term():
+    raft = start()
+    lead(raft)
+    assert receive(raft, "2", make_append("2", 2, (1, 1), [2, 2])) == []
+    assert raft.state.leader == "1"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        AppendEntriesReply(Term(9), False, Index(0)),
+        RequestVoteReply(Term(9), False),
+        RequestPreVoteReply(Term(9), Term(2), False),
+    ],
+    ids=lambda reply: type(reply).__name__,
+)
+def test_replies_of_strangers_tell_no_term(reply):
+    raft = start()
+    raft.tick(10.0)
+    receive(raft, "stranger", reply)
+    assert raft.state.term == 1
+
+
+# Time.
+
+
+def test_ticks_before_the_deadline_are_harmless():
+    raft = start()
+    raft.tick(0.1)
+    assert obey(raft) == []
+    lead(raft)
+    raft.tick(raft.state.now)
+    assert obey(raft) == []
+
+
+def test_a_peer_that_is_no_member_never_campaigns():
+    for raft in (start("9", peers=3), start(log=())):
+        assert raft.deadline() == float("inf")
+        raft.tick(1000.0)
+        assert obey(raft) == []
+
+
+# Durability.
+
+
+def test_persisted_names_one_ready_and_all_before_it():
+    raft = start()
+    numbers = []
+    for term in (2, 3):
+        raft.receive(PeerId("2"), make_append("2", term, (1, 1), [term]), 0.0)
+        numbers.append(raft.ready().number)
+    raft.persisted(numbers[1])
+    assert (raft.state.persisted_index, raft.state.durable) == (2, HardState(Term(3)))
+    assert not raft.state.unpersisted
+    raft.persisted(numbers[0])  # late, and known
+    assert raft.state.durable == HardState(Term(3))
+
+
+# Status.
+
+
+def test_status_of_a_new_peer():
+    assert start(log=()).status() == Status(
+        name="",
+        id=PeerId("1"),
+        group="",
+        role="follower",
+        term=Term(0),
+        leader=None,
+        configuration=(),
+        commit_index=Index(0),
+        last_applied=Index(0),
+        last_index=Index(0),
+        why="it has no configuration yet: call set_configuration on one peer of the group",
+    )
+
+
+def test_status_of_a_leader():
+    raft = start(peers=1)
+    lead(raft)
+    status = raft.status()
+    assert (status.name, status.group, status.role, status.term) == ("1", "group", "leader", 2)
+    assert status.leader == Address("1", "127.0.0.1", 7001)
+    assert status.configuration == (status.leader,)
+    assert (status.commit_index, status.last_index, status.why) == (2, 2, None)
+
+
+def test_status_says_why_there_is_no_leader():
+    assert start("9", peers=2).status().why == "it is not a member of the group of 1, 2"
+    assert start().status().why == "no leader heard in term 1; an election starts in 0.3 s"

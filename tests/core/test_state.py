@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import pytest
+
+from quorate.core.configuration import encode_configuration
+from quorate.core.messages import AppendEntries, RequestPreVoteReply, RequestVoteReply
+from quorate.core.ready import EventKind
+from quorate.core.state import (
+    Candidate,
+    Follower,
+    PreCandidate,
+    append,
+    become_follower,
+    commit,
+    draw_election_deadline,
+    hears_leader,
+    name,
+    quorum_heard,
+    send,
+    truncate,
+    voters_text,
+)
+from quorate.settings import Settings
+from quorate.testing.drive import lead, make_append, make_configuration, obey, receive, start
+from quorate.types import Index, Kind, PeerId, Run, Term
+
+
+def run(first, term, *payloads, kind=Kind.COMMAND):
+    return Run(Term(term), Index(first), kind, 0.0, payloads or (b"",))
+
+
+def test_the_election_timeout_is_drawn_between_its_bounds():
+    """Anew each time, so that split votes are rare (§5.2). Row 15."""
+    settings = Settings(election_timeout_min=0.3, election_timeout_max=0.6)
+    for chance, deadline in ((0.0, 0.3), (0.5, 0.45), (0.999999, 0.6)):
+        assert start(settings=settings, chance=chance).deadline() == pytest.approx(deadline, abs=1e-5)
+    raft = start()
+    draws = iter([0.25, 0.75])
+    raft.state.random = lambda: next(draws)
+    deadlines = []
+    for _ in range(2):
+        draw_election_deadline(raft.state)
+        deadlines.append(raft.deadline())
+    assert deadlines == pytest.approx([0.375, 0.525])
+
+
+def test_a_peer_waits_a_whole_election_timeout_after_its_start():
+    """Row 17."""
+    raft = start()
+    raft.tick(0.299)
+    assert type(raft.state.role) is Follower
+
+
+def test_append_entries_leave_at_once_only_when_the_term_is_durable():
+    raft = start()
+    message = AppendEntries(Term(2), PeerId("1"), Index(1), Term(1), Index(0))
+    raft.state.term = Term(2)
+    send(raft.state, PeerId("2"), message)
+    send(raft.state, PeerId("2"), RequestVoteReply(Term(2), vote_granted=False))
+    ready = raft.ready()
+    assert [envelope.message for envelope in ready.messages_after_persist] == [message]
+    assert [envelope.message for envelope in ready.messages] == [RequestVoteReply(Term(2), vote_granted=False)]
+    raft.persisted(ready.number)
+    send(raft.state, PeerId("2"), message)
+    assert [envelope.message for envelope in raft.ready().messages] == [message]
+
+
+def test_stepping_down_within_a_term_keeps_the_vote():
+    """Row 4: cleared there, the peer could vote twice in the term."""
+    raft = start(term=2, voted_for="3")
+    raft.state.role = PreCandidate(votes={PeerId("1"): True})
+    become_follower(raft.state, Term(2), PeerId("2"), "2 leads term 2")
+    assert (raft.state.voted_for, raft.state.leader) == ("3", "2")
+    become_follower(raft.state, Term(3), None, "remote term is higher (3 > 2)")
+    assert (raft.state.voted_for, raft.state.leader) == (None, None)
+
+
+def test_truncation_lowers_what_every_write_under_way_promises():
+    """Row 27: the same indexes will hold other entries."""
+    raft = start(term=2)
+    raft.receive(PeerId("2"), make_append("2", 2, (1, 1), [2, 2, 2]), 0.0)
+    first = raft.ready()
+    raft.receive(PeerId("3"), make_append("3", 3, (2, 2), [3]), 0.0)
+    second = raft.ready()
+    raft.receive(PeerId("2"), make_append("2", 4, (2, 2), [4, 4]), 0.0)
+    third = raft.ready()
+    assert [ready.entries[0].first for ready in (first, second, third)] == [2, 3, 3]
+    persisted = []
+    for ready in (first, second, third):
+        raft.persisted(ready.number)
+        persisted.append(raft.state.persisted_index)
+    assert persisted == [2, 2, 4]
+
+
+def test_truncation_lowers_what_was_durable():
+    raft = start(log=(1, 2, 2))
+    truncate(raft.state, Index(2))
+    assert (raft.state.persisted_index, raft.state.log.last) == (1, 1)
+    [event] = raft.ready().events
+    assert (event.kind, event.text) == (EventKind.LOG, "entries 2 to 3 conflict with the leader's -> truncate")
+
+
+def test_truncation_takes_back_what_was_not_yet_handed_out():
+    raft = start(term=2)
+    append(raft.state, run(2, 2, b"a", b"b"), None)
+    append(raft.state, run(4, 2, b"c"), None)
+    truncate(raft.state, Index(3))
+    append(raft.state, run(3, 3, b"d"), None)
+    assert [(entry.first, entry.payloads) for entry in raft.ready().entries] == [(2, (b"a",)), (3, (b"d",))]
+
+
+def test_truncation_falls_back_to_the_previous_configuration():
+    """Thesis 4.1; row 51."""
+    raft = start(term=2)
+    larger = make_configuration(5)
+    payload = encode_configuration(larger)
+    append(raft.state, run(2, 2, payload, kind=Kind.CONFIGURATION), larger)
+    assert len(raft.state.voters) == 5
+    assert raft.ready().configuration == larger
+    truncate(raft.state, Index(2))
+    assert len(raft.state.voters) == 3
+    ready = raft.ready()
+    assert ready.configuration == make_configuration(3)
+    assert "configuration entry truncated -> 1, 2, 3" in [event.text for event in ready.events]
+    truncate(raft.state, Index(1))
+    assert (raft.state.configuration, raft.state.voters, raft.state.others) == (None, (), ())
+
+
+def test_bytes_wait_until_they_are_committed_or_truncated():
+    """Row 81: never reset, so that the limit holds whatever terms come."""
+    raft = start(term=2)
+    for first in (2, 3, 4):
+        append(raft.state, run(first, 2, b"four"), None)
+    assert raft.state.uncommitted_bytes == 60
+    commit(raft.state, Index(2))
+    assert raft.state.uncommitted_bytes == 40
+    truncate(raft.state, Index(4))
+    assert raft.state.uncommitted_bytes == 20
+    commit(raft.state, Index(1))
+    assert (raft.state.commit_index, raft.state.uncommitted_bytes) == (2, 20)
+
+
+def test_who_hears_a_leader():
+    """Thesis 4.2.3: within the minimum election timeout."""
+    raft = start()
+    assert not hears_leader(raft.state)
+    receive(raft, "2", make_append("2", 1, (1, 1)), 1.0)
+    assert hears_leader(raft.state)
+    raft.tick(1.3)
+    assert not hears_leader(raft.state)
+    assert type(raft.state.role) is PreCandidate
+    raft.receive(PeerId("2"), RequestPreVoteReply(Term(1), Term(2), vote_granted=True), 1.3)
+    assert type(raft.state.role) is Candidate
+    assert not hears_leader(raft.state)
+    raft.receive(PeerId("2"), RequestVoteReply(Term(2), vote_granted=True), 1.3)
+    assert hears_leader(raft.state)
+
+
+def test_the_quorum_was_heard_when_the_median_was():
+    raft = start(peers=5)
+    lead(raft)
+    began = raft.state.now
+    for sender, later in (("2", 0.1), ("3", 0.2)):
+        raft.state.role.progress[PeerId(sender)].heard = began + later
+    raft.state.now = began + 0.3
+    assert quorum_heard(raft.state) == began + 0.1
+
+
+def test_leader_as_far_as_each_role_knows():
+    raft = start()
+    assert raft.state.leader is None
+    receive(raft, "2", make_append("2", 1, (1, 1)), 0.0)
+    assert raft.state.leader == "2"
+    raft.tick(1.0)
+    assert raft.state.leader is None
+    obey(raft)
+    lead(raft)
+    assert raft.state.leader == "1"
+
+
+def test_names_for_people():
+    assert name(start().state, PeerId("2")) == "2"
+    assert name(start(log=()).state, PeerId("f3a1")) == "f3a1"
+    assert voters_text(make_configuration(2)) == "1, 2"
+    assert voters_text(None) == "none"

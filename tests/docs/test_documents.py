@@ -1,0 +1,149 @@
+"""The documents hold: the programs of the README and the guide run, links lead somewhere, nothing is named in vain.
+
+A ``python`` block is of one of three kinds. One that calls ``asyncio.run`` is a whole program, and a ``text`` block
+right behind it is its output. One that cannot be compiled without a top-level ``await`` is a piece: the pieces of a
+page run one after another in ``FRAME``. Anything else is a definition, and stands before the pieces.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quorate.transport.frames import FrameKind
+
+ROOT = Path(__file__).parent.parent.parent
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+FRAME = """
+import asyncio
+import contextlib
+
+from quorate import *
+from quorate.machines import KV
+
+{definitions}
+
+async def page():
+    async with contextlib.AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(Node("127.0.0.1:0", store="memory")) for _ in range(3)]
+        peers = [await node.start_peer(KV, name=f"peer{{n}}") for n, node in enumerate(nodes, 1)]
+        members = [peer.address for peer in peers]
+        await peers[0].set_configuration(*members)
+        leader = await peers[0].leader()
+        peer = next(peer for peer in peers if peer.address == leader)
+        kv = await stack.enter_async_context(connect(KV, *members))
+
+{pieces}
+
+if __name__ == "__main__":
+    asyncio.run(page())
+"""
+
+
+def is_piece(block: str) -> bool:
+    """Tell whether a block awaits outside of any function."""
+    try:
+        compile(block, "block", "exec")
+    except SyntaxError:
+        compile(block, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        return True
+    return False
+
+
+def programs(page: Path) -> list[tuple[str, str | None]]:
+    """Give the whole programs of a page, each with its output if the page shows it."""
+    fenced = FENCED.findall(page.read_text("utf-8"))
+    following = itertools.zip_longest(fenced, fenced[1:], fillvalue=("", ""))
+    return [
+        (text, then if next_language == "text" else None)
+        for (language, text), (next_language, then) in following
+        if language == "python" and "asyncio.run(" in text
+    ]
+
+
+def framed_pieces(page: Path) -> str | None:
+    """Give the definitions and pieces of a page as one program; None when it has none."""
+    texts = [text for language, text in FENCED.findall(page.read_text("utf-8")) if language == "python"]
+    rest = [text for text in texts if "asyncio.run(" not in text]
+    pieces = [text for text in rest if is_piece(text)]
+    definitions = [text for text in rest if not is_piece(text)]
+    body = textwrap.indent("\n".join(pieces) or "pass\n", " " * 8)
+    return FRAME.format(definitions="\n\n".join(definitions), pieces=body) if rest else None
+
+
+PROGRAMS = [(page, number) for page in PAGES for number in range(len(programs(page)))]
+
+
+@pytest.mark.parametrize(("page", "number"), PROGRAMS, ids=[f"{page.stem}-{number}" for page, number in PROGRAMS])
+def test_programs_run_and_print_what_the_page_shows(page: Path, number: int, run: Callable[[str], str]) -> None:
+    program, output = programs(page)[number]
+    printed = run(program)
+    assert output is None or printed == output
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if framed_pieces(page)], ids=lambda page: page.stem)
+def test_pieces_run_one_after_another(page: Path, run: Callable[[str], str]) -> None:
+    program = framed_pieces(page)
+    assert program is not None
+    run(program)
+
+
+def test_the_readme_prints_bar_from_both_leaders(run: Callable[[str], str]) -> None:
+    ((program, _),) = programs(ROOT / "README.md")
+    assert run(program) == "bar\nbar\n"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+
+
+def anchors(document: Path) -> set[str]:
+    """Give the anchors of a document's headings, as GitHub makes them."""
+    prose = FENCED.sub("", document.read_text("utf-8"))
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.relative_to(ROOT).as_posix())
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", document.read_text("utf-8"))):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("name", ["protocol.md", "architecture.md"])
+def test_functions_named_beside_a_file_are_defined_in_it(name: str) -> None:
+    """Both documents name code as ``file.py:function``: each must be there, or the map leads astray."""
+    source = ROOT / "src" / "quorate"
+    text = (ROOT / "docs" / name).read_text("utf-8")
+    named = re.findall(r"`([\w/]+\.py):([\w.]+)`", text)
+    assert len(named) > 20
+    missing = []
+    for file, dotted in named:
+        path = source / file
+        last = dotted.rpartition(".")[2]
+        defined = path.exists() and re.search(rf"(def|class) {last}\b|^ *{last}\b.*[:=]", path.read_text("utf-8"), re.M)
+        missing += [] if defined else [f"{file}:{dotted}"]
+    assert missing == []
+
+
+def test_the_frame_format_is_that_of_the_source() -> None:
+    """The numbers of the wire that protocol.md gives are those of ``transport/frames.py``."""
+    text = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+    kinds = ", ".join(f"{kind.value} `{kind.name}`" for kind in FrameKind)
+    assert kinds in text

@@ -1,0 +1,43 @@
+"""Each example runs, ends in peace, leaves nothing behind, and shows what it is meant to show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+SHOWN = {
+    "kv": r"""(?P<leader>peer\d) leads peer1, peer2, peer3
+write foo: bar
+read foo: bar
+read baz: key_not_found: 'baz'
+read foo: (?!(?P=leader))peer\d does not lead; it names (?P=leader)
+(?P=leader) is stopped
+read foo: bar
+write foo: again
+(?!(?P=leader))peer\d leads now
+(?P=leader) is back, as follower
+read foo: again
+""",
+    "job_queue": r"""30 jobs are added
+job 1 is known already
+(?P<leader>peer\d), the leader, is stopped
+(?!(?P=leader))peer\d leads now
+30 jobs are finished, each once, by ann, bob, cat
+""",
+}
+
+
+def test_every_example_is_tested() -> None:
+    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == sorted(SHOWN)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_example(name: str, run: Callable[[str], str], tmp_path: Path) -> None:
+    printed = run((EXAMPLES / f"{name}.py").read_text("utf-8"))
+    assert re.fullmatch(SHOWN[name], printed), printed
+    assert [path.name for path in tmp_path.iterdir()] == ["program.py"]

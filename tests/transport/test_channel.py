@@ -1,0 +1,86 @@
+"""Calls over frames, whatever carries the frames."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from quorate.errors import Unavailable
+from quorate.transport.calls import Failure, Reply, Value
+from quorate.transport.channel import FrameChannel, Replies
+from quorate.transport.frames import FrameKind, decode_frame
+from tests.transport.bench import ask
+
+BYTES_MAX = 1 << 16
+
+
+class Wire:
+    """Keeps the frames that are written."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.channel = FrameChannel("node:1", self.frames.append, self.hang_up, BYTES_MAX)
+
+    async def hang_up(self) -> None:
+        self.frames.append(b"the end")
+
+
+async def test_all_calls_of_one_turn_leave_as_one_frame():
+    wire = Wire()
+    calls = [asyncio.create_task(wire.channel.call(ask(b"%d" % number))) for number in range(300)]
+    await asyncio.sleep(0)
+    assert wire.frames == []
+    await asyncio.sleep(0)
+    [frame] = wire.frames
+    kind, requests = decode_frame(frame, BYTES_MAX)
+    assert kind is FrameKind.REQUESTS
+    assert len(requests) == 300
+    wire.channel.receive([Reply(request.id, Value(b"")) for request in requests])  # type: ignore[union-attr]
+    assert len(await asyncio.gather(*calls)) == 300
+
+
+async def test_all_answers_of_one_turn_leave_as_one_frame_and_those_of_the_next_as_another():
+    frames: list[bytes] = []
+    replies = Replies(frames.append, BYTES_MAX)
+    for number in range(300):
+        replies.answer(Reply(number, Value(b"")))
+    await asyncio.sleep(0)
+    replies.answer(Reply(300, Value(b"")))
+    await asyncio.sleep(0)
+    assert [len(decode_frame(frame, BYTES_MAX)[1]) for frame in frames] == [300, 1]
+
+
+async def test_an_answer_that_is_too_long_does_not_hold_up_the_others():
+    frames: list[bytes] = []
+    replies = Replies(frames.append, BYTES_MAX)
+    replies.answer(Reply(1, Value(b"short")))
+    replies.answer(Reply(2, Value(bytes(BYTES_MAX))))
+    replies.flush()
+    [frame] = frames
+    first, second = decode_frame(frame, BYTES_MAX)[1]
+    assert first == Reply(1, Value(b"short"))
+    assert isinstance(second, Reply)
+    assert isinstance(second.answer, Failure)
+    await asyncio.sleep(0)
+    assert len(frames) == 1  # what was flushed is not sent again
+
+
+async def test_replies_that_nobody_waits_for_are_dropped():
+    wire = Wire()
+    call = asyncio.create_task(wire.channel.call(ask(b"x")))
+    await asyncio.sleep(0)
+    wire.channel.receive([Reply(77, Value(b"whose?")), Reply(1, Value(b"mine")), Reply(1, Value(b"again"))])
+    assert (await call).answer == Value(b"mine")
+
+
+async def test_the_first_reason_of_a_break_is_kept():
+    wire = Wire()
+    call = asyncio.create_task(wire.channel.call(ask(b"x")))
+    await asyncio.sleep(0)
+    wire.channel.break_off("the cable was cut")
+    wire.channel.break_off("something later")
+    with pytest.raises(ConnectionError, match="the cable was cut"):
+        await call
+    with pytest.raises(Unavailable, match="the cable was cut"):
+        await wire.channel.call(ask(b"x"))

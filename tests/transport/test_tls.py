@@ -1,0 +1,155 @@
+"""TLS: both sides show a certificate of one authority, and the words when they do not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+
+from quorate.errors import Unavailable
+from quorate.transport.calls import Value
+from quorate.transport.security import TLS
+from tests.transport.bench import Bench, ask, until, vote
+
+Issue = Callable[..., TLS]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def stranger() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def issue(tmp_path: Path, authority: trustme.CA) -> Issue:
+    """Write a certificate of one authority, for a host, and what else makes up a ``TLS`` that trusts an authority."""
+
+    def write(host: str = "127.0.0.1", by: trustme.CA = authority, trusts: trustme.CA = authority) -> TLS:
+        directory = tmp_path / str(len(list(tmp_path.iterdir())))
+        directory.mkdir()
+        issued = by.issue_cert(host)
+        issued.cert_chain_pems[0].write_to_path(directory / "certificate.pem")
+        issued.private_key_pem.write_to_path(directory / "key.pem")
+        trusts.cert_pem.write_to_path(directory / "ca.pem")
+        return TLS(certificate=directory / "certificate.pem", key=directory / "key.pem", ca=directory / "ca.pem")
+
+    return write
+
+
+@pytest.fixture
+async def refusals(bench: Bench) -> None:
+    """Let handshakes fail: in debug mode asyncio calls each an error that nobody saw."""
+    asyncio.get_running_loop().set_debug(False)
+
+
+async def test_nodes_and_clients_with_certificates_of_one_authority_speak(
+    bench: Bench, issue: Issue, caplog: pytest.LogCaptureFixture
+):
+    left, at_left = await bench.node(tls=issue())
+    right, at_right = await bench.node(tls=issue())
+    left.send(right.address, [vote(1)])
+    right.send(left.address, [vote(2)])
+    await until(lambda: vote(1) in at_right.packets and vote(2) in at_left.packets)
+    await until(lambda: left.connections_open == right.connections_open == 1)
+    channel = await bench.transport(None, tls=issue("client")).connect(left.address)
+    replies = await asyncio.gather(*(channel.call(ask(bytes(20_000))) for _ in range(20)))
+    assert {reply.answer for reply in replies} == {Value(bytes(20_000))}
+    await channel.close()
+    await bench.node("0.0.0.0:0", advertise="127.0.0.1:0", tls=issue())
+    assert not [
+        record for record in caplog.records if record.name.startswith("quorate") and record.levelno > logging.INFO
+    ]
+
+
+@pytest.mark.usefixtures("refusals")
+async def test_a_client_without_certificate_is_refused(bench: Bench, issue: Issue, monkeypatch: pytest.MonkeyPatch):
+    node, recorder = await bench.node(tls=issue())
+    with monkeypatch.context() as patch:
+        patch.setattr(ssl.SSLContext, "load_cert_chain", lambda *_: None)
+        client = bench.transport(None, tls=issue())
+    with pytest.raises(Unavailable, match="closed the connection at once: check the client certificate"):
+        await client.connect(node.address)
+    assert recorder.requests == []
+
+
+@pytest.mark.usefixtures("refusals")
+async def test_a_client_of_another_authority_is_refused(bench: Bench, issue: Issue, stranger: trustme.CA):
+    node, _ = await bench.node(tls=issue())
+    with pytest.raises(Unavailable, match="closed the connection at once: check the client certificate"):
+        await bench.transport(None, tls=issue(by=stranger)).connect(node.address)
+
+
+@pytest.mark.usefixtures("refusals")
+async def test_a_node_of_another_authority_is_not_trusted(bench: Bench, issue: Issue, stranger: trustme.CA):
+    node, _ = await bench.node(tls=issue(by=stranger))
+    with pytest.raises(Unavailable, match=r"cannot be trusted: TLS: .*unable to get local issuer certificate"):
+        await bench.transport(None, tls=issue()).connect(node.address)
+
+
+@pytest.mark.usefixtures("refusals")
+async def test_a_node_with_the_certificate_of_another_host_is_not_trusted(bench: Bench, issue: Issue):
+    node, _ = await bench.node(tls=issue("elsewhere.example"))
+    with pytest.raises(Unavailable, match=r"cannot be trusted: TLS: .*127\.0\.0\.1"):
+        await bench.transport(None, tls=issue()).connect(node.address)
+
+
+@pytest.mark.usefixtures("refusals")
+async def test_the_host_is_not_checked_where_that_is_turned_off(bench: Bench, issue: Issue, stranger: trustme.CA):
+    node, _ = await bench.node(tls=issue("elsewhere.example"))
+    given = issue()
+    unchecked = TLS(certificate=given.certificate, key=given.key, ca=given.ca, check_hostname=False)
+    channel = await bench.transport(None, tls=unchecked).connect(node.address)
+    assert (await channel.call(ask(b"x"))).answer == Value(b"x")
+    other, _ = await bench.node(tls=issue(by=stranger))
+    with pytest.raises(Unavailable, match="cannot be trusted"):
+        await bench.transport(None, tls=unchecked).connect(other.address)
+
+
+@pytest.mark.usefixtures("refusals")
+async def test_a_side_without_tls_learns_what_may_be_wrong(bench: Bench, issue: Issue):
+    encrypted, _ = await bench.node(tls=issue())
+    plain, _ = await bench.node()
+    with pytest.raises(Unavailable, match="whether it wants TLS"):
+        await bench.transport(None).connect(encrypted.address)
+    with pytest.raises(Unavailable, match="TLS: "):
+        await bench.transport(None, tls=issue()).connect(plain.address)
+    assert plain.bad_frames == 1
+
+
+def test_only_tls_1_3_with_certificates_both_ways(issue: Issue):
+    for context in (issue().accepting_context(), issue().dialling_context()):
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+        assert context.verify_mode is ssl.CERT_REQUIRED
+    assert issue().dialling_context().check_hostname
+
+
+async def test_a_certificate_that_is_not_there_is_noticed_before_anything_opens(bench: Bench, tmp_path: Path):
+    missing = tmp_path / "missing.pem"
+    with pytest.raises(FileNotFoundError):
+        bench.transport(tls=TLS(certificate=missing, key=missing, ca=missing))
+
+
+def test_tls_works_on_uvloop(issue: Issue):
+    uvloop = pytest.importorskip("uvloop")
+
+    async def walk() -> None:
+        bench = Bench("tcp")
+        left, _ = await bench.node(tls=issue())
+        right, at_right = await bench.node(tls=issue())
+        left.send(right.address, [vote(1)])
+        await until(lambda: at_right.packets)
+        channel = await left.connect(right.address)
+        assert (await channel.call(ask(bytes(100_000)))).answer == Value(bytes(100_000))
+        await bench.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(walk())
