@@ -232,6 +232,7 @@ class Client(Generic[M]):
 
         Raises:
             Unavailable: there was none until the deadline.
+            OutcomeUnknown: a write was sent, and what became of it is not known.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout

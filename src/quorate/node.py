@@ -245,8 +245,8 @@ class Node:
         group = raft.status().group
         if identity.group and group != identity.group:
             raise Corrupted(
-                f"{name} belongs to group {identity.group}, and its log to group {group or 'none'}: the data directory was"
-                " put together from two. Restore it as it was, or give the peer a new one and let it join anew"
+                f"{name} belongs to group {identity.group}, and its log to group {group or 'none'}: the data directory"
+                " was put together from two. Restore it as it was"
             )
         if group and not identity.group:
             await self._blocking(lambda: directory.set_group(name, group))

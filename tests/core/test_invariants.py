@@ -95,7 +95,7 @@ def set_log(**fields):
         broken(follower, lambda s: s.unpersisted.append(s.unpersisted[-1]), "what waits for the disk is in order"),
         broken(
             follower,
-            lambda s: s.unpersisted.append(Unpersisted(99, Index(7), s.hard_state)),
+            lambda s: s.unpersisted.append(Unpersisted(99, Index(7), s.hard_state, 0.0)),
             "truncated entries promise nothing",
         ),
         broken(pre_candidate, lambda s: s.role.votes.clear(), "a pre-candidate is for itself"),

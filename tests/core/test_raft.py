@@ -252,3 +252,42 @@ def test_status_of_a_leader():
 def test_status_says_why_there_is_no_leader():
     assert start("9", peers=2).status().why == "it is not a member of the group of 1, 2"
     assert start().status().why == "no leader heard in term 1; an election starts in 0.3 s"
+
+
+# A disk that hangs (row 75).
+
+
+def hung_leader(commands):
+    """Lead, and propose what our own disk never confirms; the other two acknowledge it."""
+    raft = start()
+    lead(raft)
+    raft.propose(commands, raft.state.now)
+    raft.ready()
+    return raft
+
+
+def test_what_the_others_commit_still_counts_until_our_own_disk_has_it():
+    raft = hung_leader([b"x" * 84])
+    waiting = raft.state.uncommitted_bytes
+    for follower in ("2", "3"):
+        reply = AppendEntriesReply(raft.state.term, success=True, match_index=raft.state.log.last)
+        raft.receive(PeerId(follower), reply, raft.state.now)
+    assert raft.state.commit_index == raft.state.log.last
+    assert (waiting, raft.state.uncommitted_bytes) == (116, 100)
+    raft.persisted(raft.state.unpersisted[-1].number)
+    assert raft.state.uncommitted_bytes == 0
+
+
+def test_a_leader_whose_disk_confirms_nothing_for_long_steps_down():
+    raft = hung_leader([b"x"])
+    settings = raft.state.settings
+    begin = now = raft.state.now
+    while raft.status().role == "leader" and now < begin + 60:
+        now += settings.heartbeat_interval
+        raft.tick(now)
+        for follower in ("2", "3"):
+            reply = AppendEntriesReply(raft.state.term, success=True, match_index=Index(0))
+            raft.receive(PeerId(follower), reply, now)
+    assert raft.status().role == "follower"
+    assert now - begin >= 5 * settings.election_timeout_max
+    assert raft.ready().events[-1].text == "our disk has confirmed nothing for long -> follower"

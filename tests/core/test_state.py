@@ -126,18 +126,22 @@ def test_truncation_falls_back_to_the_previous_configuration():
     assert (raft.state.configuration, raft.state.voters, raft.state.others) == (None, (), ())
 
 
-def test_bytes_wait_until_they_are_committed_or_truncated():
-    """Row 81: never reset, so that the limit holds whatever terms come."""
+def test_bytes_wait_until_they_are_committed_and_durable_or_truncated():
+    """Rows 75, 81: never reset, so that the limit holds whatever terms come and however slow the disk is."""
     raft = start(term=2)
     for first in (2, 3, 4):
         append(raft.state, run(first, 2, b"four"), None)
     assert raft.state.uncommitted_bytes == 60
     commit(raft.state, Index(2))
+    assert raft.state.uncommitted_bytes == 60
+    raft.persisted(raft.ready().number)
     assert raft.state.uncommitted_bytes == 40
     truncate(raft.state, Index(4))
     assert raft.state.uncommitted_bytes == 20
     commit(raft.state, Index(1))
     assert (raft.state.commit_index, raft.state.uncommitted_bytes) == (2, 20)
+    commit(raft.state, Index(3))
+    assert raft.state.uncommitted_bytes == 0
 
 
 def test_who_hears_a_leader():

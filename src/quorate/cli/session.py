@@ -40,9 +40,9 @@ class Session:
             directory: where its data and its log file go.
         """
         self.address = address
-        self.data_dir = directory / address.name
+        self.data_dir: Path = directory / address.name
         place = ["--data-dir", str(self.data_dir)] if store != "memory" else ["--store", store]
-        self.command = ["shell", "quorate.machines:KV", "--peer", str(address), *place]
+        self.command: list[str] = ["shell", "quorate.machines:KV", "--peer", str(address), *place]
         self._log_path = directory / f"{address.name}.log"
         self._process: Process | None = None
 

@@ -84,7 +84,7 @@ class Keeper:
     def __init__(self, options: argparse.Namespace, machine: type[StateMachine]) -> None:
         """Describe the node; nothing is opened yet."""
         self.started: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
-        self.asked_to_stop = asyncio.Event()
+        self.asked_to_stop: asyncio.Event = asyncio.Event()
         self._options = options
         self._machine = machine
 

@@ -13,7 +13,7 @@ from quorate import Peer, StateMachine, Stopped, Unavailable
 from quorate.cli.opening import load_machine, log_to_stderr, loop_factory, opened, ready_text
 from quorate.cli.output import CommandError, Output
 
-logger = logging.getLogger("quorate.cli")
+logger: logging.Logger = logging.getLogger("quorate.cli")
 
 CHECK_SECONDS = 1.0
 """How often it is checked that the peer still runs."""

@@ -60,10 +60,10 @@ class Walk:
     def __init__(self, output: Output, sessions: Sequence[Session], store: str) -> None:
         """Begin with three sessions that are not started yet."""
         self.output = output
-        self.sessions = tuple(sessions)
+        self.sessions: tuple[Session, ...] = tuple(sessions)
         self.store = store
-        self.writer = Writer([session.address for session in sessions])
-        self.leader = self.sessions[0]
+        self.writer: Writer = Writer([session.address for session in sessions])
+        self.leader: Session = self.sessions[0]
         self.former: list[Session] = []
         self.down: list[Session] = []
 

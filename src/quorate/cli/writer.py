@@ -26,7 +26,7 @@ class Writer:
     def __init__(self, addresses: Sequence[Address]) -> None:
         """Know the members of the group; nothing is opened yet."""
         self.acknowledged: dict[str, str] = {}
-        self.unknown = 0
+        self.unknown: int = 0
         self.failure: QuorateError | None = None
         self._client = connect(KV, *addresses)
         self._task: asyncio.Task[None] | None = None

@@ -38,6 +38,7 @@ from quorate.core.state import (
     name,
     note,
     quorum_heard,
+    settle,
     voters_text,
 )
 from quorate.errors import Corrupted, InvalidConfiguration, NotLeader
@@ -46,6 +47,10 @@ from quorate.types import Address, Index, Kind, PeerId, ReadId, Run, Status, Sto
 
 FIRST_TERM = Term(1)
 """The term of the first configuration, which is written before there is any leader."""
+
+DISK_PATIENCE = 5
+"""A leader steps down when its disk has confirmed nothing for this many of the longest election timeouts: far more than
+a busy disk takes, and less than a group should have to wait."""
 
 
 class Raft:
@@ -92,6 +97,7 @@ class Raft:
         self._number = 0
         self._reads = 0
         self._handed = stored.hard_state
+        self._disk_patience = DISK_PATIENCE * settings.election_timeout_max
         draw_election_deadline(self.state)
         self.state.outbox.configuration = self.state.configuration
         started = f"started with {stored.last} entries in term {stored.hard_state.term} -> follower"
@@ -147,6 +153,10 @@ class Raft:
                 # majority of its cluster" (thesis 6.2)
                 if now >= quorum_heard(state) + state.settings.election_timeout_max:
                     become_follower(state, state.term, None, "no quorum answered for an election timeout")
+                elif state.unpersisted and now >= state.unpersisted[0].since + self._disk_patience:
+                    # Deviation: a leader whose disk hangs gives way to one whose disk works, though its heartbeats go
+                    # on.
+                    become_follower(state, state.term, None, "our disk has confirmed nothing for long")
                 elif now >= deadline:
                     replication.send_heartbeats(state)
             case Follower() | PreCandidate() | Candidate():
@@ -239,6 +249,7 @@ class Raft:
             done = state.unpersisted.popleft()
             state.persisted_index = max(state.persisted_index, done.last)
             state.durable = done.hard_state
+        settle(state)
         self._conclude()
 
     def sent(self, peer: PeerId, last: Index) -> None:
@@ -273,7 +284,7 @@ class Raft:
         hard_state = state.hard_state if state.hard_state != self._handed else None
         self._handed = state.hard_state
         if hard_state is not None or outbox.entries:
-            state.unpersisted.append(Unpersisted(self._number, state.log.last, state.hard_state))
+            state.unpersisted.append(Unpersisted(self._number, state.log.last, state.hard_state, state.now))
         return Ready(
             number=self._number,
             configuration=outbox.configuration,

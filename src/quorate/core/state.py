@@ -95,11 +95,13 @@ class Unpersisted:
         last: the last index of its log, lowered to below any truncation since: a write that was overtaken and
             rewritten promises nothing.
         hard_state: term and vote at that moment.
+        since: when it was handed out, seconds on the monotonic clock.
     """
 
     number: int
     last: Index
     hard_state: HardState
+    since: float
 
 
 @dataclass(slots=True)
@@ -135,7 +137,8 @@ class State:
         durable: term and vote as they stand on the disk.
         persisted_index: the log is durable up to here. Invariant: at most ``log.last``.
         unpersisted: what was handed out for writing and not yet confirmed. Invariant: ascending numbers.
-        uncommitted: ``(last index, bytes)`` of each run above the commit index that came since the start.
+        uncommitted: ``(last index, bytes)`` of each run that came since the start and is not yet committed, or not yet
+            durable here: what must be kept in memory.
         uncommitted_bytes: their sum.
         outbox: what the next ``Ready`` will hold.
     """
@@ -294,7 +297,15 @@ def commit(state: State, index: Index) -> None:
     if index <= state.commit_index:
         return
     state.commit_index = index
-    while state.uncommitted and state.uncommitted[0][0] <= index:
+    settle(state)
+
+
+def settle(state: State) -> None:
+    """Count no longer what is both committed and durable here.
+
+    Both: were the leader's disk to hang, a quorum of the others could commit without end what only its memory holds.
+    """
+    while state.uncommitted and state.uncommitted[0][0] <= min(state.commit_index, state.persisted_index):
         state.uncommitted_bytes -= state.uncommitted.popleft()[1]
 
 
