@@ -80,8 +80,8 @@ def is_up_to_date(state: State, last_log_term: Term, last_log_index: Index) -> b
 
 def receive_request_pre_vote(state: State, sender: PeerId, request: RequestPreVote) -> None:
     """Say whether we would vote for the sender, and change nothing (thesis 9.6)."""
-    # "a server ... grants its vote only if the candidate's log is sufficiently up-to-date and it has not received
-    # heartbeats from a valid leader for at least a baseline election timeout"
+    # "... if the candidate's log is sufficiently up-to-date, and the voters have not received heartbeats from a valid
+    # leader for at least a baseline election timeout" (thesis 9.6)
     granted = (
         request.next_term > state.term
         and is_up_to_date(state, request.last_log_term, request.last_log_index)

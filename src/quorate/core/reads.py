@@ -21,7 +21,7 @@ def begin_round(state: State) -> bool:
 
     A read rides only on a round *sent after* it arrived: a reply to an earlier one says nothing of what a newer leader
     may have committed since. Until an entry of this term is committed the leader does not know what is, and reads wait
-    ("the leader ... must have the latest information on which entries are committed", §8).
+    ("a leader must have the latest information on which entries are committed", §8).
 
     Returns:
         True when a round began: a heartbeat with its number must go to every peer.

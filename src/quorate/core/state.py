@@ -286,7 +286,7 @@ def truncate(state: State, first: Index) -> None:
     while state.uncommitted and state.uncommitted[-1][0] >= first:
         state.uncommitted_bytes -= state.uncommitted.pop()[1]
     while state.configurations and state.configurations[-1][0] >= first:
-        # "if the entry is removed from the log, the server must fall back to the previous configuration" (thesis 4.1)
+        # "a server must be prepared to fall back to the previous configuration in its log" (thesis 4.1)
         state.configurations.pop()
         state.outbox.configuration = state.configuration
         note(state, EventKind.CONFIGURATION, f"configuration entry truncated -> {voters_text(state.configuration)}")

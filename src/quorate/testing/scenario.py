@@ -47,7 +47,8 @@ from quorate.core.ready import Ready
 from quorate.core.state import ROLE_NAMES, Leader
 from quorate.errors import NotLeader
 from quorate.settings import Settings
-from quorate.testing.drive import Group, Packet, make_log
+from quorate.testing.drive import make_log
+from quorate.testing.group import Group, Packet
 from quorate.types import HardState, Kind, PeerId, Run, Term
 
 REWRITE = "QUORATE_REWRITE"
@@ -191,7 +192,7 @@ class Scenario:
             verb(step)
         except NotLeader as error:
             self._trace.append(f"{step.words[0]}: {error}")
-        except (KeyError, IndexError, ValueError, TypeError) as error:
+        except (AttributeError, LookupError, ValueError) as error:
             raise ScenarioError(f"{where}: {step.verb} cannot be done: {error!r}") from error
         except AssertionError as error:
             raise ScenarioError(f"{where}: {error}") from error
