@@ -118,6 +118,10 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
         case IdentifyCall():
             answer(Reply(request.id, identity(place)))
         case BootstrapCall(configuration=configuration):
+            bad = next((member.address for member in configuration.voters if not is_reachable(member.address)), None)
+            if bad is not None:
+                answer(Reply(request.id, Failure("InvalidConfiguration", f"{bad!r} is not the address of a peer")))
+                return
             seat.run(Errand(waiter(place.settings.call_timeout, lambda _: identity(place)), configuration))
 
 
@@ -135,6 +139,14 @@ def is_sound(place: Place, request: Request, answer: Answer, encoded: bytes, che
 def identity(place: Place) -> Identity:
     """Tell who a peer is."""
     return Identity(place.id, place.machine.name, place.seat.raft.state.configuration)
+
+
+def is_reachable(address: Address) -> bool:
+    """Tell whether an address from the network is one that could be typed."""
+    try:
+        return address.port > 0 and Address.parse(str(address)) == address
+    except ValueError:
+        return False
 
 
 def as_address(value: object) -> Address:

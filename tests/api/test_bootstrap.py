@@ -11,6 +11,8 @@ import pytest
 from quorate import Address, InvalidConfiguration, Node, Unavailable
 from quorate.core import Configuration, Member
 from quorate.machines import KV, Stack
+from quorate.transport.calls import BootstrapCall, Failure, Request
+from quorate.types import PeerId
 
 from .cluster import SETTINGS, cluster, free_ports
 
@@ -138,6 +140,21 @@ async def test_a_peer_whose_disk_was_wiped_is_not_taken_for_the_one_it_was(tmp_p
         assert (status.last_index, status.configuration) == (0, ()), "nothing is sent to the id it has now"
         with pytest.raises(InvalidConfiguration, match=f"{victim}@.* is not the peer that belongs to this group"):
             await leader.set_configuration(*nodes.addresses)
+
+
+@pytest.mark.parametrize("host", ["", "a b", "[::1]", "x/y"])
+async def test_a_configuration_from_the_network_with_addresses_that_nobody_could_type_is_refused(host: str) -> None:
+    async with cluster(KV, 1) as nodes:
+        peer = await nodes.start("peer1")
+        me = Member(peer.status().id, peer.address)
+        stranger = Member(PeerId("stranger"), Address("peer2", host, 7))
+        transport = nodes.nodes["peer1"]._running().transport
+        channel = await transport.connect(peer.address.node)
+        reply = await channel.call(Request(0, "peer1", BootstrapCall(Configuration("group", (me, stranger)))))
+        await channel.close()
+        assert isinstance(reply.answer, Failure)
+        assert reply.answer.error == "InvalidConfiguration"
+        assert peer.status().configuration == ()
 
 
 async def test_many_peers_of_several_groups_share_two_nodes_and_their_disks(tmp_path: Path) -> None:

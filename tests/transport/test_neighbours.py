@@ -203,8 +203,6 @@ async def test_delays_between_dials_grow_to_a_bound_and_begin_anew_after_a_conne
     place.line = Line("z", dialled=True)
     await until(lambda: place.line is not None and place.line.frames)
     assert [delay for delay in delays if delay][:5] == [0.001, 0.002, 0.004, 0.004, 0.004]
-    for _ in range(3):  # the dial comes to its end
-        await sleep(0)
     place.line.opened_at -= SETTINGS.reconnect_delay_max
     place.leave(place.line)
     delays.clear()

@@ -176,13 +176,13 @@ def failure_from_error(error: BaseException) -> Failure:
     """Turn an error into its form on the wire; what is not of ``quorate.errors`` becomes ``OutcomeUnknown``."""
     match error:
         case NotLeader():
-            return Failure("NotLeader", error.peer, error.redirect)
+            return Failure("NotLeader", _text(error.peer), error.redirect)
         case Rejected():
-            return Failure("Rejected", error.reason, None, encode_details(error.details))
+            return Failure("Rejected", _text(error.reason), None, encode_details(error.details))
         case QuorateError() if type(error).__name__ in PLAIN_ERRORS:
-            return Failure(type(error).__name__, str(error))
+            return Failure(type(error).__name__, _text(error))
         case _:
-            return Failure("OutcomeUnknown", f"the peer failed: {type(error).__name__}: {error}")
+            return Failure("OutcomeUnknown", _text(f"the peer failed: {type(error).__name__}: {error}"))
 
 
 def error_from_failure(failure: Failure) -> QuorateError:
@@ -199,8 +199,14 @@ def error_from_failure(failure: Failure) -> QuorateError:
 
 
 def encode_details(details: tuple[object, ...]) -> bytes:
-    """Encode the details of a ``Rejected``; one that MessagePack cannot carry goes as its ``repr``."""
-    return msgspec.msgpack.encode(details, enc_hook=repr)
+    """Encode the details of a ``Rejected``; one that MessagePack cannot carry goes as its ``repr``.
+
+    Where that is not enough (numbers beyond 64 bits, lone surrogates, what holds itself) all of them do.
+    """
+    try:
+        return msgspec.msgpack.encode(details, enc_hook=repr)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return msgspec.msgpack.encode([_text(repr(detail)) for detail in details])
 
 
 def decode_details(details: bytes) -> list[object]:
@@ -209,3 +215,8 @@ def decode_details(details: bytes) -> list[object]:
         return msgspec.msgpack.decode(details, type=list[object]) if details else []
     except (ValueError, RecursionError):  # ValueError: msgspec's own errors are such, and text that is not UTF-8.
         return [details]
+
+
+def _text(words: object) -> str:
+    """Make text that can be encoded: handlers and operating systems may name things that are not UTF-8."""
+    return str(words).encode("utf-8", "backslashreplace").decode()

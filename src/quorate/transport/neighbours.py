@@ -37,7 +37,7 @@ class Neighbour:
 
     Attributes:
         connections: those that are open; packets leave by the first.
-        dial: the task that tries to connect, while there is one.
+        dial: the last task that was to connect, if there was one.
         delay: seconds to wait before the next attempt to connect; 0 when none was made of late.
         wanted_at: the loop's time when a packet was last to be sent while there was no connection.
         waiting: frames kept while it is dialled.
@@ -48,6 +48,11 @@ class Neighbour:
     delay: float = 0.0
     wanted_at: float = 0.0
     waiting: deque[bytes] = field(default_factory=lambda: deque(maxlen=WAITING_FRAMES_MAX))
+
+    @property
+    def dialling(self) -> bool:
+        """Whether a dial is under way."""
+        return self.dial is not None and not self.dial.done()
 
     def keep(self, frame: bytes, bytes_max: int) -> None:
         """Keep a frame while the neighbour is dialled, and drop the oldest beyond the bounds."""
@@ -91,15 +96,16 @@ class Neighbours:
         if neighbour.connections:
             for frame in frames:
                 neighbour.connections[0].write(frame)
-            if neighbour.dial is None:
+            if not neighbour.dialling:
                 return
         # While we dial, the neighbour may close the connection it has dialled: what went into it goes once more.
         for frame in frames:
             neighbour.keep(frame, self._settings.frame_bytes_max)
         loop = asyncio.get_running_loop()
         neighbour.wanted_at = loop.time()
-        if neighbour.dial is None:
+        if not neighbour.dialling:
             neighbour.dial = loop.create_task(self._connect(node, neighbour), name=f"dial {node}")
+            neighbour.dial.add_done_callback(lambda _: self._end_dial(node, neighbour))
 
     def join(self, node: str, connection: Connection) -> None:
         """Take a connection into use. The module's docstring has the rule for a second one."""
@@ -148,30 +154,31 @@ class Neighbours:
     async def _connect(self, node: str, neighbour: Neighbour) -> None:
         """Dial a neighbour, with growing delays, until there is a connection or nothing to send."""
         settings = self._settings
-        try:
-            while True:
-                await asyncio.sleep(neighbour.delay * (0.5 + self._random() / 2))
-                if neighbour.connections:
-                    return
-                if asyncio.get_running_loop().time() - neighbour.wanted_at > WANTED_SECONDS:
-                    neighbour.delay = 0.0
-                    return
-                first = neighbour.delay == 0
-                longer = max(2 * neighbour.delay, settings.reconnect_delay_min)
-                neighbour.delay = min(longer, settings.reconnect_delay_max)
-                try:
-                    self.join(node, await self._dial(node))
-                except Unavailable as error:
-                    if first:
-                        _logger.warning("%s -> what it is sent is dropped until it answers", error.reason)
-        finally:
-            neighbour.dial = None
+        while True:
+            await asyncio.sleep(neighbour.delay * (0.5 + self._random() / 2))
+            if neighbour.connections:
+                return
+            if asyncio.get_running_loop().time() - neighbour.wanted_at > WANTED_SECONDS:
+                neighbour.delay = 0.0
+                return
+            first = neighbour.delay == 0
+            longer = max(2 * neighbour.delay, settings.reconnect_delay_min)
+            neighbour.delay = min(longer, settings.reconnect_delay_max)
+            try:
+                self.join(node, await self._dial(node))
+            except Unavailable as error:
+                if first:
+                    _logger.warning("%s -> what it is sent is dropped until it answers", error.reason)
+
+    def _end_dial(self, node: str, neighbour: Neighbour) -> None:
+        """Note that a dial has ended, also one that was cancelled before its first step."""
+        if not neighbour.dialling:  # Else another has begun in the same turn of the loop.
             neighbour.waiting.clear()
             self._forget(node, neighbour)
 
     def _forget(self, node: str, neighbour: Neighbour) -> None:
         """Drop an entry that says nothing, so that strangers' names do not pile up."""
-        if not neighbour.connections and neighbour.dial is None and not neighbour.delay:
+        if not neighbour.connections and not neighbour.dialling and not neighbour.delay:
             self._neighbours.pop(node, None)
 
 
