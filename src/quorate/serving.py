@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from quorate.calling import MachineType, command_name
-from quorate.errors import MachineError, QuorateError
+from quorate.core import Configuration
+from quorate.errors import InvalidConfiguration, MachineError, QuorateError
 from quorate.peer import Peer, check_size
 from quorate.seat import Errand, Seat
 from quorate.settings import Settings
@@ -118,11 +119,7 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
         case IdentifyCall():
             answer(Reply(request.id, identity(place)))
         case BootstrapCall(configuration=configuration):
-            bad = next((member.address for member in configuration.voters if not is_reachable(member.address)), None)
-            if bad is not None:
-                answer(Reply(request.id, Failure("InvalidConfiguration", f"{bad!r} is not the address of a peer")))
-                return
-            seat.run(Errand(waiter(place.settings.call_timeout, lambda _: identity(place)), configuration))
+            place_configuration(place, configuration, waiter(place.settings.call_timeout, lambda _: identity(place)))
 
 
 def is_sound(place: Place, request: Request, answer: Answer, encoded: bytes, check: Callable[[bytes], None]) -> bool:
@@ -139,6 +136,15 @@ def is_sound(place: Place, request: Request, answer: Answer, encoded: bytes, che
 def identity(place: Place) -> Identity:
     """Tell who a peer is."""
     return Identity(place.id, place.machine.name, place.seat.raft.state.configuration)
+
+
+def place_configuration(place: Place, configuration: Configuration, waiter: CallWaiter) -> None:
+    """Have the first configuration written, if its addresses are such that others could be reached there."""
+    bad = [repr(member.address) for member in configuration.voters if not is_reachable(member.address)]
+    if bad:
+        waiter.fail(InvalidConfiguration(f"{', '.join(bad)} cannot be the address of a peer"))
+    else:
+        place.seat.run(Errand(waiter, configuration))
 
 
 def is_reachable(address: Address) -> bool:
