@@ -9,33 +9,16 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
 
 import msgspec
 
 from quorate.calling import MachineType, set_context
-from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
+from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, Rejected, Unavailable
 from quorate.machine import StateMachine
 from quorate.types import Index, Kind, Run, Term
+from quorate.waiters import Waiter
 
 logger: logging.Logger = logging.getLogger("quorate.machine")
-
-
-class Waiter(Protocol):
-    """Someone who waits for one reply: resolved once, and silent when resolved again."""
-
-    @property
-    def deadline(self) -> float:
-        """When to give up, seconds on the monotonic clock."""
-        ...
-
-    def succeed(self, reply: object) -> None:
-        """Hand over what the machine's handler returned."""
-        ...
-
-    def fail(self, error: QuorateError) -> None:
-        """Hand over why there is no reply, or what the machine's handler refused."""
-        ...
 
 
 class Proposed(msgspec.Struct):

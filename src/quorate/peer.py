@@ -13,49 +13,17 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from quorate.bootstrap import Ask, form_group, parse_members
 from quorate.calling import MachineType
-from quorate.errors import MachineError, QuorateError, Stopped
+from quorate.errands import FindLeader, HandOver
+from quorate.errors import Stopped
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
-from quorate.seat import Errand, Seat
+from quorate.seat import Seat
 from quorate.settings import Settings
 from quorate.types import Address, Status
+from quorate.waiters import FutureWaiter
 
 M = TypeVar("M", bound=StateMachine)
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class FutureWaiter:
-    """Someone in this process who waits for a reply."""
-
-    __slots__ = ("deadline", "detach", "future", "name")
-
-    def __init__(
-        self, future: asyncio.Future[Any], deadline: float, name: str, detach: Callable[[str, object], object]
-    ) -> None:
-        """Resolve ``future``, with what ``detach(name, reply)`` makes of a reply."""
-        self.future: asyncio.Future[Any] = future
-        self.deadline: float = deadline
-        self.name: str = name
-        self.detach: Callable[[str, object], object] = detach
-
-    def succeed(self, reply: object) -> None:
-        """Resolve the future, unless it is resolved or was cancelled."""
-        if self.future.done():
-            return
-        try:
-            self.future.set_result(self.detach(self.name, reply))
-        except MachineError as error:
-            self.future.set_exception(error)
-
-    def fail(self, error: QuorateError) -> None:
-        """Fail the future, unless it is resolved or was cancelled."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-def as_it_is(_: str, reply: object) -> object:
-    """Give the reply unchanged: it holds nothing of the machine."""
-    return reply
 
 
 class Peer(Generic[M]):
@@ -194,7 +162,31 @@ class Peer(Generic[M]):
         """
         waiter = self._plain_waiter()
         excluded = None if other_than is None else Address.parse(other_than)
-        self._seat.run(Errand(waiter, None, excluded))
+        self._seat.run(FindLeader(waiter, excluded))
+        return cast(Address, await waiter.future)
+
+    async def transfer_leadership(self, to: str | Address | None = None) -> Address:
+        """Hand over leadership, and wait until another peer leads (thesis 3.10). To be called on the leader.
+
+        Meanwhile writes fail with ``NotLeader``; ``connect`` repeats them. If the other peer does not take over within
+        an election timeout, this one leads on.
+
+        Args:
+            to: the name or address of the peer that is to lead; None for the one that is most caught up.
+
+        Returns:
+            The new leader's address.
+
+        Raises:
+            NotLeader: this peer does not lead.
+            InvalidConfiguration: the target is no other voter of the group, or there is none.
+            ChangeInProgress: leadership is being handed over to another peer already.
+            Unavailable: the target did not take over in time; this peer leads on, or another was not found in time.
+            Stopped: the peer has stopped.
+        """
+        waiter = self._plain_waiter()
+        name = to.partition("@")[0] if isinstance(to, str) else to.name if to else None
+        self._seat.run(HandOver(waiter, name))
         return cast(Address, await waiter.future)
 
     def status(self) -> Status:
@@ -256,7 +248,7 @@ class Peer(Generic[M]):
     def _plain_waiter(self) -> FutureWaiter:
         """Make who waits for something that is not of the machine."""
         loop = asyncio.get_running_loop()
-        return FutureWaiter(loop.create_future(), loop.time() + self._timeout, "", as_it_is)
+        return FutureWaiter(loop.create_future(), loop.time() + self._timeout)
 
     def _check_size(self, encoded: bytes) -> None:
         """Refuse what is too large before it goes anywhere."""

@@ -15,33 +15,21 @@ from typing import Protocol
 
 import msgspec
 
-from quorate.apply import Apply, Query, Waiter
-from quorate.core import Configuration, Envelope, Event, EventKind, Message, Raft, Ready
+from quorate.apply import Apply, Query
+from quorate.core import Envelope, Event, EventKind, Message, Raft, Ready
 from quorate.core.messages import AppendEntries
-from quorate.errors import ConfigurationError, NotLeader, Overloaded, QuorateError, Stopped, Unavailable
+from quorate.errands import Errand, FindLeader, FormGroup, HandOver, expire, is_over, start
+from quorate.errors import NotLeader, Overloaded, QuorateError, Stopped, Unavailable
 from quorate.settings import Settings
 from quorate.store import Batch
 from quorate.store.cache import Cache
 from quorate.transport import Packet
-from quorate.types import Address, Index, PeerId, ReadId, Run, Status
+from quorate.types import Index, PeerId, ReadId, Run, Status
+from quorate.waiters import FutureWaiter, Waiter
 
 logger: logging.Logger = logging.getLogger("quorate.raft")
 
 FOREVER = float("inf")
-
-
-class Errand(msgspec.Struct):
-    """Something asked of a peer other than a write or read: it is resolved with a value when it is done.
-
-    Attributes:
-        waiter: who waits.
-        configuration: the first configuration to write; None when only a leader is waited for.
-        other_than: a leader that does not count.
-    """
-
-    waiter: Waiter
-    configuration: Configuration | None = None
-    other_than: Address | None = None
 
 
 class Outside(Protocol):
@@ -96,14 +84,14 @@ class Seat:
         self._writes: list[tuple[bytes, Waiter]] = []
         self._queries: list[Query] = []
         self._errands: list[Errand] = []
-        self._leader_errands: list[Errand] = []
+        self._waiting: list[FindLeader | HandOver] = []
         self._rounds: dict[ReadId, list[Query]] = {}
         self._reading: set[PeerId] = set()
         self._is_reading_to_apply = False
         self._written = 0
         self._durable = 0
-        self._after: deque[tuple[int, tuple[Envelope, ...], list[Errand]]] = deque()
-        self._placed: list[Errand] = []
+        self._after: deque[tuple[int, tuple[Envelope, ...], list[FormGroup]]] = deque()
+        self._placed: list[FormGroup] = []
         self._commit_index = Index(0)
         self._sweep_at = FOREVER
         self._founder: tuple[PeerId, str, str] | None = None
@@ -141,7 +129,7 @@ class Seat:
             self.counts[EventKind.IGNORED] += 1
 
     def run(self, errand: Errand) -> None:
-        """Write the first configuration, or wait for a leader."""
+        """Form the group, find the leader, or hand over."""
         if self._is_refused(errand.waiter):
             return
         self._errands.append(errand)
@@ -218,8 +206,8 @@ class Seat:
 
     def advance(self) -> None:
         """Apply what is committed, a bounded number of entries at a time, and answer those who wait for a leader."""
-        if self._leader_errands:
-            self._answer_leader_errands()
+        if self._waiting:
+            self._waiting = [errand for errand in self._waiting if not is_over(errand, self.raft)]
         if self._idle and self.apply.is_idle and not self._idle.done():
             self._idle.set_result(None)
         first = Index(self.apply.last_applied + 1)
@@ -237,14 +225,21 @@ class Seat:
             self._outside.wake(self)
 
     async def close(self, patience: float) -> None:
-        """Take no new calls, and wait until nobody waits for a write, or for ``patience`` seconds."""
+        """Take no new calls; wait until nobody waits for a write, then hand over leadership: for ``patience`` seconds.
+
+        The group goes on at once if its leader hands over; without that, only when its silence is noticed.
+        """
         self.is_closing = True
-        if self.apply.is_idle and not self._writes:
-            return
-        self._idle = asyncio.get_running_loop().create_future()
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, QuorateError):
             async with asyncio.timeout(patience):
-                await self._idle
+                if self._writes or not self.apply.is_idle:
+                    self._idle = asyncio.get_running_loop().create_future()
+                    await self._idle
+                if self.raft.is_leading_undisturbed():
+                    waiter = FutureWaiter(asyncio.get_running_loop().create_future(), FOREVER)
+                    self._errands.append(HandOver(waiter))
+                    self._outside.wake(self)
+                    await waiter.future
 
     def stop(self, failure: QuorateError) -> None:
         """Stop for good, and tell all who wait. What entered the log may have happened."""
@@ -253,12 +248,12 @@ class Seat:
         for _, waiter in self._writes:
             waiter.fail(Stopped(why))
         queries = [*self._queries, *(query for queries in self._rounds.values() for query in queries)]
-        errands = [*self._errands, *self._leader_errands, *self._placed]
+        errands = [*self._errands, *self._waiting, *self._placed]
         errands += [errand for _, _, placed in self._after for errand in placed]
         for waiter in [*(query.waiter for query in queries), *(errand.waiter for errand in errands)]:
             waiter.fail(Stopped(why))
         self.apply.stop(why)
-        for waiting in (self._writes, self._queries, self._errands, self._leader_errands, self._placed, self._messages):
+        for waiting in (self._writes, self._queries, self._errands, self._waiting, self._placed, self._messages):
             waiting.clear()
         self._rounds.clear()
         self._after.clear()
@@ -303,19 +298,16 @@ class Seat:
         self._sweep_at = min(self._sweep_at, min(query.waiter.deadline for query in queries))
 
     def _start_errands(self, now: float) -> None:
-        """Write first configurations, and put down who waits for a leader."""
+        """Begin what was asked beside writes and reads."""
         errands, self._errands = self._errands, []
         for errand in errands:
-            self._sweep_at = min(self._sweep_at, errand.waiter.deadline)
-            if errand.configuration is None:
-                self._leader_errands.append(errand)
+            if not start(errand, self.raft, self.name, now):
                 continue
-            try:
-                self.raft.change(errand.configuration, now)
-            except ConfigurationError as error:
-                errand.waiter.fail(error)
-            else:
+            self._sweep_at = min(self._sweep_at, errand.waiter.deadline)
+            if isinstance(errand, FormGroup):
                 self._placed.append(errand)
+            else:
+                self._waiting.append(errand)
 
     def _expire(self, now: float) -> None:
         """Give up on all whose deadline has passed."""
@@ -324,13 +316,10 @@ class Seat:
             for query in queries:
                 if query.waiter.deadline <= now:
                     query.waiter.fail(Unavailable(self._unconfirmed_text()))
-        why = self.raft.status().why or "the leader that counts was not found"
-        for errand in self._leader_errands:
-            if errand.waiter.deadline <= now:
-                errand.waiter.fail(Unavailable(f"{self.name} knows no leader: {why}"))
-        self._leader_errands = [errand for errand in self._leader_errands if errand.waiter.deadline > now]
+        expire(self._waiting, self.raft, self.name, now)
+        self._waiting = [errand for errand in self._waiting if errand.waiter.deadline > now]
         waiting = [query.waiter for queries in self._rounds.values() for query in queries]
-        waiting += [errand.waiter for errand in self._leader_errands]
+        waiting += [errand.waiter for errand in self._waiting]
         later = min((waiter.deadline for waiter in waiting if waiter.deadline > now), default=FOREVER)
         self._sweep_at = min(later, self.apply.deadline(now))
 
@@ -409,18 +398,6 @@ class Seat:
         for read in ready.dropped:
             for query in self._rounds.pop(read):
                 query.waiter.fail(NotLeader(self.raft.leader_address(), self.name))
-
-    def _answer_leader_errands(self) -> None:
-        """Answer those who wait for a leader, if there is one that counts for them."""
-        leader = self.raft.leader_address()
-        if leader is None:
-            return
-        waiting, self._leader_errands = self._leader_errands, []
-        for errand in waiting:
-            if leader == errand.other_than:
-                self._leader_errands.append(errand)
-            else:
-                errand.waiter.succeed(leader)
 
     def _apply_read(self, runs: tuple[Run, ...]) -> None:
         """Apply entries that came from the disk."""

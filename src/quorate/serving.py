@@ -12,9 +12,10 @@ import msgspec
 
 from quorate.calling import MachineType, command_name
 from quorate.core import Configuration
+from quorate.errands import FindLeader, FormGroup
 from quorate.errors import InvalidConfiguration, MachineError, QuorateError
 from quorate.peer import Peer, check_size
-from quorate.seat import Errand, Seat
+from quorate.seat import Seat
 from quorate.settings import Settings
 from quorate.transport import Answer
 from quorate.transport.calls import (
@@ -113,7 +114,7 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
                 name = command_name(query)
                 seat.read(query, waiter(timeout, lambda reply: Value(machine.encode_reply(name, reply))))
         case LeaderCall(timeout=timeout):
-            seat.run(Errand(waiter(timeout, lambda leader: LeaderIs(as_address(leader)))))
+            seat.run(FindLeader(waiter(timeout, lambda leader: LeaderIs(as_address(leader)))))
         case StatusCall():
             answer(Reply(request.id, StatusIs((seat.status(),))))
         case IdentifyCall():
@@ -144,7 +145,7 @@ def place_configuration(place: Place, configuration: Configuration, waiter: Call
     if bad:
         waiter.fail(InvalidConfiguration(f"{', '.join(bad)} cannot be the address of a peer"))
     else:
-        place.seat.run(Errand(waiter, configuration))
+        place.seat.run(FormGroup(waiter, configuration))
 
 
 def is_reachable(address: Address) -> bool:

@@ -38,16 +38,22 @@ def start_pre_vote(state: State) -> None:
         send(state, voter, request)
 
 
-def start_election(state: State) -> None:
-    """Become a candidate and ask every other voter for its vote (Raft §5.2)."""
+def start_election(state: State, *, is_transfer: bool = False) -> None:
+    """Become a candidate and ask every other voter for its vote (Raft §5.2).
+
+    Args:
+        state: the peer.
+        is_transfer: whether the leader asked for it (thesis 3.10).
+    """
     # Candidates 1. On conversion to candidate, start election: increment currentTerm; vote for self; reset election
     # timer; send RequestVote RPCs to all other servers
     state.term = Term(state.term + 1)
     state.voted_for = state.peer
     draw_election_deadline(state)
     state.role = Candidate(votes={state.peer: True})
-    note(state, EventKind.ROLE, f"quorum of pre-votes -> candidate in term {state.term}")
-    request = RequestVote(state.term, state.peer, state.log.last, state.log.last_term)
+    why = "the leader hands over" if is_transfer else "quorum of pre-votes"
+    note(state, EventKind.ROLE, f"{why} -> candidate in term {state.term}")
+    request = RequestVote(state.term, state.peer, state.log.last, state.log.last_term, is_transfer)
     for voter in state.others:
         # The request says "I voted for myself": were it sent before that is durable, a crash could let us vote again.
         send_after_persist(state, voter, request)

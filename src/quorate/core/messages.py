@@ -65,12 +65,14 @@ class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag="vote"):
         candidate_id: the candidate requesting the vote.
         last_log_index: index of the candidate's last log entry.
         last_log_term: term of that entry.
+        is_transfer: true when the leader asked for this election: then that it was heard is no reason to refuse.
     """
 
     term: Term
     candidate_id: PeerId
     last_log_index: Index
     last_log_term: Term
+    is_transfer: bool = False
 
 
 class RequestVoteReply(msgspec.Struct, frozen=True, array_like=True, tag="voted"):
@@ -115,5 +117,25 @@ class RequestPreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag="pre
     vote_granted: bool
 
 
-Message = AppendEntries | AppendEntriesReply | RequestVote | RequestVoteReply | RequestPreVote | RequestPreVoteReply
+class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag="timeout_now"):
+    """Asks a follower to campaign at once: its leader hands over to it (thesis 3.10). Has no reply.
+
+    Attributes:
+        term: the leader's term.
+        leader_id: the leader.
+    """
+
+    term: Term
+    leader_id: PeerId
+
+
+Message = (
+    AppendEntries
+    | AppendEntriesReply
+    | RequestVote
+    | RequestVoteReply
+    | RequestPreVote
+    | RequestPreVoteReply
+    | TimeoutNow
+)
 """Everything that one peer may say to another."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from quorate.core import election, reads, replication
+from quorate.core import election, reads, replication, transfer
 from quorate.core.configuration import Configuration, decode_configuration, encode_configuration
 from quorate.core.log import Log
 from quorate.core.messages import (
@@ -20,6 +20,7 @@ from quorate.core.messages import (
     RequestPreVoteReply,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
 )
 from quorate.core.ready import EventKind, Ready
 from quorate.core.state import (
@@ -41,7 +42,7 @@ from quorate.core.state import (
     settle,
     voters_text,
 )
-from quorate.errors import Corrupted, InvalidConfiguration, NotLeader
+from quorate.errors import ChangeInProgress, Corrupted, InvalidConfiguration, NotLeader
 from quorate.settings import Settings
 from quorate.types import Address, Index, Kind, PeerId, ReadId, Run, Status, Stored, Term
 
@@ -121,22 +122,7 @@ class Raft:
         # follower (§5.1)
         if not isinstance(message, RequestPreVote) and message.term > state.term:
             become_follower(state, message.term, None, f"remote term is higher ({message.term} > {state.term})")
-        # Followers 1. Respond to RPCs from candidates and leaders
-        match message:
-            case AppendEntries():
-                replication.receive_append_entries(state, sender, message)
-            case RequestVote():
-                election.receive_request_vote(state, sender, message)
-            case RequestPreVote():
-                election.receive_request_pre_vote(state, sender, message)
-            case AppendEntriesReply() if isinstance(state.role, Leader):
-                replication.receive_append_entries_reply(state, sender, message)
-            case RequestVoteReply():
-                election.receive_request_vote_reply(state, sender, message)
-            case RequestPreVoteReply():
-                election.receive_request_pre_vote_reply(state, sender, message)
-            case AppendEntriesReply():
-                pass  # We led this term no longer when it came.
+        self._dispatch(sender, message)
         self._conclude()
 
     def tick(self, now: float) -> None:
@@ -159,6 +145,8 @@ class Raft:
                     become_follower(state, state.term, None, "our disk has confirmed nothing for long")
                 elif now >= deadline:
                     replication.send_heartbeats(state)
+                if isinstance(state.role, Leader):
+                    transfer.abort_late_transfer(state, state.role)
             case Follower() | PreCandidate() | Candidate():
                 # Followers 2. If election timeout elapses without receiving AppendEntries RPC from current leader or
                 # granting vote to candidate: convert to candidate
@@ -180,10 +168,11 @@ class Raft:
             ``Settings.uncommitted_bytes_max``: they never entered the log.
 
         Raises:
-            NotLeader: this peer does not lead; nothing was appended.
+            NotLeader: this peer does not lead, or is handing over just now; nothing was appended.
         """
         self.state.now = now
-        self._demand_leader()
+        if self._demand_leader().transfer is not None:
+            raise NotLeader(None, name(self.state, self.state.peer))
         return replication.append_commands(self.state, commands)
 
     def read(self, now: float) -> ReadId:
@@ -204,6 +193,33 @@ class Raft:
         read = ReadId(self._reads)
         reads.add_read(leader, read)
         return read
+
+    def transfer(self, to: PeerId | None, now: float) -> None:
+        """Hand over leadership, and take no proposals meanwhile. After calling this, take ``ready()``.
+
+        Args:
+            to: the peer that is to lead; None for the one that has most of the log.
+            now: seconds on the monotonic clock.
+
+        Raises:
+            NotLeader: this peer does not lead.
+            InvalidConfiguration: the target is no other voter of the group, or there is none.
+            ChangeInProgress: leadership is being handed over already.
+        """
+        state = self.state
+        state.now = now
+        leader = self._demand_leader()
+        if to == state.peer:
+            return
+        target = transfer.best_target(leader) if to is None else to
+        if target is None:
+            raise InvalidConfiguration("there is no other voter that could lead")
+        if target not in leader.progress:
+            raise InvalidConfiguration(f"{target} is no voter of the group of {voters_text(state.configuration)}")
+        if leader.transfer is not None and leader.transfer.to != target:
+            raise ChangeInProgress(f"leadership is being handed over to {name(state, leader.transfer.to)} already")
+        if leader.transfer is None:
+            transfer.start_transfer(state, leader, target)
 
     def change(self, configuration: Configuration, now: float) -> None:
         """Write the first configuration of the group into an empty log, as every one of its members does.
@@ -267,7 +283,9 @@ class Raft:
     def deadline(self) -> float:
         """Give the instant at which ``tick`` is to be called, seconds on the monotonic clock; infinity for never."""
         if isinstance(self.state.role, Leader):
-            return self.state.role.heartbeat_deadline
+            handover = self.state.role.transfer
+            heartbeat = self.state.role.heartbeat_deadline
+            return heartbeat if handover is None else min(heartbeat, handover.deadline)
         return self.state.election_deadline if self.state.peer in self.state.voters else float("inf")
 
     def ready(self) -> Ready:
@@ -279,6 +297,7 @@ class Raft:
                     replication.send_heartbeat(state, state.role, peer)
                 reads.release_reads(state)
             replication.send_entries(state)
+            transfer.send_timeout_now(state)
         self._number += 1
         outbox, state.outbox = state.outbox, Outbox()
         hard_state = state.hard_state if state.hard_state != self._handed else None
@@ -297,6 +316,10 @@ class Raft:
             dropped=tuple(outbox.dropped),
             events=tuple(outbox.events),
         )
+
+    def is_leading_undisturbed(self) -> bool:
+        """Tell whether this peer leads, and hands over to nobody."""
+        return isinstance(self.state.role, Leader) and self.state.role.transfer is None
 
     def status(self) -> Status:
         """Tell what the peer knows, for people; the shell adds ``last_applied``."""
@@ -324,6 +347,29 @@ class Raft:
 
     # What follows what.
 
+    def _dispatch(self, sender: PeerId, message: Message) -> None:
+        """Give a message to the chapter that it belongs to."""
+        state = self.state
+        # Followers 1. Respond to RPCs from candidates and leaders
+        match message:
+            case AppendEntries():
+                replication.receive_append_entries(state, sender, message)
+            case RequestVote():
+                election.receive_request_vote(state, sender, message)
+            case RequestPreVote():
+                election.receive_request_pre_vote(state, sender, message)
+            case AppendEntriesReply() if isinstance(state.role, Leader):
+                replication.receive_append_entries_reply(state, sender, message)
+            case RequestVoteReply():
+                election.receive_request_vote_reply(state, sender, message)
+            case RequestPreVoteReply():
+                election.receive_request_pre_vote_reply(state, sender, message)
+            case TimeoutNow():
+                if transfer.is_asked_to_campaign(state, sender):
+                    election.start_election(state, is_transfer=True)
+            case AppendEntriesReply():
+                pass  # We led this term no longer when it came.
+
     def _is_refused(self, sender: PeerId, message: Message) -> bool:
         """Tell whether a message may change nothing, not even the term."""
         state = self.state
@@ -344,7 +390,9 @@ class Raft:
                     return True
                 # "if a server receives a RequestVote request within the minimum election timeout of hearing from a
                 # current leader, it does not update its term or grant its vote" (thesis 4.2.3)
-                return isinstance(message, RequestVote) and hears_leader(state)
+                return isinstance(message, RequestVote) and not message.is_transfer and hears_leader(state)
+            case TimeoutNow(leader_id=leader):
+                return leader != sender or message.term < state.term
             case AppendEntriesReply(term=term) | RequestVoteReply(term=term):
                 # Votes and acknowledgements count only from members, and only in the term they were given in.
                 return sender not in state.others or term < state.term

@@ -55,6 +55,21 @@ class Candidate:
 
 
 @dataclass(slots=True)
+class Transfer:
+    """Leadership that is being handed over (thesis 3.10).
+
+    Attributes:
+        to: the target.
+        deadline: when to give up, seconds on the monotonic clock.
+        is_sent: whether the target was told to campaign.
+    """
+
+    to: PeerId
+    deadline: float
+    is_sent: bool = False
+
+
+@dataclass(slots=True)
 class Leader:
     """Leads its term.
 
@@ -66,6 +81,7 @@ class Leader:
             are never counted.
         reads: reads that no round carries yet.
         rounds: ``(round, read index, reads)`` of rounds not yet acknowledged by a quorum. Invariant: ascending.
+        transfer: whom leadership is being handed over to; None while it is not.
     """
 
     progress: dict[PeerId, Progress]
@@ -74,6 +90,7 @@ class Leader:
     round: int = 0
     reads: list[ReadId] = field(default_factory=list)
     rounds: deque[tuple[int, Index, tuple[ReadId, ...]]] = field(default_factory=deque)
+    transfer: Transfer | None = None
 
 
 AnyRole = Follower | PreCandidate | Candidate | Leader

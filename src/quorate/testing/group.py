@@ -169,6 +169,15 @@ class Group:
         """
         self.give(name, lambda raft: raft.propose(commands, self.now))
 
+    def transfer(self, name: PeerId, to: PeerId | None) -> None:
+        """Have one peer hand over leadership.
+
+        Raises:
+            NotLeader: it does not lead.
+            ConfigurationError: it cannot.
+        """
+        self.give(name, lambda raft: raft.transfer(to, self.now))
+
     def read(self, name: PeerId) -> None:
         """Ask one peer for a read index.
 

@@ -16,6 +16,7 @@ A text holds blocks, with comments (``#``) and blank lines between them. A block
 ``park NAME`` LINKS · ``release``   such messages are set aside under a name · and are in flight again
 ``partition 1|2,3`` · ``cut 1>2``   links are cut, for good until ``heal``; what is sent there is lost
 ``propose 1 a b`` · ``read 1``      clients ask
+``transfer 1 2``                    peer 1 is to hand over to peer 2, or to whom it likes
 ``hold-disk 1`` · ``persist 1``     writes of the peer wait · the oldest one becomes durable · ``free-disk 1``: all do
 ``crash 1 2`` · ``restart 1``       what is not durable is lost · a new start from the disk
 ``status`` · ``log 1 2``            what peers know · the terms of their entries, with the commands proposed
@@ -42,10 +43,11 @@ from quorate.core.messages import (
     RequestPreVoteReply,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
 )
 from quorate.core.ready import Ready
 from quorate.core.state import ROLE_NAMES, Leader
-from quorate.errors import NotLeader
+from quorate.errors import ConfigurationError, NotLeader
 from quorate.settings import Settings
 from quorate.testing.drive import make_log
 from quorate.testing.group import Group, Packet
@@ -169,6 +171,7 @@ class Scenario:
             "heal": lambda step: self._group.cut.clear(),
             "propose": self._propose,
             "read": lambda step: self._group.read(self._name(step)),
+            "transfer": self._transfer,
             "hold-disk": self._hold_disk,
             "persist": lambda step: self._persist(self._name(step)),
             "free-disk": self._free_disk,
@@ -190,7 +193,7 @@ class Scenario:
             raise ScenarioError(f"{where}: unknown command {step.verb!r}; known are {', '.join(self._verbs)}")
         try:
             verb(step)
-        except NotLeader as error:
+        except (NotLeader, ConfigurationError) as error:
             self._trace.append(f"{step.words[0]}: {error}")
         except (AttributeError, LookupError, ValueError) as error:
             raise ScenarioError(f"{where}: {step.verb} cannot be done: {error!r}") from error
@@ -255,6 +258,10 @@ class Scenario:
 
     def _propose(self, step: Step) -> None:
         self._group.propose(self._name(step), [command.encode() for command in step.words[1:]])
+
+    def _transfer(self, step: Step) -> None:
+        to = PeerId(step.words[1]) if len(step.words) > 1 else None
+        self._group.transfer(self._name(step), to)
 
     def _hold_disk(self, step: Step) -> None:
         self._group.peers[self._name(step)].disk_waits = True
@@ -359,13 +366,16 @@ def message_text(message: Message) -> str:
             go_on = f"go_on={message.conflict_index}/{message.conflict_term}"
             return f"appended term={term} refused prev={message.prev_log_index} {go_on}{round_text(message.round)}"
         case RequestVote(term=term):
-            return f"vote term={term} last={message.last_log_index}/{message.last_log_term}"
+            transfer = " transfer" if message.is_transfer else ""
+            return f"vote term={term} last={message.last_log_index}/{message.last_log_term}{transfer}"
         case RequestVoteReply(term=term):
             return f"voted term={term} {'yes' if message.vote_granted else 'no'}"
         case RequestPreVote(next_term=term):
             return f"prevote next_term={term} last={message.last_log_index}/{message.last_log_term}"
         case RequestPreVoteReply(term=term):
             return f"prevoted term={term} next_term={message.next_term} {'yes' if message.vote_granted else 'no'}"
+        case TimeoutNow(term=term):
+            return f"timeout_now term={term}"
 
 
 def round_text(number: int) -> str:

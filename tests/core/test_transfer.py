@@ -1,0 +1,91 @@
+"""What the scenarios of leadership transfer do not say (thesis 3.10)."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestVote, TimeoutNow
+from quorate.errors import ChangeInProgress, InvalidConfiguration, NotLeader
+from quorate.testing.drive import lead, obey, receive, start
+from quorate.types import Index, PeerId, Term
+
+
+def leader_with_caught_up_followers():
+    raft = start()
+    lead(raft)
+    for follower in ("2", "3"):
+        receive(raft, follower, AppendEntriesReply(raft.state.term, success=True, match_index=raft.state.log.last))
+    return raft
+
+
+def test_no_proposal_is_taken_while_leadership_is_handed_over():
+    raft = leader_with_caught_up_followers()
+    raft.transfer(PeerId("2"), raft.state.now)
+    with pytest.raises(NotLeader):
+        raft.propose([b"x"], raft.state.now)
+    assert not raft.is_leading_undisturbed()
+
+
+def test_the_target_is_told_once_and_only_when_it_has_the_whole_log():
+    raft = leader_with_caught_up_followers()
+    raft.propose([b"x"], raft.state.now)
+    obey(raft)
+    raft.transfer(PeerId("2"), raft.state.now)
+    assert [envelope.message for envelope in obey(raft)] == []
+    sent = receive(raft, "2", AppendEntriesReply(raft.state.term, success=True, match_index=raft.state.log.last))
+    assert [message for message in sent if isinstance(message, TimeoutNow)] == [TimeoutNow(Term(2), PeerId("1"))]
+    assert not [envelope for envelope in obey(raft) if isinstance(envelope.message, TimeoutNow)]
+
+
+def test_a_transfer_that_is_late_is_given_up_at_its_own_deadline():
+    raft = leader_with_caught_up_followers()
+    begin = raft.state.now
+    raft.transfer(PeerId("2"), begin)
+    while not raft.is_leading_undisturbed():
+        assert raft.deadline() <= begin + raft.state.settings.election_timeout_max
+        raft.tick(raft.deadline())
+        for follower in ("2", "3"):
+            raft.receive(PeerId(follower), AppendEntriesReply(Term(2), True, Index(0)), raft.state.now)
+    assert raft.state.now >= begin + raft.state.settings.election_timeout_max
+
+
+def test_one_transfer_at_a_time_and_the_same_one_twice():
+    raft = leader_with_caught_up_followers()
+    raft.transfer(PeerId("2"), raft.state.now)
+    raft.transfer(PeerId("2"), raft.state.now)
+    with pytest.raises(ChangeInProgress, match="handed over to 2 already"):
+        raft.transfer(PeerId("3"), raft.state.now)
+    raft.transfer(PeerId("1"), raft.state.now)  # to itself: nothing to do
+
+
+def test_strangers_are_no_target():
+    with pytest.raises(InvalidConfiguration, match="9 is no voter of the group of 1, 2, 3"):
+        leader_with_caught_up_followers().transfer(PeerId("9"), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("sender", "message"),
+    [
+        ("3", TimeoutNow(Term(2), PeerId("3"))),
+        ("3", TimeoutNow(Term(2), PeerId("2"))),
+        ("2", TimeoutNow(Term(1), PeerId("2"))),
+    ],
+)
+def test_only_the_leader_of_the_term_may_ask_for_a_campaign(sender, message):
+    raft = start()
+    receive(raft, "2", follow())
+    receive(raft, sender, message)
+    assert raft.status().role == "follower"
+
+
+def follow():
+    """Give a heartbeat of peer 2, which leads term 2."""
+    return AppendEntries(Term(2), PeerId("2"), Index(1), Term(1), Index(0))
+
+
+def test_a_vote_that_the_leader_asked_for_is_given_though_the_leader_was_just_heard():
+    raft = start()
+    receive(raft, "2", follow())
+    assert receive(raft, "3", RequestVote(Term(3), PeerId("3"), Index(9), Term(2))) == []
+    (reply,) = receive(raft, "3", RequestVote(Term(3), PeerId("3"), Index(9), Term(2), True))
+    assert reply.vote_granted
