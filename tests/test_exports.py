@@ -72,7 +72,7 @@ def test_every_public_name_is_documented_once_and_no_other() -> None:
     assert tuple(sorted(documented)) == EXPECTED
 
 
-@pytest.mark.parametrize("extra", ["rich", "uvloop", "rocksdict", "pytest", "hypothesis"])
+@pytest.mark.parametrize("extra", ["rich", "uvloop", "rocksdict", "lmdb", "pytest", "hypothesis"])
 def test_importing_quorate_imports_no_extra(extra: str) -> None:
     program = f"import sys, quorate; sys.exit({extra!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

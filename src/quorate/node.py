@@ -94,7 +94,7 @@ class Node:
         *,
         data_dir: str | Path | None = None,
         advertise: str | None = None,
-        store: Literal["rocksdb", "memory"] | LogStore = "rocksdb",
+        store: Literal["rocksdb", "lmdb", "memory"] | LogStore = "rocksdb",
         settings: Settings | None = None,
         tls: TLS | None = None,
         surroundings: Callable[[], Surroundings] | None = None,
@@ -105,8 +105,8 @@ class Node:
             bind: where to listen, ``host:port``; port 0 takes a free one. Beyond loopback give ``tls`` as well.
             data_dir: the node's own directory, made when it does not exist. Needed for every store but ``"memory"``.
             advertise: where others reach this node, ``host:port``, if that is not ``bind``: behind NAT, in containers.
-            store: ``"rocksdb"``; ``"memory"``, which forgets everything when the node stops; or an object that keeps
-                the ``LogStore`` contract.
+            store: ``"rocksdb"``; ``"lmdb"``, which is an extra; ``"memory"``, which forgets everything when the node
+                stops; or an object that keeps the ``LogStore`` contract.
             settings: the knobs; the defaults suit one data centre.
             tls: certificate, key and authority; every connection then needs a certificate of that authority.
             surroundings: everything the node lives in, for simulations.

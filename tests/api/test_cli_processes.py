@@ -398,8 +398,9 @@ STEPS = (
 )
 
 
-def test_the_demo_shows_each_step_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with Running("demo", temporary=tmp_path) as running:
+@pytest.mark.parametrize("options", [(), pytest.param(("--store", "lmdb"), marks=pytest.mark.slow)], ids=" ".join)
+def test_the_demo_shows_each_step_and_leaves_nothing_behind(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with Running("demo", *options, temporary=tmp_path) as running:
         code, errors = running.end()
     seen = [line for line in running.printed.splitlines() if line.startswith("    ok: ")]
     assert [step in line for step, line in zip(STEPS, seen, strict=True)] == [True] * len(STEPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from quorate.errors import Corrupted, StoreError, StoreLocked
-from quorate.store import files
+from quorate.store import Batch, files
 from quorate.store.directory import DataDirectory, open_store
+from quorate.store.lmdb import LMDBStore
 from quorate.store.memory import MemoryStore
 from quorate.store.rocksdb import RocksDBStore
-from quorate.types import HardState
+from quorate.types import HardState, Term
 
 HOME = "127.0.0.1:7001"
 ELSEWHERE = "127.0.0.1:7002"
@@ -34,10 +36,10 @@ def counted() -> Callable[[], str]:
     return lambda: f"id-{next(numbers)}"
 
 
-def prepared(path: Path, *peers: str, address: str = HOME) -> None:
-    """Make a data directory as a node leaves it that ran these peers on RocksDB."""
+def prepared(path: Path, *peers: str, address: str = HOME, engine: str = "rocksdb") -> None:
+    """Make a data directory as a node leaves it that ran these peers."""
     with closing(DataDirectory.open(path, address)) as directory:
-        open_store("rocksdb", directory).close()
+        open_store(engine, directory).close()
         for peer in peers:
             directory.identity(peer)
 
@@ -211,30 +213,36 @@ def test_peers_whose_store_was_deleted_are_refused(path):
 
 
 @pytest.mark.parametrize("kept", [[], ["engine"], ["engine", "mark"]])
-def test_peers_whose_store_was_emptied_are_refused(path, kept):
-    prepared(path, "peer1")
+@pytest.mark.parametrize("engine", ["rocksdb", "lmdb"])
+def test_peers_whose_store_was_emptied_are_refused(path, engine, kept):
+    prepared(path, "peer1", engine=engine)
     for child in (path / "store").iterdir():
         if child.name not in kept:
             shutil.rmtree(child) if child.is_dir() else child.unlink()
     with closing(DataDirectory.open(path, HOME)) as directory, pytest.raises(Corrupted):
-        open_store("rocksdb", directory)
+        open_store(engine, directory)
 
 
-def test_the_store_keeps_what_is_written_to_it(path):
-    prepared(path, "peer1")
-    with closing(DataDirectory.open(path, HOME)) as directory, closing(open_store("rocksdb", directory)) as store:
-        assert isinstance(store, RocksDBStore)
-        assert store.load("peer1").hard_state == HardState()
+@pytest.mark.parametrize(("engine", "kind"), [("rocksdb", RocksDBStore), ("lmdb", LMDBStore)])
+def test_the_store_keeps_what_is_written_to_it(path, engine, kind):
+    prepared(path, "peer1", engine=engine)
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        with closing(open_store(engine, directory)) as store:
+            assert isinstance(store, kind)
+            store.append([Batch("peer1", HardState(Term(3)), ())])
+            store.sync()
+        with closing(open_store(engine, directory)) as store:
+            assert store.load("peer1").hard_state == HardState(Term(3))
 
 
-def test_a_store_of_another_engine_is_refused(path):
-    prepared(path, "peer1")
-    (path / "store" / "engine").write_text("lmdb\n")
+@pytest.mark.parametrize(("engine", "wrong"), [("lmdb", "rocksdb"), ("rocksdb", "lmdb")])
+def test_a_store_of_another_engine_is_refused(path, engine, wrong):
+    prepared(path, "peer1", engine=engine)
     with (
         closing(DataDirectory.open(path, HOME)) as directory,
-        pytest.raises(StoreLocked, match='"lmdb", not "rocksdb"'),
+        pytest.raises(StoreLocked, match=f'"{engine}", not "{wrong}"; start this node with store="{engine}"'),
     ):
-        open_store("rocksdb", directory)
+        open_store(wrong, directory)
 
 
 def test_a_store_in_memory_needs_no_directory():
@@ -246,24 +254,35 @@ def test_a_store_of_ones_own_is_taken_as_it_is():
     assert open_store(store, None) is store
 
 
-def test_rocksdb_without_a_directory_is_refused():
-    with pytest.raises(ValueError, match="needs a data directory"):
-        open_store("rocksdb", None)
+@pytest.mark.parametrize("engine", ["rocksdb", "lmdb"])
+def test_an_engine_without_a_directory_is_refused(engine):
+    with pytest.raises(ValueError, match=f'"{engine}" needs a data directory'):
+        open_store(engine, None)
 
 
 def test_an_unknown_store_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match='\'rocks\'; the known ones are "rocksdb" and "memory"'):
+    with pytest.raises(ValueError, match='\'rocks\'; the known ones are "rocksdb", "lmdb" and "memory"'):
         open_store("rocks", None)
 
 
-def test_an_engine_that_is_not_installed_is_named_with_the_line_that_installs_it(path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "quorate.store.rocksdb")
-    monkeypatch.setitem(sys.modules, "rocksdict", None)
-    with (
-        closing(DataDirectory.open(path, HOME)) as directory,
-        pytest.raises(StoreError, match="pip install 'rocksdict"),
-    ):
-        open_store("rocksdb", directory)
+@pytest.mark.parametrize(
+    ("engine", "module", "line"),
+    [
+        ("rocksdb", "rocksdict", "pip install 'rocksdict>=0.3.29'"),
+        ("lmdb", "lmdb", "pip install 'quorate[lmdb]'"),
+        ("lmdb", "lmdb.verify", "pip install 'quorate[lmdb]'"),
+    ],
+)
+def test_an_engine_that_is_not_installed_is_named_with_the_line_that_installs_it(
+    path, monkeypatch, engine, module, line
+):
+    for loaded in [name for name in sys.modules if name.startswith(f"quorate.store.{engine}")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, module, None)
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        with pytest.raises(StoreError, match=re.escape(line)):
+            open_store(engine, directory)
+        assert list(directory.store_path.iterdir()) == [], "nothing is noted of an engine that could not be used"
 
 
 def test_a_file_is_synced_under_another_name_before_it_is_renamed_and_then_its_directory(tmp_path, monkeypatch):

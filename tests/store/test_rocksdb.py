@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +13,7 @@ from rocksdict import Options, Rdict
 
 from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
 from quorate.store import Batch, rocksdb, rocksdb_recovery
+from quorate.store.mark import Mark, read_mark
 from quorate.store.records import encode_record, entry_key, hard_state_key
 from quorate.store.rocksdb import RocksDBStore
 from quorate.types import HardState, Index, Kind, Run, Term
@@ -133,37 +131,6 @@ def faulty(store: RocksDBStore) -> Faulty:
 
 
 # What a crash leaves
-
-
-@pytest.mark.parametrize("acknowledged", [1, 40, 300])
-def test_killing_the_process_loses_nothing_that_was_synced(path, acknowledged):
-    last = 0
-    for _ in range(2):
-        program = [sys.executable, str(Path(__file__).with_name("killed_writer.py")), str(path)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        with subprocess.Popen(program, stdout=subprocess.PIPE, env=environment, text=True) as process:
-            assert process.stdout is not None
-            for _, line in zip(range(acknowledged), process.stdout, strict=False):
-                last = int(line)
-            process.send_signal(signal.SIGKILL)
-            last = max([last, *map(int, process.stdout.read().split())])
-        with closing(RocksDBStore.open(path)) as store:
-            stored = store.load("peer1")
-            assert stored.last >= last >= acknowledged
-            assert stored.hard_state.term == stored.last
-            runs = store.read("peer1", Index(1), stored.last, ALL)
-            assert [run.payloads[0] for run in runs] == [b"%d" % at for at in range(1, stored.last + 1)]
-
-
-@pytest.mark.parametrize("missing", [1, 7, 100, 250])
-def test_a_torn_tail_is_repaired_by_dropping_the_whole_last_batch(store, path, missing):
-    append_synced(store, 10)
-    append(store, 11, 11)
-    image = image_of(path)
-    wal = only(image, "db-1/*.log")
-    os.truncate(wal, wal.stat().st_size - missing)
-    assert loaded(image) == (10, 10)
-    assert loaded(image) == (10, 10)
 
 
 def test_what_a_start_has_read_is_durable_without_the_wal_it_came_from(store, path):
@@ -349,20 +316,6 @@ def test_a_store_that_must_be_there_is_not_made(tmp_path):
 # The engine's moods
 
 
-def test_a_second_open_is_refused_here_and_in_another_process(store, path):
-    with pytest.raises(StoreLocked):
-        RocksDBStore.open(path)
-    program = (
-        "import sys, pathlib; from quorate.store.rocksdb import RocksDBStore as S; S.open(pathlib.Path(sys.argv[1]))"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    second = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, env=environment, check=False
-    )
-    assert "StoreLocked" in second.stderr
-    append(store, 1, 1)
-
-
 def test_a_write_that_is_put_off_is_tried_again_before_any_later_one(store, faulty, monkeypatch):
     monkeypatch.setattr(rocksdb, "STALL_PAUSE", 0)
     faulty.refusals = ["Result incomplete: Write stall"] * 3
@@ -407,7 +360,7 @@ def test_a_failed_flush_marks_nothing_as_durable(store, faulty, path):
     with pytest.raises(StoreError, match="Input/output error"):
         store.sync()
     store.close()
-    mark = rocksdb_recovery.read_mark(path)
+    mark = read_mark(path)
     assert mark is not None
     assert mark.sequence == 2
 
@@ -418,12 +371,12 @@ def test_the_mark_lags_by_a_bounded_number_of_syncs_and_is_exact_after_a_close(s
     for index in range(1, 11):
         append(store, index, index)
         store.sync()
-        mark = rocksdb_recovery.read_mark(path)
+        mark = read_mark(path)
         assert mark is not None
         marks.append(mark.sequence)
     assert marks == [0, 0, 0, 8, 8, 8, 8, 16, 16, 16]
     store.close()
-    assert rocksdb_recovery.read_mark(path) == rocksdb_recovery.Mark("db-1", 20)
+    assert read_mark(path) == Mark("db-1", 20)
 
 
 @pytest.mark.parametrize(

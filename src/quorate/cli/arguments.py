@@ -12,6 +12,9 @@ from typing import Any
 from quorate import Address
 from quorate.types import parse_node
 
+STORES = ("rocksdb", "lmdb", "memory")
+"""The stores that have a name, the default first."""
+
 DESCRIPTION = "Replicated state machines on Raft: write an ordinary class, run it on three or five machines."
 
 EXAMPLES = """\
@@ -78,7 +81,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
         "Exits with 0 only if each step was seen. Leaves nothing behind."
     )
     parser.add_argument(
-        "--store", choices=("rocksdb", "memory"), default="rocksdb", help="where the logs are kept (default: rocksdb)"
+        "--store", choices=STORES, default=STORES[0], help=f"where the logs are kept (default: {STORES[0]})"
     )
     parser.add_argument("--plain", action="store_true", help="no colours, even where rich is installed")
 
@@ -139,9 +142,9 @@ def add_node(parser: argparse.ArgumentParser, log_level: str) -> None:
     )
     parser.add_argument(
         "--store",
-        choices=("rocksdb", "memory"),
-        default="rocksdb",
-        help="where the log is kept (default: rocksdb); memory forgets everything when the node stops",
+        choices=STORES,
+        default=STORES[0],
+        help=f"where the log is kept (default: {STORES[0]}); memory forgets everything when the node stops",
     )
     parser.add_argument(
         "--bind",

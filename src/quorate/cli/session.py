@@ -36,12 +36,13 @@ class Session:
 
         Args:
             address: the peer, and where its node listens.
-            store: ``"rocksdb"`` or ``"memory"``.
+            store: the name of the store.
             directory: where its data and its log file go.
         """
         self.address = address
         self.data_dir: Path = directory / address.name
-        place = ["--data-dir", str(self.data_dir)] if store != "memory" else ["--store", store]
+        place = ["--store", store] if store != "rocksdb" else []  # as a person would type it: not what is so anyway
+        place += ["--data-dir", str(self.data_dir)] if store != "memory" else []
         self.command: list[str] = ["shell", "quorate.machines:KV", "--peer", str(address), *place]
         self._log_path = directory / f"{address.name}.log"
         self._process: Process | None = None

@@ -146,7 +146,7 @@ async def compare_logs(walk: Walk) -> str:
         StepFailed: they are not.
     """
     committed = await stop_equally_far(walk)
-    logs = {session.name: await asyncio.to_thread(read_log, session) for session in walk.sessions}
+    logs = {session.name: await asyncio.to_thread(read_log, session, walk.store) for session in walk.sessions}
     shortest = min(map(len, logs.values()))
     different = [name for name, log in logs.items() if log[:shortest] != logs[walk.leader.name][:shortest]]
     if different or shortest < committed:
@@ -180,11 +180,11 @@ async def stop_equally_far(walk: Walk) -> int:
     return groups[0].latest.commit_index
 
 
-def read_log(session: Session) -> list[Entry]:
-    """Open the log of a node that has stopped, and read it whole."""
+def read_log(session: Session, kind: str) -> list[Entry]:
+    """Open the log of a node that has stopped, in the store of that name, and read it whole."""
     directory = DataDirectory.open(session.data_dir, session.address.node)
     try:
-        store = open_store("rocksdb", directory)
+        store = open_store(kind, directory)
         try:
             entries: list[Entry] = []
             last = store.load(session.name).last

@@ -50,7 +50,7 @@ class Walk:
     Attributes:
         output: where the demo prints.
         sessions: the three nodes.
-        store: ``"rocksdb"`` or ``"memory"``.
+        store: the name of their store.
         writer: the client that writes all the while.
         leader: who leads, as far as was seen.
         former: the leaders that were stopped or killed, the latest last.

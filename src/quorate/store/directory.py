@@ -13,24 +13,26 @@ without a store are refused, and a directory that is wiped whole gives its peers
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Literal, Protocol, TypeVar
 
 import msgspec
 
 from quorate.errors import Corrupted, StoreError, StoreLocked
 from quorate.store import LogStore
-from quorate.store.files import ASIDE, disk_errors, make_directory, replace_file
+from quorate.store.files import ASIDE, disk_errors, lock_directory, make_directory, replace_file
 from quorate.store.memory import MemoryStore
 from quorate.types import PeerId, is_name
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 _NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+
+_PACKAGES = {"rocksdb": ("rocksdict", "rocksdict>=0.3.29"), "lmdb": ("lmdb", "quorate[lmdb]")}
+"""The package of each engine, and what to ask pip for."""
 
 
 class PeerIdentity(msgspec.Struct, frozen=True):
@@ -119,26 +121,6 @@ def _check_ours(path: Path) -> None:
             raise StoreLocked(f"{path} is not empty, and not the data directory of a node; give this node an empty one")
 
 
-def _lock(path: Path) -> int:
-    """Lock the directory for as long as the descriptor that is returned stays open.
-
-    Raises:
-        StoreLocked: another node has it.
-    """
-    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise StoreLocked(
-            f"{path} is in use by process {holder}; stop that node first, or give this node a directory of its own"
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-    return lock
-
-
 def _read(path: Path, kind: type[T]) -> T | None:
     """Read a small file of JSON, or None when it is not there.
 
@@ -192,7 +174,7 @@ class DataDirectory:
             _check_ours(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             make_directory(path)
-            lock = _lock(path)
+            lock = lock_directory(path)
             try:
                 node = _read(path / "node.json", NodeIdentity)
                 if node is None:
@@ -308,8 +290,8 @@ def open_store(kind: str | LogStore, directory: DataDirectory | None) -> LogStor
     """Open the store of a node by the name of its engine.
 
     Args:
-        kind: ``"rocksdb"``, ``"memory"``, or a store that is open already, which is returned as it is.
-        directory: where it lives. May be None except for ``"rocksdb"``.
+        kind: ``"rocksdb"``, ``"lmdb"``, ``"memory"``, or a store that is open already, which is returned as it is.
+        directory: where it lives. May be None for ``"memory"`` and for a store that is open.
 
     Raises:
         ValueError: the name is unknown, or the engine needs a directory.
@@ -320,25 +302,56 @@ def open_store(kind: str | LogStore, directory: DataDirectory | None) -> LogStor
     match kind:
         case "memory":
             return MemoryStore()
-        case "rocksdb":
+        case "rocksdb" | "lmdb":
             if directory is None:
-                raise ValueError('the store "rocksdb" needs a data directory; give one, or use store="memory"')
-            return _open_rocksdb(directory)
+                raise ValueError(f'the store "{kind}" needs a data directory; give one, or use store="memory"')
+            open_engine = _load_engine(kind)
+            create = _settle_engine(kind, directory)
+            return open_engine(directory.store_path, create=create)
         case str():
-            raise ValueError(f'there is no store {kind!r}; the known ones are "rocksdb" and "memory"')
+            raise ValueError(f'there is no store {kind!r}; the known ones are "rocksdb", "lmdb" and "memory"')
         case _:
             return kind
 
 
-def _open_rocksdb(directory: DataDirectory) -> LogStore:
+class _OpenEngine(Protocol):
+    """Opens the store of one engine in its own directory; makes it there only with ``create``."""
+
+    def __call__(self, directory: Path, *, create: bool) -> LogStore: ...
+
+
+def _load_engine(name: Literal["rocksdb", "lmdb"]) -> _OpenEngine:
+    """Import an engine: only when it is wanted, because one is an extra, and neither has wheels for every interpreter.
+
+    Raises:
+        StoreError: it is not installed.
+    """
     try:
-        # Lazy, because there are interpreters for which the engine has no wheel.
-        from quorate.store.rocksdb import RocksDBStore  # noqa: PLC0415
+        match name:
+            case "rocksdb":
+                from quorate.store.rocksdb import RocksDBStore  # noqa: PLC0415
+
+                return RocksDBStore.open
+            case "lmdb":
+                from quorate.store.lmdb import LMDBStore  # noqa: PLC0415
+
+                return LMDBStore.open
     except ModuleNotFoundError as error:
+        package, wanted = _PACKAGES[name]
         raise StoreError(
-            'the store "rocksdb" needs the package rocksdict, which is not installed. On Python before 3.15:'
-            " pip install 'rocksdict>=0.3.29'"
+            f'the store "{name}" needs the package {package}, which is not installed. On Python before 3.15:'
+            f" pip install '{wanted}'"
         ) from error
+
+
+def _settle_engine(name: str, directory: DataDirectory) -> bool:
+    """Note the engine of a data directory for ever; tell whether its store may be made anew.
+
+    Raises:
+        StoreLocked: the directory holds a store of another engine.
+        Corrupted: the peers of the directory had a store, and it is gone.
+        StoreError: the disk refused.
+    """
     peers = directory.peers()
     engine = directory.store_path / "engine"
     with disk_errors(f"opening {directory.store_path}"):
@@ -346,10 +359,10 @@ def _open_rocksdb(directory: DataDirectory) -> LogStore:
         if recorded is None and peers:
             raise Corrupted(lost_logs(directory.store_path.parent, peers))
         if recorded is None:
-            replace_file(engine, b"rocksdb\n")
-        elif recorded != "rocksdb":
+            replace_file(engine, name.encode() + b"\n")
+        elif recorded != name:
             raise StoreLocked(
-                f'{directory.store_path} holds a store of the engine "{recorded}", not "rocksdb"; start this node with'
+                f'{directory.store_path} holds a store of the engine "{recorded}", not "{name}"; start this node with'
                 f' store="{recorded}", or give it a directory of its own'
             )
-    return RocksDBStore.open(directory.store_path, create=not peers)
+    return not peers

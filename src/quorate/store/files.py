@@ -1,14 +1,15 @@
-"""Small files that survive a power cut: written aside, synced, renamed. Knows nothing of what is in them."""
+"""Small files that survive a power cut: written aside, synced, renamed; and the lock of a directory."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from quorate.errors import DiskFull, StoreError
+from quorate.errors import DiskFull, StoreError, StoreLocked
 
 ASIDE = ".new"
 """Ends the name of a file that is not yet whole; a leftover of a crash, and overwritten by the next try."""
@@ -71,3 +72,24 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lock_directory(path: Path) -> int:
+    """Lock a directory, by its file ``lock``, for as long as the descriptor that is returned stays open.
+
+    Raises:
+        StoreLocked: another node has it.
+        OSError: the disk refused.
+    """
+    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(lock)
+        raise StoreLocked(
+            f"{path} is in use by process {holder}; stop that node first, or give this node a directory of its own"
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+    return lock

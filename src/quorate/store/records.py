@@ -66,10 +66,19 @@ def decode_record(key: bytes, record: bytes, decoder: msgspec.msgpack.Decoder[T]
     Raises:
         ValueError: it is not what was written there.
     """
+    return decoder.decode(record_body(key, record))
+
+
+def record_body(key: bytes, record: bytes) -> memoryview:
+    """Give the body of the record that stood under ``key``, undecoded.
+
+    Raises:
+        ValueError: its checksum shows that it is not what was written there.
+    """
     body = memoryview(record)[_CHECKSUM_BYTES:]
     if record[:_CHECKSUM_BYTES] != zlib.crc32(body, zlib.crc32(key)).to_bytes(_CHECKSUM_BYTES, "big"):
         raise ValueError("its checksum does not match")
-    return decoder.decode(body)
+    return body
 
 
 def decode_run(log: str, key: bytes, record: bytes) -> Run:

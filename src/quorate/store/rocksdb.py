@@ -17,6 +17,7 @@ from rocksdict import Rdict
 
 from quorate.errors import Corrupted, StoreError
 from quorate.store import Batch
+from quorate.store.mark import Mark, check_mark, read_mark, store_damage, write_mark
 from quorate.store.records import (
     check_log_name,
     check_runs,
@@ -28,18 +29,13 @@ from quorate.store.records import (
     take_runs,
 )
 from quorate.store.rocksdb_recovery import (
-    Mark,
     begin,
-    check_mark,
     engine_errors,
     open_database,
     read_log,
-    read_mark,
     recover,
     scan_runs,
-    store_damage,
     store_error_from_engine,
-    write_mark,
 )
 from quorate.types import Index, Run, Stored
 
@@ -95,7 +91,7 @@ class RocksDBStore:
             mark = recover(directory, mark)
             database = open_database(directory / mark.database, create=False)
         try:
-            check_mark(directory, database, mark)
+            check_mark(directory, mark, database.latest_sequence_number())
         except Corrupted:
             database.close()
             raise

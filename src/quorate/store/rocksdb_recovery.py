@@ -20,73 +20,19 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
-import msgspec
 import rocksdict
 from rocksdict import Rdict
 
 from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
-from quorate.store.files import disk_errors, make_directory, replace_file, sync_path
-from quorate.store.records import (
-    LogCheck,
-    decode_hard_state,
-    decode_record,
-    decode_run,
-    encode_record,
-    entries_prefix,
-    entry_key,
-    hard_state_key,
-)
+from quorate.store.files import disk_errors, make_directory, sync_path
+from quorate.store.mark import Mark, check_mark, store_damage, write_mark
+from quorate.store.records import LogCheck, decode_hard_state, decode_run, entries_prefix, entry_key, hard_state_key
 from quorate.types import Index, Run, Stored
-
-_MARK = "mark"
 
 MEMTABLE_BYTES = 16 * 1024 * 1024
 """Entries held in memory before they become a table on disk; about as much is replayed at start."""
 
 _logger = logging.getLogger("quorate.store")
-
-
-class Mark(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept beside the database, and outlives any damage to it.
-
-    Attributes:
-        database: the name of the directory of the current database.
-        sequence: what the database must at least hold: every change up to this sequence number was synced.
-    """
-
-    database: str
-    sequence: int
-
-
-_mark_decoder = msgspec.msgpack.Decoder(Mark)
-
-
-def read_mark(directory: Path) -> Mark | None:
-    """Read the mark of a store, or None when there is none.
-
-    Raises:
-        Corrupted: it is not what was written.
-        StoreError: the disk failed.
-    """
-    path = directory / _MARK
-    with disk_errors(f"reading {path}"):
-        if not path.exists():
-            return None
-        record = path.read_bytes()
-    try:
-        return decode_record(_MARK.encode(), record, _mark_decoder)
-    except ValueError as error:
-        raise Corrupted(store_damage(directory, f"{path} cannot be read: {error}")) from error
-
-
-def write_mark(directory: Path, mark: Mark) -> None:
-    """Replace the mark of a store, durably.
-
-    Raises:
-        StoreError: the disk failed; the old mark stands.
-    """
-    with disk_errors(f"writing {directory / _MARK}"):
-        replace_file(directory / _MARK, encode_record(_MARK.encode(), mark))
 
 
 def store_error_from_engine(error: Exception) -> StoreError:
@@ -115,14 +61,6 @@ def engine_errors() -> Iterator[None]:
     except Exception as error:
         translated = store_error_from_engine(error)
         raise translated from error
-
-
-def store_damage(directory: Path, fact: str) -> str:
-    """Say what is wrong with a store that cannot be believed, and what to do."""
-    return (
-        f"{directory} is damaged: {fact}. Check the disk, then give this node an empty data directory and let its peers"
-        " join their groups anew: with this one they could vote twice or forget what they acknowledged"
-    )
 
 
 def open_database(path: Path, *, create: bool, up_to_damage: bool = False) -> Rdict:
@@ -205,18 +143,6 @@ def _log_names(database: Rdict) -> list[str]:
     return names
 
 
-def check_mark(directory: Path, database: Rdict, mark: Mark) -> None:
-    """Check that an open database holds at least what was durable in it.
-
-    Raises:
-        Corrupted: it does not.
-    """
-    sequence = database.latest_sequence_number()
-    if sequence < mark.sequence:
-        fact = f"{mark.sequence} changes were durable, and only {sequence} can be read"
-        raise Corrupted(store_damage(directory, fact))
-
-
 def begin(directory: Path) -> Mark:
     """Make an empty store.
 
@@ -230,7 +156,7 @@ def begin(directory: Path) -> Mark:
     with contextlib.closing(open_database(directory / mark.database, create=True)) as database:
         # A crash between making the database and writing the mark leaves an empty one, and that is all it may leave.
         if database.latest_sequence_number() > 0:
-            raise Corrupted(store_damage(directory, f"the file {_MARK} is missing"))
+            raise Corrupted(store_damage(directory, "the file mark is missing"))
     write_mark(directory, mark)
     return mark
 
@@ -259,7 +185,7 @@ def recover(directory: Path, mark: Mark) -> Mark:
     try:
         database = open_database(copy, create=False, up_to_damage=True)
         with contextlib.closing(database):
-            check_mark(directory, database, mark)
+            check_mark(directory, mark, database.latest_sequence_number())
             recovered = Mark(copy.name, database.latest_sequence_number())
             for log in _log_names(database):
                 read_log(database, log, None)

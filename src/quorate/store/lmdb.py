@@ -1,0 +1,296 @@
+"""The store on LMDB, chosen by name: one file, no write-ahead log, no threads of its own. Knows how that engine fails.
+
+A write is one transaction, and durable when its commit returns: the engine syncs the new pages, and only then the
+meta page that points at them. So a crash leaves either all of it or nothing, commits never overtake one another, and
+there is no torn tail to repair. The engine's unsynced modes would halve the syncs, and give up that order: not used.
+
+A store's directory holds the database, ``logs.mdb``; ``mark``, which lags by at most ``MARK_EVERY`` syncs; and
+``lock``: the engine's own lock would let a second process in, and is not used. Pages have no checksums, and a damaged
+one can end the process or hide a record. So nothing is read before the whole file is checked, which is what an open
+costs (``lmdb_checks.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import lmdb
+
+from quorate.errors import Corrupted
+from quorate.store import Batch
+from quorate.store.files import ASIDE, disk_errors, lock_directory, make_directory, sync_path
+from quorate.store.lmdb_checks import ENGINE, check_content, check_file, engine_errors, scan_runs
+from quorate.store.mark import Mark, check_mark, read_mark, store_damage, write_mark
+from quorate.store.records import (
+    LogCheck,
+    check_log_name,
+    check_runs,
+    damage,
+    decode_hard_state,
+    encode_record,
+    entries_prefix,
+    entry_key,
+    hard_state_key,
+    take_runs,
+)
+from quorate.types import Index, Run, Stored
+
+DATABASE = "logs.mdb"
+
+MARK_EVERY = 128
+"""Syncs between two writes of the mark: rare enough to cost a few hundredths, and the bound of what it lags."""
+
+MAP_BYTES = 64 * 1024 * 1024
+"""How large a database may grow before more of it is mapped into memory; doubled each time that it has."""
+
+_BEGUN = b"\0begun"
+"""The key of the mark that the database was begun with: by its id a database of another store is known."""
+
+
+class LMDBStore:
+    """The logs of one node in one LMDB database. Made by ``open``; see the module for what it keeps where."""
+
+    def __init__(self, directory: Path, lock: int, database: lmdb.Environment, mark: Mark) -> None:
+        """Take over a checked database, whose whole content is durable, and the descriptor that locks its directory."""
+        self._directory = directory
+        self._lock = lock
+        self._database = database
+        self._mark = mark
+        self._durable: int = database.info()["last_txnid"]
+        self._syncs_since_mark = 0
+        self._closed = False
+        self._lasts: dict[str, Index] = {}
+
+    @classmethod
+    def open(cls, directory: Path, *, create: bool = True) -> LMDBStore:
+        """Open the store in a directory, and check every record in it.
+
+        Args:
+            directory: the store's own directory; its parent exists.
+            create: whether to begin an empty store where there is none. Not for peers that had one: without it they
+                would have forgotten their votes.
+
+        Raises:
+            Corrupted: anything in it is missing or damaged, of whichever log.
+            StoreLocked: it is open already, here or in another process.
+            StoreError: the disk failed.
+        """
+        if not create and read_mark(directory) is None:
+            raise Corrupted(store_damage(directory, "it holds no store, and its peers had one"))
+        with disk_errors(f"opening {directory}"):
+            make_directory(directory)
+            lock = lock_directory(directory)
+        try:
+            mark = read_mark(directory) or begin(directory)
+            store = cls(directory, lock, open_database(directory, mark), mark)
+        except BaseException:
+            os.close(lock)
+            raise
+        store._save_mark()
+        return store
+
+    def load(self, log: str, visit: Callable[[Run], None] | None = None) -> Stored:
+        """Read and verify one log whole; all that is there is durable. See ``LogStore.load``.
+
+        Raises:
+            Corrupted: a record is damaged or missing.
+            StoreError: the disk failed.
+        """
+        check_log_name(log)
+        check = LogCheck(log)
+        with engine_errors(self._directory), self._database.begin() as transaction:
+            for run in scan_runs(transaction, log, Index(1)):
+                check.add(run)
+                if visit is not None:
+                    visit(run)
+            hard_state = transaction.get(hard_state_key(log))
+        return check.stored(decode_hard_state(log, hard_state))
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        """Write the batches in one transaction, durable when this returns; see ``LogStore.append``.
+
+        Raises:
+            DiskFull: there is no room; none of the batches counts as written.
+            StoreError: the disk failed; the store must not be used further.
+            ValueError: a batch does not fit its log; none is written.
+        """
+        try:
+            with engine_errors(self._directory):
+                while not self._append(batches):
+                    self._database.set_mapsize(2 * self._database.info()["map_size"])
+        except BaseException:
+            # What was reached is not known: the next call asks the engine.
+            self._lasts.clear()
+            raise
+
+    def sync(self) -> None:
+        """Have nothing to wait for, since each commit was; note now and then how far they got.
+
+        Raises:
+            StoreError: the disk failed; the store must not be used further.
+        """
+        self._syncs_since_mark += 1
+        if self._syncs_since_mark >= MARK_EVERY:
+            self._save_mark()
+
+    def read(self, log: str, first: Index, last: Index, bytes_max: int) -> tuple[Run, ...]:
+        """Read entries from ``first`` on; see ``LogStore.read``.
+
+        Raises:
+            Corrupted: a record is damaged or missing.
+            StoreError: the disk failed.
+        """
+        with engine_errors(self._directory), self._database.begin() as transaction:
+            last = min(last, self._last(transaction, log))
+            if first > last:
+                return ()
+            return take_runs(log, scan_runs(transaction, log, first), first, last, bytes_max)
+
+    def close(self) -> None:
+        """Let go of the database; idempotent.
+
+        Raises:
+            StoreError: the disk failed; the database is let go of all the same.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._save_mark()
+        finally:
+            self._database.close()
+            os.close(self._lock)
+
+    def _append(self, batches: Sequence[Batch]) -> bool:
+        """Write the batches in one transaction; tell whether they fitted into the map. If not, nothing was written."""
+        lasts: dict[str, Index] = {}
+        try:
+            # Begun and ended in one call, and so on one thread: the engine binds a transaction to its thread.
+            with self._database.begin(write=True) as transaction:
+                for batch in batches:
+                    log = batch.log
+                    if batch.runs:
+                        last = lasts[log] if log in lasts else self._last(transaction, log)
+                        check_runs(log, batch.runs, last)
+                        if batch.runs[0].first <= last:
+                            truncate(transaction, log, batch.runs[0].first)
+                        for run in batch.runs:
+                            put_run(transaction, log, run)
+                        lasts[log] = batch.runs[-1].last
+                    if batch.hard_state is not None:
+                        key = hard_state_key(log)
+                        transaction.put(key, encode_record(key, batch.hard_state))
+                number = transaction.id()
+        except lmdb.MapFullError:
+            return False
+        self._lasts.update(lasts)
+        self._durable = number
+        return True
+
+    def _last(self, transaction: lmdb.Transaction[bytes], log: str) -> Index:
+        """Give the last index of a log, asking the engine the first time."""
+        last = self._lasts.get(log)
+        if last is None:
+            check_log_name(log)
+            run = next(scan_runs(transaction, log, Index(2**64 - 1)), None)
+            last = self._lasts[log] = run.last if run is not None else Index(0)
+        return last
+
+    def _save_mark(self) -> None:
+        """Note what is known to be durable, if it is more than was noted."""
+        if self._durable > self._mark.sequence:
+            self._mark = Mark(self._mark.database, self._durable)
+            write_mark(self._directory, self._mark)
+        self._syncs_since_mark = 0
+
+
+def begin(directory: Path) -> Mark:
+    """Make an empty store.
+
+    Raises:
+        Corrupted: there is a database that is not empty, but no mark.
+        StoreError: the disk failed.
+    """
+    path = directory / DATABASE
+    if path.exists():
+        # A crash between making the database and writing the mark leaves an empty one, and that is all it may leave.
+        check_file(directory, path)
+        with contextlib.closing(open_environment(path)) as database:
+            if database.stat()["entries"] > 1:
+                raise Corrupted(store_damage(directory, "the file mark is missing"))
+    mark = Mark(secrets.token_hex(8), 1)
+    aside = path.with_name(DATABASE + ASIDE)
+    with disk_errors(f"making {path}"), engine_errors(directory):
+        aside.unlink(missing_ok=True)
+        with contextlib.closing(open_environment(aside)) as database, database.begin(write=True) as transaction:
+            transaction.put(_BEGUN, encode_record(_BEGUN, mark))
+        aside.replace(path)
+        sync_path(directory)
+    write_mark(directory, mark)
+    return mark
+
+
+def open_database(directory: Path, mark: Mark) -> lmdb.Environment:
+    """Open the database that a mark stands for, once everything in it is durable and checked.
+
+    Raises:
+        Corrupted: it is missing, of another store, less than was durable, or damaged.
+        StoreError: the disk failed.
+    """
+    path = directory / DATABASE
+    if not path.exists():
+        raise Corrupted(store_damage(directory, f"{DATABASE} is missing"))
+    with disk_errors(f"opening {path}"):
+        # After a crash of the process alone, the last meta page may be in memory only.
+        sync_path(path)
+    check_file(directory, path)
+    with engine_errors(directory):
+        database = open_environment(path)
+        try:
+            with database.begin() as transaction:
+                check_mark(directory, mark, transaction.id())
+                check_content(directory, transaction)
+                if transaction.get(_BEGUN) != encode_record(_BEGUN, Mark(mark.database, 1)):
+                    raise Corrupted(store_damage(directory, f"{DATABASE} is that of another store"))
+        except BaseException:
+            database.close()
+            raise
+    return database
+
+
+def open_environment(path: Path) -> lmdb.Environment:
+    """Open a database file, making it if it is not there. The directory is locked, and the file checked.
+
+    Raises:
+        lmdb.Error: as the engine says.
+    """
+    return lmdb.open(str(path), subdir=False, lock=False, map_size=MAP_BYTES, mode=0o600, lib_version=ENGINE)
+
+
+def put_run(transaction: lmdb.Transaction[bytes], log: str, run: Run) -> None:
+    """Write the record of a run."""
+    key = entry_key(log, run.first)
+    transaction.put(key, encode_record(key, run))
+
+
+def truncate(transaction: lmdb.Transaction[bytes], log: str, cut: Index) -> None:
+    """Drop every entry of a log from ``cut`` on; the run that spans it keeps its part before.
+
+    Raises:
+        Corrupted: no run holds ``cut``, though the log goes on beyond it.
+    """
+    spanning = next(scan_runs(transaction, log, cut), None)
+    if spanning is None or not spanning.first <= cut <= spanning.last:
+        raise Corrupted(damage(log, f"entry {cut} is missing"))
+    prefix = entries_prefix(log)
+    cursor = transaction.cursor()
+    cursor.set_key(entry_key(log, spanning.first))
+    # A cursor moves on when it deletes, and has an empty key at the end.
+    while cursor.key().startswith(prefix):
+        cursor.delete()
+    if spanning.first < cut:
+        put_run(transaction, log, spanning.part(spanning.first, Index(cut - 1)))

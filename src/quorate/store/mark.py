@@ -1,0 +1,80 @@
+"""The mark of a store on disk: what its database must at least hold. Kept beside the database, and outlives its damage.
+
+Without it a database that was deleted, replaced or rolled back would look like a healthy one. A lower bound, written
+now and then: what happened to changes after the last mark is not seen by it. Knows no engine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from quorate.errors import Corrupted
+from quorate.store.files import disk_errors, replace_file
+from quorate.store.records import decode_record, encode_record
+
+_NAME = "mark"
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """Which database is current, and how much of it is known to be durable.
+
+    Attributes:
+        database: what the engine knows its current database by.
+        sequence: what the database must at least hold: every change up to this sequence number was synced. Counts
+            every change to it, so it stands for all logs, votes and truncations at once.
+    """
+
+    database: str
+    sequence: int
+
+
+_decoder = msgspec.msgpack.Decoder(Mark)
+
+
+def read_mark(directory: Path) -> Mark | None:
+    """Read the mark of a store, or None when there is none.
+
+    Raises:
+        Corrupted: it is not what was written.
+        StoreError: the disk failed.
+    """
+    path = directory / _NAME
+    with disk_errors(f"reading {path}"):
+        if not path.exists():
+            return None
+        record = path.read_bytes()
+    try:
+        return decode_record(_NAME.encode(), record, _decoder)
+    except ValueError as error:
+        raise Corrupted(store_damage(directory, f"{path} cannot be read: {error}")) from error
+
+
+def write_mark(directory: Path, mark: Mark) -> None:
+    """Replace the mark of a store, durably.
+
+    Raises:
+        StoreError: the disk failed; the old mark stands.
+    """
+    with disk_errors(f"writing {directory / _NAME}"):
+        replace_file(directory / _NAME, encode_record(_NAME.encode(), mark))
+
+
+def check_mark(directory: Path, mark: Mark, sequence: int) -> None:
+    """Check that a database whose last sequence number is ``sequence`` holds at least what was durable in it.
+
+    Raises:
+        Corrupted: it does not.
+    """
+    if sequence < mark.sequence:
+        fact = f"{mark.sequence} changes were durable, and only {sequence} can be read"
+        raise Corrupted(store_damage(directory, fact))
+
+
+def store_damage(directory: Path, fact: str) -> str:
+    """Say what is wrong with a store that cannot be believed, and what to do."""
+    return (
+        f"{directory} is damaged: {fact}. Check the disk, then give this node an empty data directory and let its peers"
+        " join their groups anew: with this one they could vote twice or forget what they acknowledged"
+    )
