@@ -13,11 +13,11 @@ SEEDS ?= 1000
 VERSIONS ?= 3.11 3.12 3.13 3.14
 BIN := $(ENV)/bin
 
-export PIP_CONSTRAINT := constraints.txt
-export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_CONSTRAINT := $(abspath constraints.txt)
+export PIP_BUILD_CONSTRAINT := $(abspath constraints.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export UV_CONSTRAINT := constraints.txt
-export UV_BUILD_CONSTRAINT := constraints.txt
+export UV_CONSTRAINT := $(abspath constraints.txt)
+export UV_BUILD_CONSTRAINT := $(abspath constraints.txt)
 export UV_PYTHON_DOWNLOADS := never
 
 # uv, where there is one that knows dependency groups.

@@ -217,7 +217,7 @@ class Seat:
         runs = self._cache.take(first, last, self._settings.append_bytes_max)
         if runs is None:
             self._is_reading_to_apply = True
-            self._outside.read(self, first, last, self._apply_read)
+            self._read_durable(first, last, self._apply_read)
             return
         self.apply.apply(runs)
         self._cache.trim(Index(min(self.apply.last_applied, self.raft.state.persisted_index)))
@@ -371,7 +371,11 @@ class Seat:
                 self._post_entries(envelope, message, found)
                 self._outside.wake(self)
 
-        self._outside.read(self, envelope.first, envelope.last, attach)
+        self._read_durable(envelope.first, envelope.last, attach)
+
+    def _read_durable(self, first: Index, last: Index, done: Callable[[tuple[Run, ...]], None]) -> None:
+        """Read entries from the disk, as far as they are durable: beyond it may still hold what was truncated."""
+        self._outside.read(self, first, Index(min(last, self.raft.state.persisted_index)), done)
 
     def _post_entries(self, envelope: Envelope, message: AppendEntries, runs: tuple[Run, ...]) -> None:
         """Attach entries and send them; when they are not all that was offered, the core hears of it."""

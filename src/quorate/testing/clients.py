@@ -1,0 +1,206 @@
+"""The clients of a simulation: bursts of calls and idle times, through ``connect`` or from within a peer's process.
+
+Each call must be answered by its deadline, and what it is told is held against the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Sequence
+from functools import partial
+from random import Random
+from typing import Any
+
+from quorate.calling import describe
+from quorate.client import Client, connect
+from quorate.errors import (
+    MachineError,
+    NotCommitted,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    QuorateError,
+    Rejected,
+    Stopped,
+    Unavailable,
+)
+from quorate.testing.clock import VirtualLoop
+from quorate.testing.invariants import History
+from quorate.testing.network import SimulatedNetwork
+from quorate.testing.process import Life, Process
+from quorate.testing.profile import Profile
+from quorate.testing.trace import CLIENT_SYMBOL, Trace
+from quorate.testing.workload import Call, Workload
+from quorate.transport.memory import MemoryTransport
+
+SLACK = 0.5
+"""How much later than its deadline a call may be answered, virtual seconds: clocks drift, and replies travel."""
+DIRECT_SHARE = 0.35
+"""The share of calls made from within a peer's process."""
+LEADER_SHARE = 0.7
+"""The share of those that are made on a peer that believes it leads: there a wrong answer can come from."""
+BURSTS_MAX = 4
+"""How many bursts of one client may be under way: it goes on asking while a leader that is cut off cannot answer."""
+CANCEL_SHARE = 0.03
+"""The share of calls that are cancelled before they are answered."""
+
+CERTAINLY_NOT = (NotLeader, Overloaded, Stopped, NotCommitted, Unavailable)
+"""What says of a write that it did not happen, and never will."""
+
+
+class Clients:
+    """All clients of one run.
+
+    Attributes:
+        outcomes: how many calls ended how.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        profile: Profile,
+        processes: Sequence[Process],
+        loop: VirtualLoop,
+        network: SimulatedNetwork,
+        history: History,
+        trace: Trace,
+        random: Random,
+    ) -> None:
+        """Prepare the clients that the profile names; they connect with their first calls."""
+        self.outcomes: Counter[str] = Counter()
+        self._workload = workload
+        self._machine = describe(workload.machine)
+        self._profile = profile
+        self._processes = processes
+        self._loop = loop
+        self._history = history
+        self._trace = trace
+        self._random = random
+        addresses = [process.address for process in processes]
+        self.clients: dict[str, Client[Any]] = {}
+        for number in range(1, profile.clients + 1):
+            name = f"client{number}"
+            self.clients[name] = connect(
+                workload.machine,
+                *random.sample(addresses, len(addresses)),
+                settings=profile.settings,
+                transport=partial(MemoryTransport, network, f"{name}:1", profile.settings),
+                random=random.random,
+            )
+
+    async def work(self, until: float) -> None:
+        """Let all clients make calls until that instant, and wait until the last one is answered."""
+        await asyncio.gather(*(self._work(name, until) for name in self.clients))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in self.clients.values():
+            await client.close()
+
+    async def call(self, name: str, call: Call, patience: float, life: Life | None = None) -> object:
+        """Make one call, and hold what it is told against the history.
+
+        Args:
+            name: the client.
+            call: what to call.
+            patience: seconds until its deadline.
+            life: the process from within which to call its peer; None to go by ``connect``.
+
+        Returns:
+            The reply, or the error; None when nobody waits for the reply any longer.
+        """
+        encoded = self._encode(call)
+        floor = self._workload.began(call)
+        if call.is_write:
+            self._history.called(encoded)
+        task = self._loop.create_task(self._ask(name, call, patience, life))
+        if life is not None:
+            life.tasks[task] = None
+        overdue = self._loop.call_at(self._loop.time() + patience + SLACK, self._overdue, name, call, task, life)
+        if self._random.random() < CANCEL_SHARE:
+            self._loop.call_later(patience * self._random.random() ** 3, task.cancel)
+        try:
+            outcome: object = await task
+        except asyncio.CancelledError:
+            outcome = None
+        except QuorateError as error:
+            outcome = error
+        finally:
+            overdue.cancel()
+            if life is not None:
+                life.tasks.pop(task, None)
+        self._judge(name, call, encoded, floor, outcome)
+        return outcome
+
+    async def _work(self, name: str, until: float) -> None:
+        """Be one client: think, then make some calls at once; few bursts may be under way before it waits for one."""
+        random, profile = self._random, self._profile
+        bursts: deque[asyncio.Future[list[object]]] = deque()
+        while True:
+            await asyncio.sleep(profile.pause * random.random() ** 2)
+            if self._loop.time() >= until:
+                break
+            calls = [self._workload.draw(random) for _ in range(random.randint(1, profile.burst))]
+            patience = random.choice((0.3, 1.0, profile.settings.call_timeout))
+            life = self._draw_life() if random.random() < DIRECT_SHARE else None
+            bursts.append(asyncio.gather(*(self.call(name, call, patience, life) for call in calls)))
+            if len(bursts) > BURSTS_MAX:
+                await bursts.popleft()
+        await asyncio.gather(*bursts)
+
+    def _draw_life(self) -> Life | None:
+        """Draw a process that runs, most often one whose peer believes that it leads; None when there is none."""
+        running = [process for process in self._processes if process.role is not None and not process.is_paused]
+        leading = [process for process in running if process.role == "leader"]
+        chosen = leading if leading and self._random.random() < LEADER_SHARE else running
+        return self._random.choice(chosen).life if chosen else None
+
+    async def _ask(self, name: str, call: Call, patience: float, life: Life | None) -> object:
+        """Make the call itself."""
+        target: Any = life.peer if life is not None else self.clients[name]
+        bound = target.with_options(timeout=patience)
+        verb = bound.write if call.is_write else bound.read
+        return await verb(call.method, *call.args)
+
+    def _encode(self, call: Call) -> bytes:
+        """Give the bytes that the log will hold."""
+        encode = self._machine.encode_write if call.is_write else self._machine.encode_read
+        return encode(call.method, call.args)
+
+    def _overdue(self, name: str, call: Call, task: asyncio.Task[object], life: Life | None) -> None:
+        """Find fault with a call that was not answered in time, unless its process was paused."""
+        now = self._loop.time()
+        if task.done():
+            return
+        if life is not None and (life.clock.is_paused or now < life.resumed_at + SLACK):
+            self._loop.call_at(now + SLACK, self._overdue, name, call, task, life)
+            return
+        self._history.fail("EveryCallResolves", f"{name}: {call} was not answered by its deadline")
+
+    def _judge(self, name: str, call: Call, encoded: bytes, floor: object, outcome: object) -> None:
+        """Hold what a call was told against the history."""
+        word = "ok" if not isinstance(outcome, QuorateError) else type(outcome).__name__
+        if outcome is None:
+            self._finish(name, call, "cancelled")
+            return
+        self._finish(name, call, word, outcome)
+        if isinstance(outcome, MachineError):
+            self._history.fail("NoMachineError", f"{call}: {outcome}")
+        elif isinstance(outcome, QuorateError) and not isinstance(outcome, Rejected):
+            if call.is_write and isinstance(outcome, CERTAINLY_NOT):
+                self._history.refused(encoded, word)
+            elif not isinstance(outcome, (OutcomeUnknown, *CERTAINLY_NOT)):
+                self._history.fail("ErrorsAreKnown", f"{call} raised {word}: {outcome}")
+        else:
+            if call.is_write:
+                self._history.acknowledged(encoded)
+            wrong = self._workload.answered(call, floor, outcome)
+            if wrong is not None:
+                self._history.fail("Linearizable", f"{name}: {wrong}")
+
+    def _finish(self, name: str, call: Call, word: str, outcome: object = None) -> None:
+        """Count and trace the end of a call."""
+        self.outcomes[word] += 1
+        said = f" {outcome!r}"[:60] if word == "ok" else ""
+        self._trace.add(CLIENT_SYMBOL, name, f"{call} -> {word}{said}")

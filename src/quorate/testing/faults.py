@@ -1,0 +1,274 @@
+"""The faults of one run: crashes, stops, pauses, partitions, slow disks, at drawn times or at drawn moments.
+
+A moment is a step of the protocol, such as the sending of a vote: a crash right there tells whether what was promised
+was durable, and a crash at random times almost never hits it. Each fault is counted by its kind and its victim's role.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+
+import msgspec
+
+from quorate.testing.clock import VirtualLoop
+from quorate.testing.network import SHAPES, Rates, SimulatedNetwork
+from quorate.testing.process import Process
+from quorate.testing.profile import CALM_DISK, Profile
+from quorate.testing.trace import FAULT_SYMBOL, Trace
+
+MOMENTS = ("vote", "voted", "append", "appended", "writes", "leader", "candidate", "truncate")
+"""What a crash may wait for: a message sent (by its tag), a write to the disk, a decision of the core."""
+
+HEALED_DELAY_MAX = 0.005
+"""The longest delay of the healed network, seconds."""
+DOWN_MAX = 1.2
+"""The longest time for which a process is down or paused, seconds."""
+
+
+class Faults:
+    """Injects faults into the processes and the network of one run.
+
+    Attributes:
+        counts: how often each kind struck, by kind and the victim's role; ``-`` where there is none.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        processes: Sequence[Process],
+        loop: VirtualLoop,
+        network: SimulatedNetwork,
+        trace: Trace,
+        random: Random,
+    ) -> None:
+        """Do nothing yet."""
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._profile = profile
+        self._processes = processes
+        self._loop = loop
+        self._network = network
+        self._trace = trace
+        self._random = random
+        self._trap: tuple[str, str] | None = None
+        self._is_over = False
+        for process in processes:
+            process.seen = self._seen
+
+    async def strike(self, until: float) -> None:
+        """Inject faults until that instant."""
+        acts = {
+            self._crash_one: 4,
+            self._set_trap: 5,
+            self._crash_majority: 1,
+            self._crash_all: 1,
+            self._stop: 2,
+            self._pause: 3,
+            self._partition: 6,
+            self._mend: 2,
+            self._release: 3,
+            self._slow_disk: 2,
+        }
+        while True:
+            await asyncio.sleep(self._random.expovariate(1.0) * self._profile.fault_pause)
+            if self._loop.time() >= until:
+                return
+            act = self._random.choices(list(acts), list(acts.values()))[0]
+            act()
+            if act == self._partition:
+                # Long enough that both sides act on it: one elects, the other has not noticed yet.
+                await asyncio.sleep(2 * self._profile.settings.election_timeout_max * self._random.random())
+
+    async def heal_core(self) -> None:
+        """End the faults of a drawn quorum, and let the rest be paused, down, or cut off in some ways for ever.
+
+        The quorum's own members all run and hear one another: nothing that the others do may keep them from progress.
+        """
+        self._end()
+        count = len(self._processes)
+        shuffled = self._random.sample(self._processes, count)
+        core, rest = shuffled[: count // 2 + 1], shuffled[count // 2 + 1 :]
+        ways = [
+            way
+            for process in rest
+            for other in self._processes
+            if other is not process
+            for way in ((process.address.node, other.address.node), (other.address.node, process.address.node))
+            if self._random.random() < 0.5
+        ]
+        self._network.heal()
+        self._network.cut(ways)
+        kept = ", ".join(f"{self._label(a)}>{self._label(b)}" for a, b in ways) or "nothing"
+        for process in rest:
+            match self._random.choice(("run", "run", "pause", "crash")):
+                case "pause":
+                    self._pause(process)
+                case "crash":
+                    self._crash(process, "crash")
+                case _:
+                    pass
+        names = ", ".join(sorted(process.name for process in core))
+        self._trace.add(FAULT_SYMBOL, "all", f"core healed: {names}; still cut: {kept}")
+        await self._run(core)
+
+    async def heal(self) -> None:
+        """End all faults: everything runs, everything is connected, and what was late arrives."""
+        self._end()
+        self._network.heal()
+        self._network.release()
+        self._trace.add(FAULT_SYMBOL, "all", "healed")
+        await self._run(self._processes)
+
+    def _end(self) -> None:
+        """Inject nothing more, and let nothing end by itself: what lasts now lasts until it is healed."""
+        self._is_over = True
+        self._trap = None
+        for process in self._processes:
+            process.seen = lambda _name, _kind: None
+            process.disk_rates = CALM_DISK
+        usual = self._profile.network
+        # "broadcastTime ≪ electionTimeout" (Raft §5.6) is what progress may rely on.
+        self._network.rates = Rates(delay_max=min(usual.delay_max, HEALED_DELAY_MAX), fifo=usual.fifo)
+
+    async def _run(self, processes: Sequence[Process]) -> None:
+        """See to it that these processes run."""
+        for process in processes:
+            process.resume()
+        for process in processes:
+            if process.changing is not None:
+                await process.changing
+            if process.life is None:
+                await process.start()
+
+    def _note(self, kind: str, role: str, who: str) -> None:
+        """Count and trace a fault."""
+        self.counts[kind, role] += 1
+        self._trace.add(FAULT_SYMBOL, who, kind if role == "-" else f"{kind} ({role})")
+
+    def _victim(self) -> Process | None:
+        """Draw a process that runs: the leader's more often than chance would."""
+        running = [process for process in self._processes if process.role is not None]
+        leading = [process for process in running if process.role == "leader"]
+        chosen = leading if leading and self._random.random() < 0.4 else running
+        return self._random.choice(chosen) if chosen else None
+
+    def _down_time(self) -> float:
+        """Draw how long something lasts: often shorter than an election, sometimes longer."""
+        return DOWN_MAX * self._random.random() ** 3
+
+    def _crash(self, process: Process | None, kind: str) -> None:
+        """Kill a process, and start it again later."""
+        if process is None or process.life is None:
+            return
+        self._note(kind, process.role or "starting", process.name)
+        process.crash()
+        self._loop.call_later(self._down_time(), self._restart, process)
+
+    def _crash_one(self) -> None:
+        """Kill one process."""
+        self._crash(self._victim(), "crash")
+
+    def _crash_majority(self) -> None:
+        """Kill a majority at one instant."""
+        for process in self._random.sample(self._processes, len(self._processes) // 2 + 1):
+            self._crash(process, "crash a majority")
+
+    def _crash_all(self) -> None:
+        """Kill all processes at one instant."""
+        for process in self._processes:
+            self._crash(process, "crash all")
+
+    def _set_trap(self) -> None:
+        """Kill one process at the next moment of some kind."""
+        victim = self._victim()
+        if victim is not None:
+            self._trap = (victim.name, self._random.choice(MOMENTS))
+
+    def _restart(self, process: Process) -> None:
+        """Start a process that is down."""
+        if process.life is None and not self._is_over:
+            self._trace.add(FAULT_SYMBOL, process.name, "starts")
+            _ = process.start()
+
+    def _stop(self) -> None:
+        """Stop a process as a program does, and start it again later."""
+        process = self._victim()
+        if process is None or process.role is None or process.changing is not None:
+            return
+        self._note("stop", process.role, process.name)
+        wait = self._down_time()
+        process.stop().add_done_callback(lambda _: self._loop.call_later(wait, self._restart, process))
+
+    def _pause(self, chosen: Process | None = None) -> None:
+        """Pause a process for a while."""
+        process = chosen or self._victim()
+        if process is None or process.role is None or process.is_paused:
+            return
+        self._note("pause", process.role, process.name)
+        process.pause()
+        self._loop.call_later(self._down_time(), self._resume, process)
+
+    def _resume(self, process: Process) -> None:
+        """Let a paused process go on."""
+        if process.is_paused and not self._is_over:
+            self._trace.add(FAULT_SYMBOL, process.name, "resumes")
+            process.resume()
+
+    def _partition(self) -> None:
+        """Divide the group, in place of the partition there is, and put each client on some side."""
+        if len(self._processes) < 2:
+            return
+        name = self._random.choice(list(SHAPES))
+        leading = [process.name for process in self._processes if process.role == "leader"]
+        nodes = self._random.sample([process.address.node for process in self._processes], len(self._processes))
+        if leading and self._random.random() < 0.5:
+            nodes.sort(key=lambda node: self._label(node) not in leading)
+        ways = SHAPES[name](nodes, self._random)
+        for number in range(1, self._profile.clients + 1):
+            for process in self._processes:
+                if self._random.random() < 0.2:
+                    ways.append((f"client{number}:1", process.address.node))
+        self._network.heal()
+        self._network.cut(ways)
+        self._note(f"partition, {name}", "-", "all")
+        cut = ", ".join(f"{self._label(a)}>{self._label(b)}" for a, b in ways)
+        self._trace.add(FAULT_SYMBOL, "all", f"cut {cut}; leading: {', '.join(leading) or 'nobody'}")
+
+    def _label(self, node: str) -> str:
+        """Give the name of who is at an address."""
+        names = {process.address.node: process.name for process in self._processes}
+        return names.get(node, node.partition(":")[0])
+
+    def _mend(self) -> None:
+        """End the partition there is."""
+        self._network.heal()
+        self._note("heal", "-", "all")
+
+    def _release(self) -> None:
+        """Let some of the messages that were set aside arrive."""
+        self._network.release(self._random.random())
+        self._note("release", "-", "all")
+
+    def _slow_disk(self) -> None:
+        """Let each write of one disk take up to beyond an election timeout, for a while."""
+        process = self._victim()
+        if process is None or process.role is None:
+            return
+        self._note("slow disk", process.role, process.name)
+        usual = self._profile.disk
+        process.disk_rates = msgspec.structs.replace(usual, latency=self._random.choice((0.1, 0.9)))
+
+        def recover() -> None:
+            if not self._is_over:
+                process.disk_rates = usual
+
+        self._loop.call_later(2 * self._down_time(), recover)
+
+    def _seen(self, name: str, kind: str) -> None:
+        """Spring the trap when its moment has come: after what is under way, before anything else."""
+        if self._trap == (name, kind):
+            self._trap = None
+            process = next(process for process in self._processes if process.name == name)
+            self._loop.call_soon(self._crash, process, f"crash at {kind}")

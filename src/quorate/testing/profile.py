@@ -1,0 +1,123 @@
+"""What one seed draws before its run begins: how many peers, which knobs, how bad the network and the disks are.
+
+A uniform world hides faults: so sizes, batches, windows and delays differ by orders of magnitude from run to run.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+
+from quorate.settings import KIB, MIB, Settings
+from quorate.testing.network import Rates
+
+SIZES = (1, 2, 3, 3, 3, 3, 5, 5, 5, 5)
+
+
+class DiskRates(msgspec.Struct, frozen=True, kw_only=True):
+    """How slow a disk is.
+
+    Attributes:
+        latency: the longest ordinary sync, seconds.
+        stall: the share of syncs that take up to ``stall_max``.
+        stall_max: seconds; may be beyond an election timeout.
+    """
+
+    latency: float
+    stall: float
+    stall_max: float
+
+    def draw(self, random: Random) -> float:
+        """Draw how long the next job takes, seconds."""
+        longest = self.stall_max if self.stall and random.random() < self.stall else self.latency
+        return longest * (0.1 + 0.9 * random.random())
+
+
+CALM_DISK = DiskRates(latency=0.001, stall=0.0, stall_max=0.0)
+"""A good disk."""
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """The world of one run.
+
+    Attributes:
+        size: how many peers the group has.
+        settings: the knobs of all of them.
+        network: how bad the network is between beginning and healing.
+        disk: how slow the disks are meanwhile.
+        drift: each clock runs at most this much too fast or too slow, a share.
+        span: how long clients and faults go on, virtual seconds.
+        clients: how many clients there are.
+        pause: the longest time a client thinks between two bursts, seconds.
+        burst: the most calls of one client at once.
+        value_bytes: the longest value that clients write, bytes.
+        fault_pause: the mean time between two faults, seconds; infinity for none.
+    """
+
+    size: int
+    settings: Settings
+    network: Rates
+    disk: DiskRates
+    drift: float
+    span: float
+    clients: int
+    pause: float
+    burst: int
+    value_bytes: int
+    fault_pause: float
+
+    @classmethod
+    def draw(cls, random: Random) -> Profile:
+        """Draw a world."""
+        settings = draw_settings(random)
+        return cls(
+            size=random.choice(SIZES),
+            settings=settings,
+            network=draw_rates(random),
+            disk=DiskRates(
+                latency=random.choice((0.0005, 0.003, 0.01, 0.05)),
+                stall=random.choice((0.0, 0.0, 0.003, 0.02)),
+                stall_max=random.choice((0.2, 1.0)),
+            ),
+            drift=random.choice((0.0, 0.0, 0.001, 0.01)),
+            span=random.uniform(4.0, 12.0),
+            clients=random.randint(1, 4),
+            pause=random.choice((0.05, 0.2, 0.5)),
+            burst=random.choice((1, 4, 12)),
+            value_bytes=min(random.choice((0, 16, 200, 3000)), settings.command_bytes_max // 2),
+            fault_pause=random.choice((0.15, 0.4, 0.8, 0.8)),
+        )
+
+
+def draw_settings(random: Random) -> Settings:
+    """Draw the knobs: from one entry a message and one message under way to everything at once."""
+    append_bytes_max = random.choice((256, 1 * KIB, 8 * KIB, 1 * MIB))
+    command_bytes_max = min(append_bytes_max, 4 * KIB)
+    return Settings(
+        election_timeout_max=random.choice((0.35, 0.6, 0.6, 1.2)),
+        append_bytes_max=append_bytes_max,
+        command_bytes_max=command_bytes_max,
+        in_flight_max=random.choice((1, 2, 4, 32)),
+        uncommitted_bytes_max=random.choice((command_bytes_max, 16 * KIB, 64 * MIB)),
+        cache_bytes_max=random.choice((0, 512, 16 * KIB, 16 * MIB)),
+        apply_entries_max=random.choice((1, 3, 1000)),
+        call_timeout=random.choice((1.0, 2.0, 5.0)),
+    )
+
+
+def draw_rates(random: Random) -> Rates:
+    """Draw how bad the network is: a tenth of all runs have a good one."""
+    if random.random() < 0.1:
+        return Rates()
+    delay_max = random.choice((0.001, 0.005, 0.02, 0.1))
+    return Rates(
+        delay_min=min(0.0002, delay_max),
+        delay_max=delay_max,
+        loss=random.choice((0.0, 0.02, 0.1, 0.25)),
+        repeat=random.choice((0.0, 0.05, 0.3)),
+        straggle=random.choice((0.0, 0.01, 0.1)),
+        park=random.choice((0.0, 0.0, 0.01, 0.05)),
+        fifo=random.random() < 0.5,
+        hang_up=random.choice((0.0, 0.0, 0.01, 0.05)),
+    )

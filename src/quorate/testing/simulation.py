@@ -1,0 +1,337 @@
+"""One simulation: a group of real peers on virtual time, its clients, its faults, and the demand for progress.
+
+One seed decides everything. The run begins with a group that is formed on a good network; then clients and faults go on
+for a while; then everything is healed, and within ``PATIENCE`` election timeouts there must be a leader, a committed
+write, an answered read, and equal machines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from random import Random
+from typing import Any
+
+import msgspec
+
+from quorate.core import Event, EventKind, Raft
+from quorate.core.state import ROLE_NAMES
+from quorate.errors import QuorateError, Rejected
+from quorate.peer import Peer
+from quorate.testing.clients import Clients
+from quorate.testing.clock import Stalled, VirtualLoop
+from quorate.testing.faults import Faults
+from quorate.testing.invariants import History, Violation, machine_state
+from quorate.testing.network import SimulatedNetwork
+from quorate.testing.process import Process
+from quorate.testing.profile import Profile
+from quorate.testing.trace import FAULT_SYMBOL, ROLE_SYMBOLS, Trace
+from quorate.testing.workload import Call, KVWorkload, Workload
+from quorate.types import Address
+
+PATIENCE = 10
+"""How many of the longest election timeouts the healed group has for each demand."""
+KEPT_LINES = 40
+"""How many of its last trace lines a failed run shows."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """How one seed went.
+
+    Attributes:
+        seed: the seed.
+        failure: the invariant that was violated and how, or None.
+        events: inputs to peers, each followed by all checks.
+        span: virtual seconds.
+        faults: how often each kind struck, as ``kind (role)``.
+        outcomes: how many calls of clients ended how.
+        digest: SHA-256 of the trace.
+        trace: its lines: all of them, or the last ``KEPT_LINES``.
+    """
+
+    seed: int
+    failure: str | None
+    events: int
+    span: float
+    faults: dict[str, int]
+    outcomes: dict[str, int]
+    digest: str
+    trace: tuple[str, ...]
+
+
+class LogWatch(logging.Handler):
+    """Turns what the product logs as an error into a violation: in a simulation nothing may go wrong unseen."""
+
+    def __init__(self, history: History) -> None:
+        """Watch for errors."""
+        super().__init__(logging.ERROR)
+        self._history = history
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note an error, unless it is that a violation already noted stopped a peer."""
+        cause = record.exc_info[1] if record.exc_info else None
+        if not isinstance(cause, Violation):
+            said = f" ({type(cause).__name__}: {cause})" if cause else ""
+            self._history.fail("NothingFails", f"{record.getMessage()}{said}")
+
+
+class Simulation:
+    """One run, decided by its seed.
+
+    ::
+
+        report = Simulation(7).run()
+        assert report.failure is None, report.failure
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        workload: Workload | None = None,
+        *,
+        profile: Profile | None = None,
+        keep_trace: bool = False,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            seed: any whole number.
+            workload: what the clients do; that of ``quorate.machines.KV`` when None.
+            profile: the world; drawn from the seed when None.
+            keep_trace: whether the report holds the whole trace.
+        """
+        self.seed = seed
+        self.loop: VirtualLoop = VirtualLoop()
+        self.profile: Profile = profile or Profile.draw(self._random("profile"))
+        self._chance = self._random("calls")
+        self.workload: Workload = workload or KVWorkload(self.profile.value_bytes)
+        self.trace: Trace = Trace(self.loop.time, None if keep_trace else KEPT_LINES)
+        addresses = [Address(f"peer{n}", "127.0.0.1", 7000 + n) for n in range(1, self.profile.size + 1)]
+        self.history: History = History([address.name for address in addresses], self._alarm)
+        self.network: SimulatedNetwork = SimulatedNetwork(self.loop, self._random("network"))
+        self.processes: list[Process] = [
+            Process(
+                address,
+                self.workload.machine,
+                self.profile.settings,
+                self.loop,
+                self.network,
+                self.history,
+                self._random(address.name),
+                self._note,
+            )
+            for address in addresses
+        ]
+        self._violated: asyncio.Future[None] = self.loop.create_future()
+        self.faults: Faults = Faults(
+            self.profile, self.processes, self.loop, self.network, self.trace, self._random("faults")
+        )
+        self.clients: Clients = Clients(
+            self.workload,
+            self.profile,
+            self.processes,
+            self.loop,
+            self.network,
+            self.history,
+            self.trace,
+            self._random("clients"),
+        )
+
+    def run(self) -> Report:
+        """Run to the end, or to the first violation."""
+        watch = LogWatch(self.history)
+        logger = logging.getLogger("quorate")
+        logger.addHandler(watch)
+        propagates, logger.propagate = logger.propagate, False
+        self.loop.set_exception_handler(self._unseen)
+        try:
+            try:
+                self.loop.run_until_complete(self._run())
+            except Stalled as error:
+                self.history.fail("NothingStalls", str(error))
+            report = self._report()
+            self._sweep()
+        finally:
+            logger.removeHandler(watch)
+            logger.propagate = propagates
+            self.loop.close()
+        return report
+
+    # The story.
+
+    async def _run(self) -> None:
+        """Tell the story, up to the first violation.
+
+        Raises:
+            CancelledError: somebody else ended it.
+            Exception: the simulator itself is at fault.
+        """
+        story = self.loop.create_task(self._story())
+        self._violated.add_done_callback(lambda _: story.cancel())
+        try:
+            await story
+        except (asyncio.CancelledError, Exception):
+            if self.history.violation is None:
+                raise
+
+    async def _story(self) -> None:
+        """Form the group, let clients and faults go on, heal, demand progress, stop."""
+        await self._form()
+        self.network.rates = self.profile.network
+        for process in self.processes:
+            process.disk_rates = self.profile.disk
+            process.drift = self.profile.drift
+        until = self.loop.time() + self.profile.span
+        await asyncio.gather(self.clients.work(until), self._break_and_heal(until))
+        await self._demand_equality()
+        await self.clients.close()
+        for process in self.processes:
+            await process.stop()
+        await asyncio.sleep(0)  # What was cancelled comes to its end.
+        left = [task for task in asyncio.all_tasks() if "_story" not in repr(task) and "_run" not in repr(task)]
+        if left:
+            self.history.fail("NothingLeaks", f"{len(left)} tasks are left when all has stopped")
+
+    async def _form(self) -> None:
+        """Start all peers and form the group."""
+        self.trace.add(FAULT_SYMBOL, "all", describe_profile(self.profile))
+        for process in self.processes:
+            await process.start()
+        patience = PATIENCE * self.profile.settings.election_timeout_max
+        peer = self._peer(self.processes[0]).with_options(timeout=patience)
+        await peer.set_configuration(*(process.address for process in self.processes))
+        await peer.leader()
+
+    async def _break_and_heal(self, until: float) -> None:
+        """Inject faults until that instant; then heal a quorum, and then all, and demand progress of each."""
+        await self.faults.strike(until)
+        await self.faults.heal_core()
+        await self._demand_progress("a healed quorum")
+        await self.faults.heal()
+        await self._demand_progress("the healed group")
+
+    async def _demand_progress(self, who: str) -> None:
+        """Demand a committed write and an answered read, and so a leader.
+
+        Raises:
+            Violation: it does not come to that in time.
+        """
+        patience = PATIENCE * self.profile.settings.election_timeout_max
+        for is_write in (True, False):
+            deadline = self.loop.time() + patience
+            call = self._draw(is_write=is_write)
+            while call is not None and not await self._is_answered(call):
+                if self.loop.time() >= deadline:
+                    text = f"{who} did not answer {call} within {patience:g} s: {self._statuses()}"
+                    raise self.history.fail("LivenessFailure", text)
+                await asyncio.sleep(0.05)
+                call = self._draw(is_write=is_write)
+
+    async def _demand_equality(self) -> None:
+        """Demand that all peers of the healed group apply the same, and that their machines are equal then.
+
+        Raises:
+            Violation: it does not come to that in time, or they are not.
+        """
+        patience = PATIENCE * self.profile.settings.election_timeout_max
+        deadline = self.loop.time() + patience
+        while len({self._peer(process).status().last_applied for process in self.processes}) > 1:
+            if self.loop.time() >= deadline:
+                text = f"the peers have not applied the same within {patience:g} s: {self._statuses()}"
+                raise self.history.fail("LivenessFailure", text)
+            await asyncio.sleep(0.02)
+        states = {machine_state(self._peer(process)._seat.apply.machine) for process in self.processes}
+        if len(states) > 1:
+            raise self.history.fail("MachinesEqual", "the machines differ at the end")
+
+    async def _is_answered(self, call: Call) -> bool:
+        """Make one call by way of the first client, and tell whether it was answered."""
+        outcome = await self.clients.call("client1", call, self.profile.settings.election_timeout_max)
+        return outcome is not None and (isinstance(outcome, Rejected) or not isinstance(outcome, QuorateError))
+
+    def _draw(self, *, is_write: bool) -> Call | None:
+        """Draw a write or a read; None if the workload seems to have none."""
+        calls = (self.workload.draw(self._chance) for _ in range(1000))
+        return next((call for call in calls if call.is_write == is_write), None)
+
+    # What is noted.
+
+    def _note(self, name: str, raft: Raft, event: Event) -> None:
+        """Trace an event of the core."""
+        if event.kind is not EventKind.IGNORED:
+            symbol = ROLE_SYMBOLS[ROLE_NAMES[type(raft.state.role)]]
+            self.trace.add(symbol, name, f"[{event.term}] {event.text}")
+
+    def _alarm(self) -> None:
+        """Let the run end: an invariant was violated."""
+        self.trace.add(FAULT_SYMBOL, "all", f"VIOLATED {self.history.violation}")
+        if not self._violated.done():
+            self._violated.set_result(None)
+
+    def _unseen(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Find fault with an exception that nobody caught."""
+        error = context.get("exception")
+        if not isinstance(error, Violation):
+            self.history.fail("NothingFails", f"{context['message']}: {type(error).__name__}: {error}")
+
+    def _random(self, name: str) -> Random:
+        """Give a generator of its own to each part, so that they do not disturb one another."""
+        return Random(f"{self.seed} {name}")
+
+    def _peer(self, process: Process) -> Peer[Any]:
+        """Give the peer of a process that runs."""
+        peer = process.life.peer if process.life else None
+        assert peer is not None, f"{process.name} does not run"
+        return peer
+
+    def _statuses(self) -> str:
+        """Give all peers in a line."""
+        lives = [process.life for process in self.processes]
+        return ", ".join(repr(life.peer) if life else "down" for life in lives)
+
+    def _report(self) -> Report:
+        """Say how it went."""
+        faults = Counter(
+            {kind if role == "-" else f"{kind} ({role})": n for (kind, role), n in self.faults.counts.items()}
+        )
+        faults.update(self.network.counts)
+        violation = self.history.violation
+        events, span = self.history.events, self.loop.time()
+        self.trace.add(
+            FAULT_SYMBOL, "all", f"{events} events in {span:.3f} s, {len(self.history.committed)} entries committed"
+        )
+        return Report(
+            seed=self.seed,
+            failure=None if violation is None else str(violation),
+            events=events,
+            span=span,
+            faults=dict(sorted(faults.items())),
+            outcomes=dict(sorted(self.clients.outcomes.items())),
+            digest=self.trace.digest,
+            trace=self.trace.lines,
+        )
+
+    def _sweep(self) -> None:
+        """Cancel what a run that ended early left behind."""
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(Stalled):
+            for task in tasks:
+                self.loop.run_until_complete(ended(task))
+
+
+async def ended(task: asyncio.Task[Any]) -> None:
+    """Wait until a task has ended, however."""
+    with contextlib.suppress(BaseException):
+        await task
+
+
+def describe_profile(profile: Profile) -> str:
+    """Give a profile in a line: what differs from seed to seed."""
+    knobs = ("append_bytes_max", "in_flight_max", "cache_bytes_max", "apply_entries_max", "uncommitted_bytes_max")
+    settings = " ".join(f"{knob}={getattr(profile.settings, knob)}" for knob in knobs)
+    crowd = f"{profile.size} peers, {profile.clients} clients, {profile.span:.1f} s"
+    return f"{crowd}; {settings}; {profile.network}; {profile.disk}"

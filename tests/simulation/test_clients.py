@@ -1,0 +1,51 @@
+"""What the simulator found in the client: named, and without the rest of the world."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from quorate import OutcomeUnknown, Settings, connect
+from quorate.calling import describe
+from quorate.machines import KV
+from quorate.testing.clock import VirtualLoop
+from quorate.transport import Answer, Packet
+from quorate.transport.calls import Reply, Request, Value
+from quorate.transport.memory import MemoryNetwork, MemoryTransport
+
+
+class Hangs:
+    """A node that reads every request and answers none, as a process that is stopped with SIGSTOP."""
+
+    def receive_packets(self, source: str, packets: list[Packet]) -> None:
+        raise AssertionError("clients send no packets")
+
+    def receive_request(self, request: Request, answer: Answer) -> None:
+        pass
+
+
+class Answers(Hangs):
+    """A node whose peer leads."""
+
+    def receive_request(self, request: Request, answer: Answer) -> None:
+        answer(Reply(request.id, Value(describe(KV).encode_reply("set", "b"))))
+
+
+@pytest.mark.parametrize("calls", [1, 2, 12])
+def test_a_client_leaves_a_peer_that_hangs_after_the_first_deadline(calls: int) -> None:
+    async def main() -> tuple[list[Any], str]:
+        network = MemoryNetwork()
+        await MemoryTransport(network, "a:1").listen(Hangs())
+        await MemoryTransport(network, "b:1").listen(Answers())
+        make = lambda: MemoryTransport(network, "client:1", Settings())  # noqa: E731
+        async with connect(KV, "peer1@a:1", "peer2@b:1", transport=make, random=lambda: 0.5) as kv:
+            writes = [kv.write(KV.set, "a", "b") for _ in range(calls)]
+            return await asyncio.gather(*writes, return_exceptions=True), await kv.write(KV.set, "a", "b")
+
+    loop = VirtualLoop()
+    try:
+        outcomes, reply = loop.run_until_complete(main())
+    finally:
+        loop.close()
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * calls
+    assert reply == "b"

@@ -1,0 +1,157 @@
+"""Faults planted in the product, each of which the simulator must catch, and what it calls them."""
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+import pytest
+
+from quorate.apply import Apply
+from quorate.core import replication
+from quorate.core.quorum import reached_by_majority
+from quorate.core.ready import ReadReady
+from quorate.core.state import Leader, State, commit, send
+from quorate.errors import NotCommitted
+from quorate.seat import Seat
+from quorate.store import Batch
+from quorate.testing import Simulation
+from quorate.types import HardState, Index, Run
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def first_failure(seeds: Iterable[int]) -> str:
+    """Give the name of the invariant that the first failing seed violates."""
+    for seed in seeds:
+        failure = Simulation(seed).run().failure
+        if failure is not None:
+            return failure.partition(":")[0]
+    return "nothing"
+
+
+def vote_without_the_log_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quorate.core.election.is_up_to_date", lambda state, term, index: True)
+
+
+def vote_by_length_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quorate.core.election.is_up_to_date", lambda state, term, index: index >= state.log.last)
+
+
+def vote_not_persisted(monkeypatch: pytest.MonkeyPatch) -> None:
+    obey = Seat.obey
+
+    def forget_the_vote(seat: Seat) -> Batch | None:
+        batch = obey(seat)
+        if batch is None or batch.hard_state is None:
+            return batch
+        return msgspec.structs.replace(batch, hard_state=HardState(batch.hard_state.term, None))
+
+    monkeypatch.setattr(Seat, "obey", forget_the_vote)
+
+
+def vote_cleared_within_a_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    become_follower = replication.become_follower
+
+    def clear(state, term, leader, reason) -> None:
+        become_follower(state, term, leader, reason)
+        state.voted_for = None
+
+    monkeypatch.setattr(replication, "become_follower", clear)
+
+
+def half_is_a_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quorate.core.election.has_majority", lambda votes, voters: votes >= max(voters // 2, 1))
+
+
+def acknowledgement_before_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replication, "send_after_persist", send)
+
+
+def own_entry_counted_before_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    def advance(state: State) -> None:
+        assert isinstance(state.role, Leader)
+        progress = state.role.progress
+        held = [progress[voter].match_index if voter in progress else state.log.last for voter in state.voters]
+        agreed = Index(int(reached_by_majority(held)))
+        if agreed > state.commit_index and state.log.term(agreed) == state.term:
+            commit(state, agreed)
+
+    monkeypatch.setattr(replication, "advance_commit_index", advance)
+
+
+def stale_tail_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_beyond_our_log(state: State, run: Run) -> Index:
+        return Index(max(run.first, state.log.last + 1))
+
+    monkeypatch.setattr(replication, "first_new_index", first_beyond_our_log)
+
+
+def tail_truncated_by_every_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replication, "first_new_index", lambda state, run: run.first)
+
+
+def commit_beyond_what_was_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    receive = replication.receive_append_entries
+
+    def receive_and_commit(state, sender, request) -> None:
+        receive(state, sender, request)
+        if request.term == state.term and state.leader == sender:
+            commit(state, min(request.leader_commit, state.log.last))
+
+    monkeypatch.setattr(replication, "receive_append_entries", receive_and_commit)
+
+
+def read_without_a_quorum_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    def release_at_once(state: State) -> None:
+        assert isinstance(state.role, Leader)
+        while state.role.rounds:
+            _, index, reads = state.role.rounds.popleft()
+            state.outbox.reads.extend(ReadReady(read, index) for read in reads)
+
+    monkeypatch.setattr("quorate.core.reads.release_reads", release_at_once)
+
+
+def future_never_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Apply, "expire", lambda apply, now: None)
+
+
+def not_committed_told_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quorate.apply.OutcomeUnknown", NotCommitted)
+
+
+def disk_read_beyond_what_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Found by the simulator: a peer restarted, truncated its tail, and applied the old one, which its disk still held.
+    def read(seat: Seat, first: Index, last: Index, done: Callable[[tuple[Run, ...]], None]) -> None:
+        seat._outside.read(seat, first, last, done)
+
+    monkeypatch.setattr(Seat, "_read_durable", read)
+
+
+def leader_never_steps_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quorate.core.raft.quorum_heard", lambda state: state.now)
+
+
+# What may catch it first, and seeds among which the first that catches it comes early.
+PLANTS: dict[Plant, tuple[str, range]] = {
+    vote_without_the_log_check: ("LeaderCompleteness", range(200)),
+    vote_by_length_alone: ("LeaderCompleteness", range(200)),
+    vote_not_persisted: ("PersistBeforeSend", range(20)),
+    vote_cleared_within_a_term: ("CoreInvariants", range(20)),
+    half_is_a_quorum: ("ElectionSafety LeaderCompleteness", range(50)),
+    acknowledgement_before_fsync: ("PersistBeforeSend", range(20)),
+    own_entry_counted_before_fsync: ("CommittedOnQuorum", range(20)),
+    stale_tail_kept: ("PersistBeforeSend LogMatching AckedDurable", range(50)),
+    tail_truncated_by_every_message: ("PersistBeforeSend LogMatching AckedDurable", range(50)),
+    commit_beyond_what_was_compared: ("StateMachineSafety", range(100)),
+    read_without_a_quorum_round: ("ReadFloor", range(100)),
+    future_never_resolved: ("EveryCallResolves", range(100)),
+    not_committed_told_too_early: ("RefusedIsFinal", range(100)),
+    disk_read_beyond_what_is_durable: ("StateMachineSafety", range(80, 180)),
+    leader_never_steps_down: ("LivenessFailure", range(50, 150)),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_a_planted_fault_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    invariants, seeds = PLANTS[plant]
+    plant(monkeypatch)
+    assert first_failure(seeds) in invariants.split()

@@ -1,0 +1,90 @@
+"""The simulator finds nothing wrong, in KV and in a machine of the user's own."""
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from quorate import Rejected, StateMachine, read, write
+from quorate.testing import Simulation, SimulationFailure, simulate
+from quorate.testing.profile import Profile
+
+
+class Tally(StateMachine):
+    total: int
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    @write
+    def add(self, number: int) -> int:
+        if number > 8:
+            raise Rejected("too_much", number)
+        self.total += number
+        return self.total
+
+    @read
+    def get(self) -> int:
+        return self.total
+
+
+class Forgetful(StateMachine):
+    """Not deterministic: each peer's machine counts for itself."""
+
+    made = 0
+    value: int
+
+    def __init__(self) -> None:
+        Forgetful.made += 1
+        self.value = Forgetful.made
+
+    @write
+    def add(self, number: int) -> int:
+        self.value += number
+        return self.value
+
+
+def draw_tally(random: Random) -> tuple[Any, ...]:
+    return (Tally.get,) if random.random() < 0.3 else (Tally.add, random.randrange(10))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_seed_runs_clean(seed: int) -> None:
+    report = Simulation(seed).run()
+    assert report.failure is None, "\n".join([*report.trace, str(report.failure)])
+    assert report.outcomes["ok"] > 0
+    assert report.events > 0
+
+
+def test_the_worlds_differ() -> None:
+    profiles = [Profile.draw(Random(seed)) for seed in range(60)]
+    assert {profile.size for profile in profiles} == {1, 2, 3, 5}
+    assert {profile.network.fifo for profile in profiles} == {True, False}
+    assert len({profile.settings.append_bytes_max for profile in profiles}) > 3
+    assert {profile.settings.in_flight_max for profile in profiles} >= {1, 32}
+    assert 0 in {profile.settings.cache_bytes_max for profile in profiles}
+
+
+def test_faults_strike_leaders_and_followers() -> None:
+    struck = {fault for seed in range(6) for fault in Simulation(seed).run().faults}
+    assert {
+        "crash (leader)",
+        "crash (follower)",
+        "pause (leader)",
+        "stop (follower)",
+        "loss",
+        "repeat",
+        "park",
+    } <= struck
+
+
+def test_a_machine_of_the_users_own() -> None:
+    reports = simulate(Tally, draw_tally, seeds=range(3))
+    assert [report.seed for report in reports] == [0, 1, 2]
+    assert all(report.outcomes["ok"] for report in reports)
+
+
+def test_a_machine_that_is_not_deterministic_is_found_out() -> None:
+    with pytest.raises(SimulationFailure, match="MachinesEqual") as failure:
+        simulate(Forgetful, lambda random: (Forgetful.add, random.randrange(10)), seeds=range(10))
+    assert "VIOLATED" in str(failure.value)
