@@ -12,6 +12,7 @@ import asyncio
 import code
 import concurrent.futures
 import inspect
+import io
 import signal
 import sys
 import threading
@@ -112,6 +113,9 @@ def names_of(machine: type[StateMachine]) -> dict[str, Any]:
 
 def prompt(loop: asyncio.AbstractEventLoop, names: dict[str, Any], machine: type[StateMachine]) -> int:
     """Read and run what is typed until it ends; give the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What is typed may print and then wait: whoever reads along through a pipe sees the line all the same.
+        sys.stdout.reconfigure(line_buffering=True)
     if sys.stdin.isatty():
         complete_and_remember(names)
         Output(plain=True).line(
