@@ -6,7 +6,6 @@ Knows calls and addresses. Keeps no state of the group but who led last.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import secrets
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from quorate.errors import (
     Unavailable,
 )
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
-from quorate.peer import check_size
+from quorate.peer import check_size, check_timeout
 from quorate.settings import Settings
 from quorate.transport import Channel, Transport
 from quorate.transport.calls import (
@@ -105,10 +104,9 @@ class Client(Generic[M]):
             timeout: seconds from the call to its deadline; above 0.
 
         Raises:
-            ValueError: the timeout is not above 0.
+            ValueError: the timeout is not above 0 and finite.
         """
-        if not 0 < timeout < math.inf:
-            raise ValueError(f"timeout must be above 0 s and finite, not {timeout}")
+        check_timeout(timeout)
         other: Client[M] = object.__new__(type(self))
         other.__dict__.update(self.__dict__, _timeout=timeout)
         return other

@@ -72,8 +72,7 @@ class Peer(Generic[M]):
         Raises:
             ValueError: the timeout is not above 0.
         """
-        if not 0 < timeout < math.inf:
-            raise ValueError(f"timeout must be above 0 s and finite, not {timeout}")
+        check_timeout(timeout)
         return type(self)(
             self.address,
             self._machine,
@@ -112,7 +111,7 @@ class Peer(Generic[M]):
             MachineError: the handler raised anything else.
         """
         encoded = self._machine.encode_write(call, args, kwargs)
-        self._check_size(encoded)
+        check_size(encoded, self._settings)
         waiter = self._waiter(call)
         self._seat.write(encoded, waiter)
         return await waiter.future
@@ -142,7 +141,7 @@ class Peer(Generic[M]):
             MachineError: the handler raised anything else.
         """
         encoded = self._machine.encode_read(call, args, kwargs)
-        self._check_size(encoded)
+        check_size(encoded, self._settings)
         waiter = self._waiter(call)
         self._seat.read(encoded, waiter)
         return await waiter.future
@@ -250,10 +249,6 @@ class Peer(Generic[M]):
         loop = asyncio.get_running_loop()
         return FutureWaiter(loop.create_future(), loop.time() + self._timeout)
 
-    def _check_size(self, encoded: bytes) -> None:
-        """Refuse what is too large before it goes anywhere."""
-        check_size(encoded, self._settings)
-
 
 def check_size(encoded: bytes, settings: Settings) -> None:
     """Check that an encoded command or query is not too large.
@@ -266,3 +261,13 @@ def check_size(encoded: bytes, settings: Settings) -> None:
         raise ValueError(
             f"the call is {len(encoded)} bytes long; at most {limit} are allowed (Settings.command_bytes_max)"
         )
+
+
+def check_timeout(timeout: float) -> None:
+    """Check that a deadline can be kept.
+
+    Raises:
+        ValueError: it is not above 0 s, or not finite.
+    """
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"timeout must be above 0 s and finite, not {timeout}")
