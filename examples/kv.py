@@ -64,6 +64,7 @@ async def run(directory: Path, stack: AsyncExitStack) -> None:
         print(f"read baz: {refused}")
 
     follower = next(peer for peer in peers.values() if peer.name != leader.name)
+    await follower.leader()  # it may not have heard of the leader yet
     try:
         await follower.read(KV.get, "foo")
     except NotLeader as error:

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
-GRACE = 2.0  # seconds for a thread that was told to end; never waited for when all is well
+GRACE = 10.0  # seconds for a thread that was told to end; never waited for when all is well
 THREADS = pytest.StashKey[set[threading.Thread]]()
 
 # The same examples on every run, and no judgement by the clock.

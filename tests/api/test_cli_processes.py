@@ -310,6 +310,67 @@ def test_sigterm_stops_the_shell_cleanly(memory_node: list[str]) -> None:
         assert shell.process.wait(SECONDS) == 0
 
 
+# Typed code runs on the thread of the loop. A signal that this thread gets does not interrupt what the main thread
+# waits for, nor does one that the main thread gets just before it begins to wait.
+SIGNAL_TO_THE_OTHER_THREAD = (
+    "import signal, threading; "
+    "later = asyncio.get_running_loop().call_later(0.5, signal.pthread_kill, threading.get_ident(), signal.{name})"
+)
+
+
+def test_sigterm_to_another_thread_ends_the_prompt(memory_node: list[str]) -> None:
+    with at_prompt(*memory_node) as shell:
+        assert shell.type(SIGNAL_TO_THE_OTHER_THREAD.format(name="SIGTERM")) == ""
+        assert shell.process.wait(SECONDS) == 0
+
+
+def test_sigterm_to_another_thread_ends_what_is_awaited(memory_node: list[str]) -> None:
+    with at_prompt(*memory_node) as shell:
+        assert shell.process.stdin is not None
+        assert shell.type(SIGNAL_TO_THE_OTHER_THREAD.format(name="SIGTERM")) == ""
+        shell.process.stdin.write(b"await asyncio.sleep(600)\n")
+        shell.process.stdin.flush()
+        assert shell.process.wait(SECONDS) == 0
+
+
+def test_ctrl_c_to_another_thread_keeps_the_shell(memory_node: list[str]) -> None:
+    with at_prompt(*memory_node) as shell:
+        for _ in range(2):
+            assert shell.type(SIGNAL_TO_THE_OTHER_THREAD.format(name="SIGINT")) == ""
+            assert shell.wait_for(">>> ") == ""  # a new prompt
+        assert "KeyboardInterrupt" in shell.type(
+            SIGNAL_TO_THE_OTHER_THREAD.format(name="SIGINT") + "; await asyncio.sleep(600)"
+        )
+        assert shell.type("1 + 1") == "2"
+        code, errors = shell.end()
+    assert code == 0
+    assert errors.count("KeyboardInterrupt") == 2
+
+
+# input() forgets what a signal raises while the prompt is written into a pipe.
+SIGNAL_WITHIN_THE_PROMPT = (
+    "import signal, sys; sys.stdout.flush = lambda: (delattr(sys.stdout, 'flush'), signal.raise_signal(signal.{name}))"
+)
+
+
+def test_sigterm_while_the_prompt_is_written_stops_the_shell_cleanly(memory_node: list[str]) -> None:
+    with at_prompt(*memory_node) as shell:
+        assert shell.process.stdin is not None
+        shell.process.stdin.write(SIGNAL_WITHIN_THE_PROMPT.format(name="SIGTERM").encode() + b"\n")
+        shell.process.stdin.flush()
+        assert shell.process.wait(SECONDS) == 0
+
+
+def test_ctrl_c_while_the_prompt_is_written_keeps_the_shell(memory_node: list[str]) -> None:
+    with at_prompt(*memory_node) as shell:
+        assert shell.type(SIGNAL_WITHIN_THE_PROMPT.format(name="SIGINT")) == ""
+        assert shell.wait_for(">>> ") == ""  # a new prompt
+        assert shell.type("1 + 1") == "2"
+        code, errors = shell.end()
+    assert code == 0
+    assert "KeyboardInterrupt" in errors
+
+
 def test_the_shell_greets_a_person(memory_node: list[str]) -> None:
     ours, theirs = os.openpty()
     command = [sys.executable, "-m", "quorate", "shell", *memory_node]

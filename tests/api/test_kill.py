@@ -112,6 +112,8 @@ async def test_no_acknowledged_write_is_lost_by_sigkill(tmp_path: Path, victims:
             }[victims]
             await asyncio.gather(*(nodes.kill(name) for name in names))
             await asyncio.gather(*(nodes.start(a) for a in nodes.addresses if a.name in names))
+        while not all(writer.acknowledged for writer in writers):  # noqa: ASYNC110 - a busy machine may take longer
+            await asyncio.sleep(0.1)
         stop.set()
         await asyncio.gather(*tasks)
         for writer in writers:

@@ -38,7 +38,7 @@ async def page():
         peers = [await node.start_peer(KV, name=f"peer{{n}}") for n, node in enumerate(nodes, 1)]
         members = [peer.address for peer in peers]
         await peers[0].set_configuration(*members)
-        leader = await peers[0].leader()
+        (leader,) = {{await other.leader() for other in peers}}  # and each has heard of it
         peer = next(peer for peer in peers if peer.address == leader)
         kv = await stack.enter_async_context(connect(KV, *members))
 

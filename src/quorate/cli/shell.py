@@ -25,6 +25,7 @@ import quorate
 from quorate import QuorateError, StateMachine
 from quorate.cli.opening import load_machine, log_to_stderr, loop_factory, opened, ready_text
 from quorate.cli.output import Output
+from quorate.cli.signals import wake_main_thread_when_signalled
 
 FILENAME = "<shell>"
 """What tracebacks call the code that was typed."""
@@ -45,9 +46,10 @@ def run_shell(options: argparse.Namespace) -> int:
     thread = threading.Thread(target=serve, name="quorate-shell")
     thread.start()
     names = keeper.started.result()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, leave)
+    wake_main_thread_when_signalled()
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, leave)
         return prompt(keeper.loop, names, machine)
     finally:
         end_at_once_when_signalled()
@@ -152,6 +154,16 @@ class Console(code.InteractiveConsole):
         self._loop = loop
         self._names = names
         self._task: asyncio.Task[None] | None = None
+
+    def raw_input(self, prompt: str = "") -> str:
+        """Read a line.
+
+        Into a pipe or a file, ``input()`` would write the prompt in a way that forgets what a signal raises meanwhile.
+        """
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            return super().raw_input(prompt)
+        print(prompt, end="", flush=True)
+        return super().raw_input()
 
     def runcode(self, code: CodeType) -> None:
         """Run what was typed, and show what it raised; Ctrl-C cancels it.
