@@ -30,7 +30,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         apply_entries_max: entries applied before heartbeats and messages are looked at again. 1 or more.
         frame_bytes_max: largest frame accepted from the network, checked before anything is allocated. Above
             ``append_bytes_max`` with room to spare.
+        snapshot_entries: a snapshot is taken when that many entries were applied since the last one. 1 or more.
+        snapshot_bytes: or when the entries applied since then hold that many bytes. 1 or more.
+        trailing_entries: entries that stay in the log behind a snapshot, for peers that are a little slow: sending them
+            is cheaper than sending the snapshot. 0 or more.
+        snapshot_chunk_bytes: how much of a snapshot is sent at a time, though never more than
+            ``append_bytes_max``. 1 or more.
+        catch_up_timeout: a newcomer that was not heard for this long while it catches up is given up, seconds; above
+            ``election_timeout_max``.
+        clock_drift_max: how much faster or slower than real time the clocks of the group run at most, as a share:
+            0.1 is six seconds in a minute. Only reads by lease rely on it. From 0 to below 1.
         call_timeout: the deadline of a call that names none.
+        change_timeout: the deadline of a change of the members, and of joining a group: above 0, and best above
+            ``catch_up_timeout`` and long enough for a newcomer to be sent a whole snapshot.
         reconnect_delay_min: the first pause before a broken connection is tried again; doubles each time.
         reconnect_delay_max: the longest such pause.
     """
@@ -45,7 +57,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes_max: int = 16 * MIB
     apply_entries_max: int = 1000
     frame_bytes_max: int = 8 * MIB
+    snapshot_entries: int = 100_000
+    snapshot_bytes: int = 64 * MIB
+    trailing_entries: int = 10_000
+    snapshot_chunk_bytes: int = 1 * MIB
+    catch_up_timeout: float = 10.0
+    clock_drift_max: float = 0.1
     call_timeout: float = 5.0
+    change_timeout: float = 60.0
     reconnect_delay_min: float = 0.02
     reconnect_delay_max: float = 1.0
 
@@ -80,7 +99,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 self.frame_bytes_max >= 2 * self.append_bytes_max + 64 * KIB,
                 "frame_bytes_max must be at least twice append_bytes_max and 64 KiB",
             ),
+            (
+                self.snapshot_entries >= 1 and self.snapshot_bytes >= 1,
+                "snapshot_entries and snapshot_bytes must be at least 1",
+            ),
+            (self.trailing_entries >= 0, "trailing_entries must be 0 or more"),
+            (self.snapshot_chunk_bytes >= 1, "snapshot_chunk_bytes must be at least 1"),
+            (
+                self.catch_up_timeout > self.election_timeout_max,
+                "catch_up_timeout must be above election_timeout_max",
+            ),
+            (0 <= self.clock_drift_max < 1, "clock_drift_max must be from 0 to below 1"),
             (self.call_timeout > 0, "call_timeout must be above 0 s"),
+            (self.change_timeout > 0, "change_timeout must be above 0 s"),
             (
                 0 < self.reconnect_delay_min <= self.reconnect_delay_max,
                 "reconnect_delay_min must be above 0 s and at most reconnect_delay_max",

@@ -7,7 +7,7 @@ Everything here is immutable and knows nothing of disks, sockets or clocks. The 
 from __future__ import annotations
 
 import enum
-from typing import Literal, NewType
+from typing import Generic, Literal, NewType, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ PeerId = NewType("PeerId", str)
 
 ReadId = NewType("ReadId", int)
 """Names one batch of linearizable reads between the shell and the core; never reused by one ``Raft``."""
+
+R_co = TypeVar("R_co", covariant=True)
 
 NAME_LENGTH_MAX = 128
 """Longest peer name, in characters."""
@@ -112,6 +114,8 @@ class Kind(enum.IntEnum):
     """Commands of the user's machine."""
     CONFIGURATION = 2
     """A configuration of the group (thesis 4.1): the payload is an encoded ``Configuration``."""
+    BARE = 3
+    """What a witness holds of commands: that they are there. The payloads are empty."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True):
@@ -152,6 +156,12 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
         payloads = self.payloads[low - self.first : high - self.first + 1]
         return Run(self.term, Index(low), self.kind, self.time, payloads)
 
+    def without_commands(self) -> Run:
+        """Give the run as a witness keeps it: the same entries, commands without their bytes."""
+        if self.kind is not Kind.COMMAND:
+            return self
+        return Run(self.term, self.first, Kind.BARE, self.time, (b"",) * len(self.payloads))
+
 
 class HardState(msgspec.Struct, frozen=True, array_like=True):
     """Figure 2, "Persistent state on all servers", without the log: durable before any message that relies on it.
@@ -166,15 +176,56 @@ class HardState(msgspec.Struct, frozen=True, array_like=True):
     voted_for: PeerId | None = None
 
 
+class Snapshot(msgspec.Struct, frozen=True, array_like=True):
+    """What a snapshot stands for: the state of a group's machine up to an index (Raft §7). The bytes are in a file.
+
+    Attributes:
+        index: the last entry whose effect is in it (Figure 13, lastIncludedIndex). Invariant: committed.
+        term: the term of that entry (Figure 13, lastIncludedTerm).
+        time: the wall time of that entry, seconds since 1970.
+        configuration_index: the index of the latest configuration entry at or below ``index``.
+        configuration: the payload of that entry.
+        is_bare: whether it is a witness's, and its file holds no state.
+    """
+
+    index: Index
+    term: Term
+    time: float
+    configuration_index: Index
+    configuration: bytes
+    is_bare: bool = False
+
+
+class Compaction(msgspec.Struct, frozen=True, array_like=True):
+    """What the beginning of a log was replaced by.
+
+    Entries between ``start`` and ``snapshot.index`` may still be there, for peers that are a little slow.
+
+    Attributes:
+        snapshot: what holds the state that the dropped entries led to. Its file is durable before this is written.
+        start: the log begins right behind this index: entries up to here are dropped. Invariant: at most
+            ``snapshot.index``.
+        term: the term of the entry at ``start``.
+        replaces_log: whether all that the log held is dropped, beyond ``start`` too: the snapshot came from a leader.
+    """
+
+    snapshot: Snapshot
+    start: Index
+    term: Term
+    replaces_log: bool = False
+
+
 class Stored(msgspec.Struct, frozen=True):
     """What a store holds of one peer's log when it opens: all that the core needs, and no payload.
 
     Attributes:
         hard_state: term and vote.
         terms: ``(first index, term)`` for each stretch of entries of one term, ascending. Empty for an empty log.
-        last: the index of the last entry; 0 for an empty log.
+        last: the index of the last entry; ``compaction.start`` for a log without entries, 0 without both.
         configurations: ``(index, payload)`` of each configuration entry, ascending.
-        time: the wall time of the last run; 0.0 for an empty log.
+        time: the wall time of the last run; that of the snapshot for a log without entries, 0.0 without both.
+        compaction: what the log's beginning was replaced by; None for a log that begins at index 1.
+        bare: the first index of ``Kind.BARE``; 0 when there is none.
     """
 
     hard_state: HardState = HardState()
@@ -182,6 +233,55 @@ class Stored(msgspec.Struct, frozen=True):
     last: Index = Index(0)
     configurations: tuple[tuple[Index, bytes], ...] = ()
     time: float = 0.0
+    compaction: Compaction | None = None
+    bare: Index = Index(0)
+
+
+Consistency = Literal["linearizable", "lease", "stale"]
+"""As new as every write acknowledged before the call, by asking a quorum / the same, by trusting the clocks (thesis
+6.4.1) / what the peer asked holds just now."""
+
+
+class StaleRead(msgspec.Struct, Generic[R_co], frozen=True):
+    """What a peer's machine answered as it was, and how far behind it may have been.
+
+    Attributes:
+        value: what the machine's handler returned.
+        index: the last entry that the machine had applied.
+        age: seconds since the peer knew, on its own clock, that its machine held all that was committed: since it last
+            heard from its leader (or, leading, from a quorum) and had applied what was committed by then. Infinity when
+            it never knew. Writes acknowledged since then may be missing.
+    """
+
+    value: R_co
+    index: Index
+    age: float
+
+
+MemberKind = Literal["voter", "learner", "witness"]
+"""Counted in quorums / receives entries, no vote / votes, keeps terms and configurations, no machine."""
+
+
+class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What one peer knows of one member of its group.
+
+    Attributes:
+        address: its name, and where the configuration says that it is reached.
+        id: its random id.
+        kind: what it is now. A peer that catches up to become a voter is a learner.
+        becomes: what it is to be when the change under way is done; None when it is to leave.
+        match_index: the highest entry known to be durable there; None but on the leader.
+        heard: seconds since it last answered; None but on the leader.
+        is_installing: whether a snapshot is under way to it, as far as the leader knows.
+    """
+
+    address: Address
+    id: PeerId
+    kind: MemberKind
+    becomes: MemberKind | None
+    match_index: Index | None = None
+    heard: float | None = None
+    is_installing: bool = False
 
 
 Role = Literal["follower", "pre-candidate", "candidate", "leader"]
@@ -203,6 +303,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         last_applied: the highest index applied to the machine. Invariant: ``last_applied <= commit_index``.
         last_index: the last index of its log. Invariant: ``commit_index <= last_index``.
         why: a sentence: why there is no leader, and what to do; None when there is one.
+        members: every member with what is known of it, in the order of their names.
+        first_index: the first index that its log still holds.
+        snapshot_index: the last index in its latest snapshot; 0 while it has none.
     """
 
     name: str
@@ -216,3 +319,6 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     last_applied: Index
     last_index: Index
     why: str | None
+    members: tuple[MemberStatus, ...] = ()
+    first_index: Index = Index(1)
+    snapshot_index: Index = Index(0)

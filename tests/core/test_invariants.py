@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from quorate.core.configuration import Configuration, Member
-from quorate.core.invariants import check, check_members, check_step, facts
+from quorate.core.invariants import check, check_configuration, check_step, facts
 from quorate.core.messages import AppendEntriesReply, RequestPreVoteReply
 from quorate.core.state import Candidate, PreCandidate, Unpersisted
+from quorate.settings import Settings
 from quorate.testing.drive import lead, make_append, make_configuration, obey, receive, start
 from quorate.types import Address, HardState, Index, PeerId, Term
 
@@ -102,6 +103,8 @@ def set_log(**fields):
         broken(candidate, lambda s: s.role.votes.clear(), "a candidate votes for itself"),
         broken(candidate, set_state(voted_for=None), "a candidate votes for itself"),
         broken(leader, set_state(voted_for=None), "a leader voted for itself"),
+        broken(leader, set_state(bare=Index(3)), "a leader holds all commands"),
+        broken(follower, set_state(bare=Index(7)), "what is held without its commands is in the log"),
         broken(
             leader, lambda s: setattr(s.role, "first_index", Index(6)), "a leader's log holds the no-op of its term"
         ),
@@ -148,7 +151,7 @@ def member(name, number):
 )
 def test_members_are_distinct_and_in_order(voters, message):
     with pytest.raises(AssertionError, match=message):
-        check_members(Configuration("group", voters))
+        check_configuration(Configuration("group", voters))
 
 
 @pytest.mark.parametrize(
@@ -177,3 +180,45 @@ def test_a_new_term_may_change_the_vote_and_one_who_leads_no_longer_may_lose_ent
     state.term, state.voted_for, state.role = Term(3), PeerId("1"), Candidate({})
     state.log.last = Index(4)
     check_step(before, facts(state))
+
+
+ONE, TWO = (member("a", 1),), (member("b", 2),)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "message"),
+    [
+        (Configuration("group", ()), "somebody can lead"),
+        (Configuration("group", ONE, TWO, TWO, ONE), "a change is in one phase"),
+        (Configuration("group", ONE, (), TWO), "a change that waits can be taken back"),
+    ],
+)
+def test_a_change_is_in_one_phase(configuration, message):
+    with pytest.raises(AssertionError, match=message):
+        check_configuration(configuration)
+
+
+def compacted():
+    raft = start(log=(1, 1, 2), settings=Settings(trailing_entries=1), term=3)
+    receive(raft, "2", make_append("2", 3, (3, 2), [3], commit=3))
+    raft.compacted(raft.snapshot_at(Index(3), 0.0))
+    return raft.state
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "message"),
+    [
+        broken(compacted, set_log(start=Index(4), starts=[], terms=[]), "only what is in a snapshot was dropped"),
+        broken(compacted, set_state(commit_index=Index(2)), "only what is in a snapshot was dropped"),
+        broken(compacted, set_log(starts=[4], terms=[3]), "the log has no hole"),
+        broken(follower, set_state(groups=()), "the latest configuration is in force"),
+        broken(follower, set_state(others=()), "all members receive entries"),
+        broken(leader, lambda s: s.role.beats.extend([(7, 0.0), (6, 0.0)]), "rounds of heartbeats are in order"),
+    ],
+)
+def test_each_broken_state_of_snapshots_members_and_leases_is_found(make, change, message):
+    state = make()
+    check(state)
+    change(state)
+    with pytest.raises(AssertionError, match=message):
+        check(state)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from quorate.core import election, raft, reads, replication
+from quorate.core import admission, election, raft, reads, replication
 from quorate.core.log import Log
-from quorate.core.quorum import reached_by_majority
+from quorate.core.quorum import reached_by_quorum
 from quorate.core.ready import ReadReady
 from quorate.core.state import append, commit, send
 from quorate.testing.scenario import ScenarioError, check_file
@@ -45,7 +45,7 @@ def longest_log_wins(monkeypatch):
 def held(state, own):
     """Give the highest index that a majority holds, our own as far as ``own``."""
     progress = state.role.progress
-    return Index(reached_by_majority([progress[v].match_index if v in progress else own for v in state.voters]))
+    return Index(reached_by_quorum(state.groups, lambda v: progress[v].match_index if v in progress else own))
 
 
 @fault("figure_8", "leader completeness: 5 leads term 5 without all")
@@ -147,7 +147,9 @@ def read_before_the_first_commit_of_the_term(monkeypatch):
 
 @fault("partition_of_two_and_three", "election safety: 3 and 2 both lead term 3")
 def half_of_the_votes_is_enough(monkeypatch):
-    monkeypatch.setattr(election, "has_majority", lambda votes, voters: votes >= voters // 2)
+    monkeypatch.setattr(
+        election, "is_quorum", lambda groups, agrees: 2 * sum(map(agrees, groups[0])) >= len(groups[0]) - 1
+    )
 
 
 @fault("vote_waits_for_disk", "2 votes for 1 and for 3 in term 2")
@@ -176,12 +178,12 @@ def vote_cleared_at_a_step_down_within_the_term(monkeypatch):
 @fault("acknowledgement_of_an_earlier_leadership", "another trace")
 def acknowledgement_of_any_term_counted(monkeypatch):
     """Row 23."""
-    refuse = raft.Raft._is_refused
+    refuse = admission.is_refused
 
-    def refuse_fewer(self, sender, message):
-        return refuse(self, sender, message) and not isinstance(message, replication.AppendEntriesReply)
+    def refuse_fewer(state, sender, message):
+        return refuse(state, sender, message) and not isinstance(message, replication.AppendEntriesReply)
 
-    monkeypatch.setattr(raft.Raft, "_is_refused", refuse_fewer)
+    monkeypatch.setattr(admission, "is_refused", refuse_fewer)
 
 
 @fault("asynchronous_writes_aba", "another trace")
@@ -209,7 +211,7 @@ def no_step_down_without_a_quorum(monkeypatch):
 def votes_while_a_leader_is_heard(monkeypatch):
     """Rows 7 and 13."""
     monkeypatch.setattr(election, "hears_leader", lambda state: False)
-    monkeypatch.setattr(raft, "hears_leader", lambda state: False)
+    monkeypatch.setattr(admission, "hears_leader", lambda state: False)
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -54,7 +54,7 @@ def test_the_first_configuration_is_the_same_entry_on_every_member():
     runs = []
     for name in "123":
         raft = start(name, log=())
-        raft.change(make_configuration(3), 5.0)
+        raft.form(make_configuration(3), 5.0)
         ready = raft.ready()
         assert ready.hard_state == HardState(Term(1), None)
         assert ready.configuration == make_configuration(3)
@@ -66,40 +66,46 @@ def test_the_first_configuration_is_the_same_entry_on_every_member():
 
 def test_the_same_configuration_again_changes_nothing():
     raft = start()
-    raft.change(make_configuration(3), 5.0)
+    raft.form(make_configuration(3), 5.0)
     assert not raft.ready().writes
 
 
 def test_a_peer_that_has_seen_a_later_term_keeps_it():
     raft = start(log=(), term=0)
     receive(raft, "2", make_append("2", 7, (4, 4)))
-    raft.change(make_configuration(3), 0.0)
+    raft.form(make_configuration(3), 0.0)
     assert raft.state.term == 7
 
 
 def reversed_configuration():
     configuration = make_configuration(2)
-    return Configuration(configuration.group, configuration.voters[::-1])
+    return Configuration(configuration.group, configuration.members[::-1])
 
 
 def doubled_configuration():
     configuration = make_configuration(2)
-    return Configuration(configuration.group, (configuration.voters[0], configuration.voters[0]))
+    return Configuration(configuration.group, (configuration.members[0], configuration.members[0]))
+
+
+def joint_configuration():
+    members = make_configuration(3).members
+    return Configuration("group", members, members[:1])
 
 
 @pytest.mark.parametrize(
     ("log", "configuration", "reason"),
     [
         ((1,), make_configuration(5), "already belongs to the group of 1, 2, 3"),
-        ((), Configuration("group", make_configuration(3).voters[1:]), "not among the members 2, 3"),
+        ((), Configuration("group", make_configuration(3).members[1:]), "not among the members 2, 3"),
         ((), reversed_configuration(), "in the order of their names"),
         ((), doubled_configuration(), "distinct ids and names"),
+        ((), joint_configuration(), "a first configuration cannot be in the middle of a change"),
     ],
 )
 def test_configurations_that_are_refused(log, configuration, reason):
     raft = start(log=log)
     with pytest.raises(InvalidConfiguration, match=reason):
-        raft.change(configuration, 0.0)
+        raft.form(configuration, 0.0)
     assert not raft.ready().writes
 
 
@@ -107,7 +113,7 @@ def test_a_log_without_a_configuration_is_not_empty():
     raft = start(log=(), term=0)
     receive(raft, "2", make_append("2", 1, entries=[1]))
     with pytest.raises(InvalidConfiguration, match="already belongs to the group of none"):
-        raft.change(make_configuration(3), 0.0)
+        raft.form(make_configuration(3), 0.0)
 
 
 # Asking who does not lead.
@@ -135,6 +141,7 @@ def test_the_address_of_a_leader_that_the_configuration_does_not_know_is_not_kno
 # Messages that change nothing, not even the term.
 
 
+@pytest.mark.covers("pitfall 78")
 @pytest.mark.parametrize(
     "message",
     [
@@ -169,6 +176,7 @@ def test_a_leader_hears_no_other_leader_of_its_term():
     assert raft.state.leader == "1"
 
 
+@pytest.mark.covers("pitfall 5", "pitfall 78")
 @pytest.mark.parametrize(
     "reply",
     [
@@ -235,7 +243,7 @@ def test_status_of_a_new_peer():
         commit_index=Index(0),
         last_applied=Index(0),
         last_index=Index(0),
-        why="it has no configuration yet: call set_configuration on one peer of the group",
+        why="it has no configuration yet: call set_configuration on one peer of the group, or start it with join",
     )
 
 
@@ -278,6 +286,7 @@ def test_what_the_others_commit_still_counts_until_our_own_disk_has_it():
     assert raft.state.uncommitted_bytes == 0
 
 
+@pytest.mark.covers("pitfall 75")
 def test_a_leader_whose_disk_confirms_nothing_for_long_steps_down():
     raft = hung_leader([b"x"])
     settings = raft.state.settings

@@ -16,6 +16,7 @@ def test_the_order_of_the_fields_is_the_order_in_which_the_shell_obeys():
         "configuration",
         "messages",
         "hard_state",
+        "compaction",
         "entries",
         "messages_after_persist",
         "commit_index",
@@ -75,6 +76,7 @@ def test_an_acknowledgement_does_not_replace_a_vote():
     assert waiting == [RequestVoteReply, AppendEntriesReply]
 
 
+@pytest.mark.covers("pitfall 82")
 def test_heartbeats_never_wait_for_the_disk():
     """Sent at once while a write is under way, and answered at once where one is (house rule; row 75)."""
     raft = start()

@@ -47,6 +47,7 @@ def test_no_commands_append_nothing():
     assert raft.ready().entries == ()
 
 
+@pytest.mark.covers("pitfall 32")
 def test_runs_keep_to_append_bytes_max_and_a_larger_command_goes_alone():
     """Each command counts 16 bytes more than itself. Row 32."""
     raft = lead_with(append_bytes_max=40, command_bytes_max=40)
@@ -55,6 +56,7 @@ def test_runs_keep_to_append_bytes_max_and_a_larger_command_goes_alone():
     assert [run.payloads for run in raft.ready().entries] == [(b"aaaa", b"bbbb"), (b"c" * 40,), (b"d", b"e")]
 
 
+@pytest.mark.covers("pitfall 81")
 @pytest.mark.parametrize(("limit", "taken"), [(100, 5), (99, 4), (20, 1), (19, 0)])
 def test_commands_beyond_uncommitted_bytes_max_are_not_taken(limit, taken):
     """Row 81: what waits for a quorum is bounded."""
@@ -82,6 +84,7 @@ def test_a_follower_counts_what_it_holds_when_it_leads_later():
 # The leader's side.
 
 
+@pytest.mark.covers("pitfall 31", "etcd-io/raft replicate_pause")
 def test_the_window_bounds_what_is_in_flight():
     """Row 31."""
     raft = start(settings=Settings(in_flight_max=2))
@@ -121,6 +124,7 @@ def test_commits_are_told_to_idle_peers_once():
     assert receive(raft, "2", reply(2, 2)) == []
 
 
+@pytest.mark.covers("pitfall 26")
 @pytest.mark.parametrize(
     ("refused", "goes_on"),
     [
@@ -149,6 +153,7 @@ def test_back_up_never_goes_below_what_matches():
     assert known(raft) == (3, 4, True, [5])
 
 
+@pytest.mark.covers("pitfall 33")
 def test_a_stale_refusal_changes_nothing():
     """What was refused matches by now, or was asked before the last probe, or was never asked. Row 33."""
     raft = start(log=(1, 1, 1, 1))
@@ -173,6 +178,7 @@ def test_a_late_acknowledgement_lowers_nothing():
         assert known(raft) == (5, 6, False, [])
 
 
+@pytest.mark.covers("pitfall 5")
 def test_acknowledgements_of_strangers_count_for_nothing():
     """Row 5."""
     raft = start(peers=1)
@@ -256,7 +262,7 @@ def test_a_configuration_takes_effect_when_it_is_appended():
     ready = raft.ready()
     assert ready.configuration == configuration
     assert "configuration at index 1 -> 1, 2, 3" in [event.text for event in ready.events]
-    assert raft.state.voters == ("1", "2", "3")
+    assert raft.state.groups == (("1", "2", "3"),)
     assert raft.state.commit_index == 0
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from quorate.core.configuration import encode_configuration
-from quorate.core.messages import AppendEntries, RequestPreVoteReply, RequestVoteReply
+from quorate.core.configuration import configuration_text, encode_configuration
+from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestPreVoteReply, RequestVoteReply
 from quorate.core.ready import EventKind
 from quorate.core.state import (
     Candidate,
@@ -18,7 +18,6 @@ from quorate.core.state import (
     quorum_heard,
     send,
     truncate,
-    voters_text,
 )
 from quorate.settings import Settings
 from quorate.testing.drive import lead, make_append, make_configuration, obey, receive, start
@@ -29,6 +28,7 @@ def run(first, term, *payloads, kind=Kind.COMMAND):
     return Run(Term(term), Index(first), kind, 0.0, payloads or (b"",))
 
 
+@pytest.mark.covers("pitfall 15")
 def test_the_election_timeout_is_drawn_between_its_bounds():
     """Anew each time, so that split votes are rare (§5.2). Row 15."""
     settings = Settings(election_timeout_min=0.3, election_timeout_max=0.6)
@@ -44,6 +44,7 @@ def test_the_election_timeout_is_drawn_between_its_bounds():
     assert deadlines == pytest.approx([0.375, 0.525])
 
 
+@pytest.mark.covers("pitfall 17")
 def test_a_peer_waits_a_whole_election_timeout_after_its_start():
     """Row 17."""
     raft = start()
@@ -65,6 +66,7 @@ def test_append_entries_leave_at_once_only_when_the_term_is_durable():
     assert [envelope.message for envelope in raft.ready().messages] == [message]
 
 
+@pytest.mark.covers("pitfall 4")
 def test_stepping_down_within_a_term_keeps_the_vote():
     """Row 4: cleared there, the peer could vote twice in the term."""
     raft = start(term=2, voted_for="3")
@@ -75,6 +77,7 @@ def test_stepping_down_within_a_term_keeps_the_vote():
     assert (raft.state.voted_for, raft.state.leader) == (None, None)
 
 
+@pytest.mark.covers("pitfall 27")
 def test_truncation_lowers_what_every_write_under_way_promises():
     """Row 27: the same indexes will hold other entries."""
     raft = start(term=2)
@@ -109,23 +112,25 @@ def test_truncation_takes_back_what_was_not_yet_handed_out():
     assert [(entry.first, entry.payloads) for entry in raft.ready().entries] == [(2, (b"a",)), (3, (b"d",))]
 
 
+@pytest.mark.covers("pitfall 51")
 def test_truncation_falls_back_to_the_previous_configuration():
     """Thesis 4.1; row 51."""
     raft = start(term=2)
     larger = make_configuration(5)
     payload = encode_configuration(larger)
     append(raft.state, run(2, 2, payload, kind=Kind.CONFIGURATION), larger)
-    assert len(raft.state.voters) == 5
+    assert raft.state.groups == (tuple("12345"),)
     assert raft.ready().configuration == larger
     truncate(raft.state, Index(2))
-    assert len(raft.state.voters) == 3
+    assert raft.state.groups == (tuple("123"),)
     ready = raft.ready()
     assert ready.configuration == make_configuration(3)
     assert "configuration entry truncated -> 1, 2, 3" in [event.text for event in ready.events]
     truncate(raft.state, Index(1))
-    assert (raft.state.configuration, raft.state.voters, raft.state.others) == (None, (), ())
+    assert (raft.state.configuration, raft.state.groups, raft.state.others) == (None, (), ())
 
 
+@pytest.mark.covers("pitfall 81")
 def test_bytes_wait_until_they_are_committed_and_durable_or_truncated():
     """Rows 75, 81: never reset, so that the limit holds whatever terms come and however slow the disk is."""
     raft = start(term=2)
@@ -147,7 +152,6 @@ def test_bytes_wait_until_they_are_committed_and_durable_or_truncated():
 def test_who_hears_a_leader():
     """Thesis 4.2.3: within the minimum election timeout."""
     raft = start()
-    assert not hears_leader(raft.state)
     receive(raft, "2", make_append("2", 1, (1, 1)), 1.0)
     assert hears_leader(raft.state)
     raft.tick(1.3)
@@ -170,6 +174,33 @@ def test_the_quorum_was_heard_when_the_median_was():
     assert quorum_heard(raft.state) == began + 0.1
 
 
+@pytest.mark.parametrize("interval", [0.05, 0.03, 0.25])
+def test_heartbeats_of_all_groups_of_a_node_fall_on_the_same_instants(interval):
+    """They leave in one turn, and in one frame for each neighbour."""
+    settings = Settings(heartbeat_interval=interval, election_timeout_min=1.0, election_timeout_max=2.0)
+    one, other = (start(settings=settings, chance=chance) for chance in (0.0, 0.4321))
+    lead(one)
+    lead(other)
+    one.tick(other.state.now)
+    assert one.deadline() == other.deadline()
+    for _ in range(1000):
+        before = one.deadline()
+        for raft in (one, other):
+            raft.tick(before)
+            assert raft.deadline() == pytest.approx(before + interval)  # neither twice nor late
+            for voter in ("2", "3"):
+                raft.receive(PeerId(voter), AppendEntriesReply(Term(2), True, Index(2)), before)
+        assert one.deadline() == other.deadline()
+
+
+def test_a_lone_voter_hears_itself_for_ever_and_has_nobody_to_speak_to():
+    raft = start(peers=1)
+    lead(raft)
+    assert (quorum_heard(raft.state), raft.deadline()) == (float("inf"), float("inf"))
+    raft.tick(1000.0)
+    assert raft.status().role == "leader"
+
+
 def test_leader_as_far_as_each_role_knows():
     raft = start()
     assert raft.state.leader is None
@@ -185,5 +216,5 @@ def test_leader_as_far_as_each_role_knows():
 def test_names_for_people():
     assert name(start().state, PeerId("2")) == "2"
     assert name(start(log=()).state, PeerId("f3a1")) == "f3a1"
-    assert voters_text(make_configuration(2)) == "1, 2"
-    assert voters_text(None) == "none"
+    assert configuration_text(make_configuration(2)) == "1, 2"
+    assert configuration_text(None) == "none"

@@ -18,6 +18,7 @@ def leader_with_caught_up_followers():
     return raft
 
 
+@pytest.mark.covers("pitfall 82")
 def test_no_proposal_is_taken_while_leadership_is_handed_over():
     raft = leader_with_caught_up_followers()
     raft.transfer(PeerId("2"), raft.state.now)
@@ -37,6 +38,7 @@ def test_the_target_is_told_once_and_only_when_it_has_the_whole_log():
     assert not [envelope for envelope in obey(raft) if isinstance(envelope.message, TimeoutNow)]
 
 
+@pytest.mark.covers("pitfall 82")
 def test_a_transfer_that_is_late_is_given_up_at_its_own_deadline():
     raft = leader_with_caught_up_followers()
     begin = raft.state.now
@@ -59,7 +61,7 @@ def test_one_transfer_at_a_time_and_the_same_one_twice():
 
 
 def test_strangers_are_no_target():
-    with pytest.raises(InvalidConfiguration, match="9 is no voter of the group of 1, 2, 3"):
+    with pytest.raises(InvalidConfiguration, match="9 is no voter that could lead the group of 1, 2, 3"):
         leader_with_caught_up_followers().transfer(PeerId("9"), 1.0)
 
 

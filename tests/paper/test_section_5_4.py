@@ -23,6 +23,7 @@ LOGS = [
 ]
 
 
+@pytest.mark.covers("pitfall 1")
 @pytest.mark.parametrize(("log", "last", "up_to_date"), LOGS)
 def test_the_voter_denies_its_vote_if_its_own_log_is_more_up_to_date_than_that_of_the_candidate(log, last, up_to_date):
     """§5.4.1: "the voter denies its vote if its own log is more up-to-date than that of the candidate". Row 1."""
@@ -31,6 +32,7 @@ def test_the_voter_denies_its_vote_if_its_own_log_is_more_up_to_date_than_that_o
     assert receive(raft, "2", request, LONG) == [RequestVoteReply(Term(4), up_to_date)]
 
 
+@pytest.mark.covers("etcd-io/raft prevote")
 @pytest.mark.parametrize(("log", "last", "up_to_date"), LOGS)
 def test_the_voter_denies_its_pre_vote_by_the_same_comparison(log, last, up_to_date):
     """Thesis 9.6: a pre-vote is granted only if the candidate's log is sufficiently up-to-date."""

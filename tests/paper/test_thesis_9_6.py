@@ -53,6 +53,7 @@ def test_a_pre_vote_may_be_granted_to_several():
         assert receive(raft, sender, pre_vote(sender, 2), LONG) == [RequestPreVoteReply(Term(1), Term(2), True)]
 
 
+@pytest.mark.covers("pitfall 8")
 def test_no_pre_vote_for_a_term_that_is_not_above_ours():
     """And the answer tells the term, so that a pre-candidate that is behind learns it. Row 8."""
     raft = start(term=5)
@@ -63,6 +64,7 @@ def test_no_pre_vote_for_a_term_that_is_not_above_ours():
     assert (type(behind.state.role), behind.state.term) == (Follower, 5)
 
 
+@pytest.mark.covers("pitfall 9")
 def test_no_pre_vote_within_the_minimum_election_timeout_of_hearing_a_leader():
     """Thesis 9.6: "the voters have not received heartbeats from a valid leader for at least a baseline election
     timeout". Row 9.
@@ -74,6 +76,7 @@ def test_no_pre_vote_within_the_minimum_election_timeout_of_hearing_a_leader():
         assert receive(raft, "3", pre_vote("3", 2), now) == [RequestPreVoteReply(Term(1), Term(2), granted)]
 
 
+@pytest.mark.covers("pitfall 7")
 def test_a_vote_request_within_the_minimum_election_timeout_of_hearing_a_leader_moves_nobody():
     """Thesis 4.2.3: "it does not update its term or grant its vote". Row 7."""
     raft = start()
@@ -97,6 +100,7 @@ def test_a_leader_that_a_quorum_answers_is_not_deposed_by_votes():
     assert receive(raft, "3", requests[1], late) == [RequestVoteReply(Term(9), True)]
 
 
+@pytest.mark.covers("pitfall 6")
 def test_only_answers_to_the_present_question_count():
     """Pre-votes of an earlier term, of strangers, and repeated ones count for nothing. Rows 5, 6."""
     raft = start(peers=5)
@@ -112,6 +116,7 @@ def test_pre_votes_that_come_to_anyone_but_a_pre_candidate_are_nothing():
     assert type(raft.state.role) is Follower
 
 
+@pytest.mark.covers("pitfall 11")
 def test_a_candidate_that_does_not_win_asks_for_pre_votes_again_and_keeps_its_term():
     """It does not raise its term for ever when it is cut off. Row 11."""
     raft = start()
@@ -123,6 +128,7 @@ def test_a_candidate_that_does_not_win_asks_for_pre_votes_again_and_keeps_its_te
     assert (type(raft.state.role), raft.state.term) == (PreCandidate, 2)
 
 
+@pytest.mark.covers("pitfall 76")
 @pytest.mark.parametrize(
     "request_of", [pre_vote, lambda name, term: RequestVote(Term(term), PeerId(name), Index(9), Term(1))]
 )
@@ -134,6 +140,7 @@ def test_a_peer_without_a_configuration_never_votes(request_of):
     assert raft.deadline() == float("inf")
 
 
+@pytest.mark.covers("pitfall 12", "etcd-io/raft checkquorum")
 def test_a_leader_steps_down_if_an_election_timeout_elapses_without_a_round_of_heartbeats_to_a_majority():
     """Thesis 6.2: "a leader … steps down if an election timeout elapses without a successful round of heartbeats to a
     majority of its cluster". Row 12.

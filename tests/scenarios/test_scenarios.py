@@ -1,7 +1,11 @@
-"""Every text in this folder is a test: QUORATE_REWRITE=1 writes the traces anew; then read the difference."""
+"""Every text in this folder is a test: QUORATE_REWRITE=1 writes the traces anew; then read the difference.
+
+A text that begins with lines ``# covers: NAME, NAME`` shows what those names of tests/suites.toml say.
+"""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -9,9 +13,18 @@ import pytest
 from quorate.testing.scenario import REWRITE, ScenarioError, check_file, run_text
 
 TEXTS = sorted(Path(__file__).parent.glob("*.txt"))
+CLAIM = "# covers: "
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=[path.stem for path in TEXTS])
+def claimed(path):
+    """Give the names that a text claims to cover."""
+    lines = itertools.takewhile(lambda line: line.startswith(CLAIM), path.read_text("utf-8").splitlines())
+    return [name.strip() for line in lines for name in line.removeprefix(CLAIM).split(",")]
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=pytest.mark.covers(*claimed(path)), id=path.stem) for path in TEXTS]
+)
 def test_scenario(path):
     check_file(path)
 
@@ -73,6 +86,11 @@ def test_a_scenario_leaves_the_same_trace_each_time():
         ("persist 1", "persist cannot be done"),
         ("crash 1\ntimeout 1", "1 is down"),
         ("propose 1 'a", "No closing quotation"),
+        ("new 4 x", "new cannot be done"),
+        ("change 1 1 4", "there is no peer '4'"),
+        ("change 1 1/chief", "change cannot be done"),
+        ("snapshot 1", "1 can take a snapshot above 0 up to 0"),
+        ("shipped 1 2", "no snapshot is under way from 1 to 2"),
     ],
 )
 def test_what_makes_no_sense_is_named_with_file_and_line(command, reason):

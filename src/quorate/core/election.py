@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from quorate.core.messages import RequestPreVote, RequestPreVoteReply, RequestVote, RequestVoteReply
 from quorate.core.progress import Progress
-from quorate.core.quorum import has_majority
+from quorate.core.quorum import is_quorum, majority
 from quorate.core.ready import EventKind
 from quorate.core.state import (
     Candidate,
@@ -18,6 +18,7 @@ from quorate.core.state import (
     draw_election_deadline,
     hears_leader,
     name,
+    next_beat,
     note,
     send,
     send_after_persist,
@@ -34,8 +35,15 @@ def start_pre_vote(state: State) -> None:
     state.role = PreCandidate(votes={state.peer: True})
     note(state, EventKind.ROLE, f"election timeout -> pre-candidate for term {state.term + 1}")
     request = RequestPreVote(Term(state.term + 1), state.peer, state.log.last, state.log.last_term)
-    for voter in state.others:
+    for voter in other_voters(state):
         send(state, voter, request)
+
+
+def forget_leader(state: State) -> None:
+    """Believe no longer in a leader that is silent; for those that never campaign themselves."""
+    if isinstance(state.role, Follower) and state.role.leader is not None:
+        note(state, EventKind.LEADER, f"{name(state, state.role.leader)} is silent -> follow nobody")
+        state.role.leader = None
 
 
 def start_election(state: State, *, is_transfer: bool = False) -> None:
@@ -54,7 +62,7 @@ def start_election(state: State, *, is_transfer: bool = False) -> None:
     why = "the leader hands over" if is_transfer else "quorum of pre-votes"
     note(state, EventKind.ROLE, f"{why} -> candidate in term {state.term}")
     request = RequestVote(state.term, state.peer, state.log.last, state.log.last_term, is_transfer)
-    for voter in state.others:
+    for voter in other_voters(state):
         # The request says "I voted for myself": were it sent before that is durable, a crash could let us vote again.
         send_after_persist(state, voter, request)
 
@@ -62,17 +70,33 @@ def start_election(state: State, *, is_transfer: bool = False) -> None:
 def become_leader(state: State) -> None:
     """Lead the current term: next index just after the last log entry, match index 0 (Raft, Figure 2)."""
     note(state, EventKind.ROLE, f"quorum of votes -> leader of term {state.term}")
+    told = [*state.others, *members_before(state)]
     state.role = Leader(
-        progress={voter: Progress(next_index=Index(state.log.last + 1), heard=state.now) for voter in state.others},
+        progress={peer: Progress(next_index=Index(state.log.last + 1), heard=state.now) for peer in told},
         first_index=Index(state.log.last + 1),
-        heartbeat_deadline=state.now + state.settings.heartbeat_interval,
+        heartbeat_deadline=next_beat(state),
+        prefer_at=state.now + state.settings.election_timeout_max,
+        leaving=dict.fromkeys(members_before(state), state.now + state.settings.catch_up_timeout),
     )
 
 
+def members_before(state: State) -> list[PeerId]:
+    """Give those whom a configuration that is not committed yet leaves out: its leader may not have told them."""
+    if len(state.configurations) < 2 or state.configurations[-1][0] <= state.commit_index:
+        return []
+    before = state.configurations[-2][1].everyone
+    return [member.id for member in before if member.id not in state.others and member.id != state.peer]
+
+
+def other_voters(state: State) -> list[PeerId]:
+    """Give whose votes are asked for: every voter in force but this peer, each once."""
+    voters = {voter for group in state.groups for voter in group}
+    return [peer for peer in state.others if peer in voters]
+
+
 def has_won(state: State, votes: dict[PeerId, bool]) -> bool:
-    """Tell whether a majority of the voters in force said yes. Votes of others count for nothing."""
-    voters = state.voters
-    return has_majority(sum(votes.get(voter, False) for voter in voters), len(voters))
+    """Tell whether the voters in force have said yes. Votes of others count for nothing."""
+    return is_quorum(state.groups, lambda voter: votes.get(voter, False))
 
 
 def is_up_to_date(state: State, last_log_term: Term, last_log_index: Index) -> bool:
@@ -136,11 +160,15 @@ def pending_text(state: State) -> str:
     """Say in a sentence how far the search for a leader is: for ``status``."""
     match state.role:
         case PreCandidate(votes=votes) | Candidate(votes=votes):
-            silent = [name(state, voter) for voter in state.others if voter not in votes]
-            refused = [name(state, voter) for voter in state.others if votes.get(voter) is False]
-            granted = sum(votes.values())
+            others = other_voters(state)
+            silent = [name(state, voter) for voter in others if voter not in votes]
+            refused = [name(state, voter) for voter in others if votes.get(voter) is False]
             asked = "pre-votes" if isinstance(state.role, PreCandidate) else "votes"
-            parts = [f"asking for {asked}: {granted} of {len(state.voters)}, {len(state.voters) // 2 + 1} needed"]
+            counts = [
+                f"{sum(votes.get(voter, False) for voter in group)} of {len(group)}, {majority(len(group))} needed"
+                for group in state.groups
+            ]
+            parts = [f"asking for {asked}: {' and '.join(counts)}"]
             if silent:
                 parts.append(f"no answer from {', '.join(silent)}")
             if refused:

@@ -45,9 +45,12 @@ def check(state: State) -> None:
     assert log.terms == sorted(set(log.terms)), "terms ascend along the log"
     assert len(log.starts) == len(log.terms), "each stretch has one term"
     assert log.last_term <= state.term, "no entry is of a term that the peer has not seen"
-    assert not log.starts or (log.starts[0] == 1 and log.starts[-1] <= log.last), "the log has no hole"
-    assert 0 <= state.commit_index <= log.last, "what is committed is in the log"
+    assert not log.starts or (log.starts[0] == log.start + 1 and log.starts[-1] <= log.last), "the log has no hole"
+    assert bool(log.starts) == (log.last > log.start), "every entry has a term"
+    assert log.start <= state.snapshot_index <= state.commit_index, "only what is in a snapshot was dropped"
+    assert state.commit_index <= log.last, "what is committed is in the log"
     assert 0 <= state.persisted_index <= log.last, "what is durable is in the log"
+    assert 0 <= state.bare <= log.last, "what is held without its commands is in the log, or in its snapshot"
     assert state.durable.term <= state.term, "no term is durable that was not seen"
     numbers = [waiting.number for waiting in state.unpersisted]
     assert numbers == sorted(set(numbers)), "what waits for the disk is in order"
@@ -75,18 +78,25 @@ def check_configurations(state: State) -> None:
     assert indexes == sorted(set(indexes)), "configurations are in the order of the log"
     assert not indexes or indexes[-1] <= state.log.last, "a truncated configuration is not in force"
     for _, configuration in state.configurations:
-        check_members(configuration)
+        check_configuration(configuration)
+    current = state.configuration
+    assert state.groups == (current.groups if current else ()), "the latest configuration is in force"
+    everyone = [member.id for member in current.everyone] if current else []
+    assert list(state.others) == [peer for peer in everyone if peer != state.peer], "all members receive entries"
 
 
-def check_members(configuration: Configuration) -> None:
-    """Check that members are distinct.
+def check_configuration(configuration: Configuration) -> None:
+    """Check that members are distinct, and that some of them can lead.
 
     Raises:
-        AssertionError: they are not.
+        AssertionError: they are not, or nobody can.
     """
-    names = [member.address.name for member in configuration.voters]
+    names = [member.address.name for member in configuration.members]
     assert names == sorted(set(names)), "members are in the order of their names, each named once"
-    assert len(set(configuration.ids)) == len(names), "ids are distinct"
+    assert len({member.id for member in configuration.everyone}) == len(configuration.everyone), "ids are distinct"
+    assert any(member.kind == "voter" for member in configuration.members), "somebody can lead"
+    assert not (configuration.outgoing and configuration.target), "a change is in one phase"
+    assert bool(configuration.target) == bool(configuration.fallback), "a change that waits can be taken back"
 
 
 def check_leader(state: State, leader: Leader) -> None:
@@ -96,11 +106,15 @@ def check_leader(state: State, leader: Leader) -> None:
         AssertionError: it is not.
     """
     assert state.voted_for == state.peer, "a leader voted for itself"
+    assert not state.bare, "a leader holds all commands"
     assert leader.first_index <= state.log.last, "a leader's log holds the no-op of its term"
     assert state.log.term(leader.first_index) == state.term, "the no-op is of the leader's term"
-    assert set(leader.progress) == set(state.others), "a leader follows the progress of every other member"
+    followed = set(state.others) | set(leader.leaving)
+    assert set(leader.progress) == followed, "a leader follows the progress of every other member, and of who leaves"
     for progress in leader.progress.values():
         check_progress(state, progress)
+    beats = [number for number, _ in leader.beats]
+    assert beats == sorted(set(beats)), "rounds of heartbeats are in order"
     rounds = [number for number, _, _ in leader.rounds]
     assert rounds == sorted(set(rounds)), "rounds of reads are in order"
 

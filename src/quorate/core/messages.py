@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from quorate.types import Index, PeerId, Run, Term
+from quorate.types import Index, PeerId, ReadId, Run, Snapshot, Term
 
 
 class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag="append"):
@@ -117,6 +117,54 @@ class RequestPreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag="pre
     vote_granted: bool
 
 
+class InstallSnapshot(msgspec.Struct, frozen=True, array_like=True, tag="install"):
+    """Figure 13, "InstallSnapshot RPC": replaces what a follower lacks and the leader no longer holds as entries.
+
+    The file itself travels in chunks on a connection of its own (``data``, ``offset`` and ``done`` of the paper are the
+    transport's). The leader's core hands this out to have it sent; the follower's core receives it once the whole file
+    is there, verified and durable. It is answered by an ``AppendEntriesReply``.
+
+    Attributes:
+        term: the leader's term.
+        leader_id: so that the follower can redirect clients.
+        snapshot: lastIncludedIndex, lastIncludedTerm and the latest configuration as of there.
+    """
+
+    term: Term
+    leader_id: PeerId
+    snapshot: Snapshot
+
+
+class ReadIndex(msgspec.Struct, frozen=True, array_like=True, tag="read"):
+    """Asks the leader for the read index of a batch of reads that wait at another peer (thesis 6.4).
+
+    Attributes:
+        term: the sender's term.
+        life: a number that the sender drew when it started: an answer to an earlier life of it answers nothing.
+        id: the batch, as the sender names it.
+    """
+
+    term: Term
+    life: int
+    id: ReadId
+
+
+class ReadIndexReply(msgspec.Struct, frozen=True, array_like=True, tag="read_at"):
+    """The reply to ``ReadIndex``, once a quorum has confirmed that the leader still led.
+
+    Attributes:
+        term: the leader's term.
+        life: that of the request.
+        id: that of the request.
+        index: the read index: the reads may be answered by a machine that has applied it.
+    """
+
+    term: Term
+    life: int
+    id: ReadId
+    index: Index
+
+
 class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag="timeout_now"):
     """Asks a follower to campaign at once: its leader hands over to it (thesis 3.10). Has no reply.
 
@@ -137,5 +185,8 @@ Message = (
     | RequestPreVote
     | RequestPreVoteReply
     | TimeoutNow
+    | InstallSnapshot
+    | ReadIndex
+    | ReadIndexReply
 )
 """Everything that one peer may say to another."""

@@ -25,6 +25,8 @@ class Progress:
             above ``match_index``, no more than the window; while probing no more than one.
         round: the latest round of reads that the peer acknowledged.
         commit_sent: the highest commit index that was sent to it.
+        installing: the index of the snapshot that is under way to it; 0 while none is. Nothing else but heartbeats is
+            sent meanwhile.
     """
 
     next_index: Index
@@ -34,10 +36,11 @@ class Progress:
     in_flight: deque[Index] = field(default_factory=deque)
     round: int = 0
     commit_sent: Index = Index(0)
+    installing: Index = Index(0)
 
     def has_room(self, in_flight_max: int) -> bool:
         """Tell whether another AppendEntries with entries may be sent now."""
-        return len(self.in_flight) < (1 if self.probing else in_flight_max)
+        return not self.installing and len(self.in_flight) < (1 if self.probing else in_flight_max)
 
     def send(self, last: Index) -> None:
         """Note that entries up to ``last`` are on their way; only a pipeline goes on from there unasked."""
@@ -68,5 +71,6 @@ class Progress:
     def probe(self, next_index: Index) -> None:
         """Go back to probing from ``next_index``, which is above ``match_index``."""
         self.in_flight.clear()
+        self.installing = Index(0)
         self.next_index = next_index
         self.probing = True

@@ -9,22 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from quorate.core import election, reads, replication, transfer
-from quorate.core.configuration import Configuration, decode_configuration, encode_configuration
+from quorate.core import admission, election, membership, reads, replication, report, snapshot, transfer
+from quorate.core.configuration import (
+    Configuration,
+    Member,
+    check_members,
+    configuration_text,
+    decode_configuration,
+    encode_configuration,
+)
 from quorate.core.log import Log
 from quorate.core.messages import (
     AppendEntries,
     AppendEntriesReply,
+    InstallSnapshot,
     Message,
+    ReadIndex,
+    ReadIndexReply,
     RequestPreVote,
     RequestPreVoteReply,
     RequestVote,
     RequestVoteReply,
     TimeoutNow,
 )
-from quorate.core.ready import EventKind, Ready
+from quorate.core.ready import EventKind, ReadReady, Ready
 from quorate.core.state import (
-    ROLE_NAMES,
     Candidate,
     Follower,
     Leader,
@@ -35,19 +44,21 @@ from quorate.core.state import (
     append,
     become_follower,
     draw_election_deadline,
-    hears_leader,
     name,
     note,
     quorum_heard,
     settle,
-    voters_text,
+    use_configuration,
 )
 from quorate.errors import ChangeInProgress, Corrupted, InvalidConfiguration, NotLeader
 from quorate.settings import Settings
-from quorate.types import Address, Index, Kind, PeerId, ReadId, Run, Status, Stored, Term
+from quorate.types import Address, Index, Kind, PeerId, ReadId, Run, Snapshot, Status, Stored, Term
 
 FIRST_TERM = Term(1)
 """The term of the first configuration, which is written before there is any leader."""
+
+LIVES = 2**53
+"""How many lives of a peer are told apart: as many as a random float has values."""
 
 DISK_PATIENCE = 5
 """A leader steps down when its disk has confirmed nothing for this many of the longest election timeouts: far more than
@@ -78,9 +89,17 @@ class Raft:
         Raises:
             Corrupted: a stored configuration cannot be read.
         """
-        log = Log([first for first, _ in stored.terms], [term for _, term in stored.terms], stored.last)
+        compaction = stored.compaction
+        start, start_term = (compaction.start, compaction.term) if compaction else (Index(0), Term(0))
+        starts, terms = [first for first, _ in stored.terms], [term for _, term in stored.terms]
+        log = Log(start, start_term, starts, terms, stored.last)
+        payloads = list(stored.configurations)
+        if compaction:
+            held = compaction.snapshot
+            payloads = [found for found in payloads if found[0] > held.index]
+            payloads.insert(0, (held.configuration_index, held.configuration))
         try:
-            configurations = [(index, decode_configuration(payload)) for index, payload in stored.configurations]
+            configurations = [(index, decode_configuration(payload)) for index, payload in payloads]
         except ValueError as error:
             raise Corrupted(f"a configuration entry in the log is {error}") from error
         self.state: State = State(
@@ -91,16 +110,23 @@ class Raft:
             term=stored.hard_state.term,
             voted_for=stored.hard_state.voted_for,
             log=log,
+            commit_index=compaction.snapshot.index if compaction else Index(0),
             configurations=configurations,
+            snapshot=compaction.snapshot if compaction else None,
+            bare=compaction.snapshot.index if compaction and compaction.snapshot.is_bare else stored.bare,
             durable=stored.hard_state,
             persisted_index=stored.last,
+            life=int(random() * LIVES),
         )
         self._number = 0
         self._reads = 0
         self._handed = stored.hard_state
         self._disk_patience = DISK_PATIENCE * settings.election_timeout_max
         draw_election_deadline(self.state)
-        self.state.outbox.configuration = self.state.configuration
+        use_configuration(self.state)
+        if configurations:
+            # We may have promised a leader our patience just before a crash: its lease may still run.
+            self.state.role = Follower(heard=now)
         started = f"started with {stored.last} entries in term {stored.hard_state.term} -> follower"
         note(self.state, EventKind.STARTED, started)
 
@@ -116,7 +142,7 @@ class Raft:
         """
         state = self.state
         state.now = now
-        if self._is_refused(sender, message):
+        if admission.is_refused(state, sender, message):
             return
         # All Servers 2. If RPC request or response contains term T > currentTerm: set currentTerm = T, convert to
         # follower (§5.1)
@@ -147,13 +173,16 @@ class Raft:
                     replication.send_heartbeats(state)
                 if isinstance(state.role, Leader):
                     transfer.abort_late_transfer(state, state.role)
+                    transfer.prefer(state, state.role)
             case Follower() | PreCandidate() | Candidate():
                 # Followers 2. If election timeout elapses without receiving AppendEntries RPC from current leader or
                 # granting vote to candidate: convert to candidate
                 # Candidates 4. If election timeout elapses: start new election
                 # Deviation: both by way of the pre-vote (thesis 9.6); one that cannot win does not raise its term.
-                if now >= state.election_deadline and state.peer in state.voters:
+                if now >= state.election_deadline and state.may_campaign:
                     election.start_pre_vote(state)
+                elif now >= state.election_deadline:
+                    election.forget_leader(state)
         self._conclude()
 
     def propose(self, commands: Sequence[bytes], now: float) -> range:
@@ -168,31 +197,53 @@ class Raft:
             ``Settings.uncommitted_bytes_max``: they never entered the log.
 
         Raises:
-            NotLeader: this peer does not lead, or is handing over just now; nothing was appended.
+            NotLeader: this peer does not lead, is handing over just now, or is about to leave; nothing was appended.
         """
         self.state.now = now
-        if self._demand_leader().transfer is not None:
+        # Once the configuration without us is committed we lead no longer, and would not learn what became of more.
+        if self._demand_leader().transfer is not None or membership.is_removed(self.state):
             raise NotLeader(None, name(self.state, self.state.peer))
         return replication.append_commands(self.state, commands)
 
-    def read(self, now: float) -> ReadId:
+    def read(self, now: float, *, by_lease: bool = False) -> ReadId:
         """Ask for the read index of a batch of reads that have arrived. After calling this, take ``ready()``.
+
+        A leader asks a quorum whether it still leads; any other peer asks the leader, and answers from its own machine.
 
         Args:
             now: seconds on the monotonic clock.
+            by_lease: whether the clocks of the group may be relied on (``Settings.clock_drift_max``): a leader that
+                heard a quorum just now then answers at once. The reads are right as of ``now``: it must have been
+                taken after they arrived.
 
         Returns:
             What ``Ready.reads`` or ``Ready.dropped`` will name.
 
         Raises:
-            NotLeader: this peer does not lead.
+            NotLeader: this peer does not lead and knows of no leader, or is a witness, which has no machine.
         """
-        self.state.now = now
-        leader = self._demand_leader()
+        state = self.state
+        state.now = now
+        is_witness = state.configuration is not None and state.configuration.is_witness(state.peer)
+        if state.leader is None or is_witness or state.bare:
+            raise NotLeader(self.leader_address(), name(state, state.peer))
         self._reads += 1
         read = ReadId(self._reads)
-        reads.add_read(leader, read)
+        if not isinstance(state.role, Leader):
+            reads.ask_leader(state, read, state.leader)
+        elif by_lease and reads.has_lease(state, state.role):
+            state.outbox.reads.append(ReadReady(read, state.commit_index))
+        else:
+            reads.add_read(state.role, read)
         return read
+
+    def forget(self, read: ReadId) -> None:
+        """Ask the leader no more for a batch of reads that nobody waits for any longer; ``Ready`` may still name it.
+
+        Args:
+            read: what ``read`` returned.
+        """
+        self.state.asked.pop(read, None)
 
     def transfer(self, to: PeerId | None, now: float) -> None:
         """Hand over leadership, and take no proposals meanwhile. After calling this, take ``ready()``.
@@ -211,17 +262,18 @@ class Raft:
         leader = self._demand_leader()
         if to == state.peer:
             return
-        target = transfer.best_target(leader) if to is None else to
+        target = transfer.best_target(state, leader) if to is None else to
         if target is None:
             raise InvalidConfiguration("there is no other voter that could lead")
-        if target not in leader.progress:
-            raise InvalidConfiguration(f"{target} is no voter of the group of {voters_text(state.configuration)}")
+        if target not in transfer.targets(state, leader):
+            members = configuration_text(state.configuration)
+            raise InvalidConfiguration(f"{name(state, target)} is no voter that could lead the group of {members}")
         if leader.transfer is not None and leader.transfer.to != target:
             raise ChangeInProgress(f"leadership is being handed over to {name(state, leader.transfer.to)} already")
         if leader.transfer is None:
             transfer.start_transfer(state, leader, target)
 
-    def change(self, configuration: Configuration, now: float) -> None:
+    def form(self, configuration: Configuration, now: float) -> None:
         """Write the first configuration of the group into an empty log, as every one of its members does.
 
         It is the same entry on each: index 1, term 1. Once it is durable on a majority, that majority can elect.
@@ -238,21 +290,66 @@ class Raft:
         if configuration == state.configuration:
             return
         if state.configuration is not None or state.log.last > 0:
-            members = voters_text(state.configuration)
-            raise InvalidConfiguration(
-                f"this peer already belongs to the group of {members}; changing members is not supported yet"
-            )
-        names = [member.address.name for member in configuration.voters]
-        if names != sorted(set(names)) or len(set(configuration.ids)) != len(names):
-            raise InvalidConfiguration(
-                "the members must have distinct ids and names, and stand in the order of their names"
-            )
-        if state.peer not in configuration.ids:
-            raise InvalidConfiguration(f"this peer is not among the members {voters_text(configuration)}")
+            members = configuration_text(state.configuration)
+            raise InvalidConfiguration(f"this peer already belongs to the group of {members}")
+        check_members(configuration.members)
+        if not configuration.is_settled:
+            raise InvalidConfiguration("a first configuration cannot be in the middle of a change")
+        if configuration.member(state.peer) is None:
+            raise InvalidConfiguration(f"this peer is not among the members {configuration_text(configuration)}")
         state.term = max(state.term, FIRST_TERM)
         payload = encode_configuration(configuration)
         append(state, Run(FIRST_TERM, Index(1), Kind.CONFIGURATION, 0.0, (payload,)), configuration)
         draw_election_deadline(state)
+
+    def change(self, members: Sequence[Member], now: float) -> None:
+        """Change the members of the group to those given (thesis 4). After calling this, take ``ready()``.
+
+        The configuration in force then says how far the change has come; it is done once one is committed that has
+        these members and is settled. Newcomers that are to vote catch up first.
+
+        Args:
+            members: all members wanted, in any order.
+            now: seconds on the monotonic clock.
+
+        Raises:
+            NotLeader: this peer does not lead.
+            InvalidConfiguration: they cannot be the members of this group; the message says why.
+            ChangeInProgress: another change is under way, or leadership is being handed over, or the leader is too new.
+        """
+        self.state.now = now
+        membership.start_change(self.state, self._demand_leader(), members)
+        self._conclude()
+
+    def snapshot_at(self, index: Index, time: float) -> Snapshot:
+        """Say what a snapshot stands for of the machine that has just applied ``index``, at that wall time.
+
+        Args:
+            index: committed, and not below the index of the latest snapshot.
+            time: seconds since 1970.
+        """
+        return snapshot.snapshot_at(self.state, index, time)
+
+    def compacted(self, taken: Snapshot) -> None:
+        """Learn that the file of a snapshot that ``snapshot_at`` named is durable. Then take ``ready()``.
+
+        Args:
+            taken: the snapshot.
+        """
+        snapshot.compact(self.state, taken)
+
+    def shipped(self, peer: PeerId, index: Index, *, is_complete: bool) -> None:
+        """Learn how sending a snapshot ended: see ``InstallSnapshot``. Then take ``ready()``.
+
+        Args:
+            peer: ``Envelope.to``.
+            index: the index of the snapshot.
+            is_complete: whether the peer has all of it; if not, a snapshot will be sent anew.
+        """
+        progress = self.state.role.progress.get(peer) if isinstance(self.state.role, Leader) else None
+        if progress is not None and progress.installing == index:
+            next_index = index + 1 if is_complete else progress.next_index
+            progress.probe(Index(max(next_index, progress.match_index + 1)))
 
     def persisted(self, number: int) -> None:
         """Learn that the disk part of that ``Ready``, and of all before it, is durable. Then take ``ready()``.
@@ -283,18 +380,20 @@ class Raft:
     def deadline(self) -> float:
         """Give the instant at which ``tick`` is to be called, seconds on the monotonic clock; infinity for never."""
         if isinstance(self.state.role, Leader):
+            if not self.state.role.progress:
+                return float("inf")  # There is nobody to speak to.
             handover = self.state.role.transfer
             heartbeat = self.state.role.heartbeat_deadline
             return heartbeat if handover is None else min(heartbeat, handover.deadline)
-        return self.state.election_deadline if self.state.peer in self.state.voters else float("inf")
+        has_deadline = self.state.may_campaign or self.state.leader is not None
+        return self.state.election_deadline if has_deadline else float("inf")
 
     def ready(self) -> Ready:
         """Hand over all that is to be done since the last time. After calling this, obey its fields in their order."""
         state = self.state
         if isinstance(state.role, Leader):
             if reads.begin_round(state):
-                for peer in state.role.progress:
-                    replication.send_heartbeat(state, state.role, peer)
+                replication.send_heartbeats(state)
                 reads.release_reads(state)
             replication.send_entries(state)
             transfer.send_timeout_now(state)
@@ -302,13 +401,14 @@ class Raft:
         outbox, state.outbox = state.outbox, Outbox()
         hard_state = state.hard_state if state.hard_state != self._handed else None
         self._handed = state.hard_state
-        if hard_state is not None or outbox.entries:
+        if hard_state is not None or outbox.compaction is not None or outbox.entries:
             state.unpersisted.append(Unpersisted(self._number, state.log.last, state.hard_state, state.now))
         return Ready(
             number=self._number,
             configuration=outbox.configuration,
             messages=tuple(outbox.messages),
             hard_state=hard_state,
+            compaction=outbox.compaction,
             entries=tuple(outbox.entries),
             messages_after_persist=tuple(outbox.messages_after_persist),
             commit_index=state.commit_index,
@@ -323,27 +423,11 @@ class Raft:
 
     def status(self) -> Status:
         """Tell what the peer knows, for people; the shell adds ``last_applied``."""
-        state = self.state
-        configuration = state.configuration
-        me = configuration.member(state.peer) if configuration else None
-        return Status(
-            name=me.address.name if me else "",
-            id=state.peer,
-            group=configuration.group if configuration else "",
-            role=ROLE_NAMES[type(state.role)],
-            term=state.term,
-            leader=self.leader_address(),
-            configuration=tuple(member.address for member in configuration.voters) if configuration else (),
-            commit_index=state.commit_index,
-            last_applied=Index(0),
-            last_index=state.log.last,
-            why=self._why_no_leader(),
-        )
+        return report.status(self.state)
 
     def leader_address(self) -> Address | None:
         """Give the address of the leader, as far as this peer knows it."""
-        member = self.state.configuration.member(self.state.leader) if self.state.configuration else None
-        return member.address if member else None
+        return report.leader_address(self.state)
 
     # What follows what.
 
@@ -354,50 +438,33 @@ class Raft:
         match message:
             case AppendEntries():
                 replication.receive_append_entries(state, sender, message)
+            case InstallSnapshot():
+                snapshot.receive_install_snapshot(state, sender, message)
             case RequestVote():
                 election.receive_request_vote(state, sender, message)
             case RequestPreVote():
                 election.receive_request_pre_vote(state, sender, message)
+            case TimeoutNow() if transfer.is_asked_to_campaign(state, sender):
+                election.start_election(state, is_transfer=True)
+            case ReadIndex():
+                reads.receive_read_index(state, sender, message)
+            case _:
+                self._dispatch_reply(sender, message)
+
+    def _dispatch_reply(self, sender: PeerId, message: Message) -> None:
+        """Give a reply to the chapter that asked; what no longer concerns us changes nothing."""
+        state = self.state
+        match message:
             case AppendEntriesReply() if isinstance(state.role, Leader):
                 replication.receive_append_entries_reply(state, sender, message)
             case RequestVoteReply():
                 election.receive_request_vote_reply(state, sender, message)
             case RequestPreVoteReply():
                 election.receive_request_pre_vote_reply(state, sender, message)
-            case TimeoutNow():
-                if transfer.is_asked_to_campaign(state, sender):
-                    election.start_election(state, is_transfer=True)
-            case AppendEntriesReply():
-                pass  # We led this term no longer when it came.
-
-    def _is_refused(self, sender: PeerId, message: Message) -> bool:
-        """Tell whether a message may change nothing, not even the term."""
-        state = self.state
-        match message:
-            case (
-                AppendEntries(leader_id=author) | RequestVote(candidate_id=author) | RequestPreVote(candidate_id=author)
-            ):
-                if author != sender or sender == state.peer:
-                    note(state, EventKind.IGNORED, f"{name(state, sender)} speaks for {name(state, author)} -> ignore")
-                    return True
-                if isinstance(message, AppendEntries):
-                    if not replication.is_sound(message):
-                        note(state, EventKind.IGNORED, f"{name(state, sender)} sends what no leader can -> ignore")
-                        return True
-                    return isinstance(state.role, Leader) and message.term == state.term
-                # A peer without a configuration never votes: under its name it may have voted before its disk was lost.
-                if state.configuration is None:
-                    return True
-                # "if a server receives a RequestVote request within the minimum election timeout of hearing from a
-                # current leader, it does not update its term or grant its vote" (thesis 4.2.3)
-                return isinstance(message, RequestVote) and not message.is_transfer and hears_leader(state)
-            case TimeoutNow(leader_id=leader):
-                return leader != sender or message.term < state.term
-            case AppendEntriesReply(term=term) | RequestVoteReply(term=term):
-                # Votes and acknowledgements count only from members, and only in the term they were given in.
-                return sender not in state.others or term < state.term
-            case RequestPreVoteReply():
-                return sender not in state.others
+            case ReadIndexReply():
+                reads.receive_read_index_reply(state, message)
+            case _:
+                pass
 
     def _conclude(self) -> None:
         """Draw the consequences of an input, in the paper's order: elections first, then what is committed."""
@@ -409,8 +476,14 @@ class Raft:
             election.become_leader(state)
             replication.append_no_op(state)
         if isinstance(state.role, Leader):
+            reads.take_over_reads(state, state.role)
             replication.advance_commit_index(state)
             reads.release_reads(state)
+            if membership.advance_change(state, state.role):
+                transfer.leave(state, state.role)
+                become_follower(state, state.term, None, "removed from the group")
+        else:
+            reads.ask_again(state)
 
     def _demand_leader(self) -> Leader:
         """Give the leader's part of the state.
@@ -422,14 +495,3 @@ class Raft:
         if not isinstance(state.role, Leader):
             raise NotLeader(self.leader_address(), name(state, state.peer))
         return state.role
-
-    def _why_no_leader(self) -> str | None:
-        """Say in a sentence why there is no leader and what to do; None when there is one."""
-        state = self.state
-        if state.leader is not None:
-            return None
-        if state.configuration is None:
-            return "it has no configuration yet: call set_configuration on one peer of the group"
-        if state.peer not in state.voters:
-            return f"it is not a member of the group of {voters_text(state.configuration)}"
-        return election.pending_text(state)

@@ -8,7 +8,7 @@ import msgspec
 
 from quorate.core.configuration import Configuration
 from quorate.core.messages import Message
-from quorate.types import HardState, Index, PeerId, ReadId, Run, Term
+from quorate.types import Compaction, HardState, Index, PeerId, ReadId, Run, Term
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -19,6 +19,9 @@ class Envelope(msgspec.Struct, frozen=True):
     that is not all of them says so with ``Raft.sent(to, last attached)`` before it takes the next ``ready()``. If they
     must be read from the disk first, it drops the envelope when the term has moved on meanwhile: within its term a
     leader's log only grows, so an unchanged term is proof enough.
+
+    An InstallSnapshot names a snapshot: the shell sends its file on a connection of its own, and tells how that ended
+    with ``Raft.shipped``. Entries for a witness are attached without their payloads.
 
     Attributes:
         to: the peer it is for.
@@ -55,6 +58,7 @@ class EventKind(enum.StrEnum):
     VOTE = "vote"
     LOG = "log"
     CONFIGURATION = "configuration"
+    SNAPSHOT = "snapshot"
     IGNORED = "ignored"
 
 
@@ -80,7 +84,9 @@ class Ready(msgspec.Struct, frozen=True):
         configuration: the members have changed: open connections to new ones (and close old ones last). Waits for
             nothing.
         messages: send at once. A leader's disk works in parallel with its network (thesis 10.2.1). Waits for nothing.
-        hard_state: write term and vote, in one atomic synced batch with ``entries``.
+        hard_state: write term and vote, in one atomic synced batch with ``compaction`` and ``entries``.
+        compaction: write what the log's beginning was replaced by, and drop what it says. When it replaces the whole
+            log, the machine is restored from the snapshot before anything more is applied.
         entries: write them, dropping first whatever the store holds from ``entries[0].first`` on.
         messages_after_persist: send once ``hard_state`` and ``entries`` of this *and every earlier* ``Ready`` are
             durable: each promises something about our disk.
@@ -94,6 +100,7 @@ class Ready(msgspec.Struct, frozen=True):
     configuration: Configuration | None
     messages: tuple[Envelope, ...]
     hard_state: HardState | None
+    compaction: Compaction | None
     entries: tuple[Run, ...]
     messages_after_persist: tuple[Envelope, ...]
     commit_index: Index
@@ -104,4 +111,4 @@ class Ready(msgspec.Struct, frozen=True):
     @property
     def writes(self) -> bool:
         """Whether there is anything for the disk."""
-        return self.hard_state is not None or bool(self.entries)
+        return self.hard_state is not None or self.compaction is not None or bool(self.entries)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from quorate.core.configuration import Configuration, decode_configuration
-from quorate.core.messages import AppendEntries, AppendEntriesReply
-from quorate.core.quorum import reached_by_majority
+from quorate.core.messages import AppendEntries, AppendEntriesReply, InstallSnapshot
+from quorate.core.progress import Progress
+from quorate.core.quorum import reached_by_quorum
 from quorate.core.ready import EventKind
 from quorate.core.state import (
     Follower,
@@ -19,7 +22,9 @@ from quorate.core.state import (
     become_follower,
     commit,
     draw_election_deadline,
+    is_answering,
     name,
+    next_beat,
     note,
     send,
     send_after_persist,
@@ -78,7 +83,11 @@ def append_entries(state: State, leader: Leader, peer: PeerId, last: Index) -> A
     progress.commit_sent = state.commit_index
     if last > previous:
         progress.send(last)
-    return AppendEntries(state.term, state.peer, previous, state.log.term(previous), state.commit_index, leader.round)
+    if previous < state.log.start:
+        # What precedes is in a snapshot now: a heartbeat that compares nothing, and so commits nothing there.
+        previous = Index(0)
+    term = state.log.term(previous) if previous else Term(0)
+    return AppendEntries(state.term, state.peer, previous, term, state.commit_index, leader.round)
 
 
 def send_entries(state: State) -> None:
@@ -86,13 +95,34 @@ def send_entries(state: State) -> None:
     assert isinstance(state.role, Leader), "only a leader replicates"
     leader = state.role
     for peer, progress in leader.progress.items():
+        needs_snapshot = progress.next_index <= state.log.start and peer not in leader.leaving
+        if needs_snapshot and not progress.installing and is_answering(state, progress):
+            # Whatever is in flight: its window may be full of what was lost, and what follows it is compacted.
+            send_snapshot(state, progress, peer)
+            continue
         # Leaders 3. If last log index >= nextIndex for a follower: send AppendEntries RPC with log entries starting at
         # nextIndex
-        if state.log.last >= progress.next_index and progress.has_room(state.settings.in_flight_max):
+        # What is compacted is offered to nobody, also while it is not known whether the peer is there.
+        is_held = state.log.start < progress.next_index <= state.log.last
+        if is_held and progress.has_room(state.settings.in_flight_max):
             first, last = progress.next_index, state.log.last
             send(state, peer, append_entries(state, leader, peer, last), first, last)
         elif progress.commit_sent < state.commit_index and not progress.in_flight:
             send_heartbeat(state, leader, peer)
+
+
+def send_snapshot(state: State, progress: Progress, peer: PeerId) -> None:
+    """Send what the log no longer holds as a snapshot (Raft §7): the shell tells how that ended."""
+    # "This happens when the leader has already discarded the next log entry that it needs to send to a follower." (§7)
+    assert state.snapshot is not None, "only what is in a snapshot was discarded"
+    progress.in_flight.clear()
+    progress.installing = state.snapshot.index
+    text = f"{name(state, peer)} needs entry {progress.next_index}, which is compacted -> send snapshot"
+    note(state, EventKind.SNAPSHOT, f"{text} {state.snapshot.index}")
+    snapshot = state.snapshot
+    if state.configuration is not None and state.configuration.is_witness(peer):
+        snapshot = msgspec.structs.replace(snapshot, is_bare=True)
+    send(state, peer, InstallSnapshot(state.term, state.peer, snapshot))
 
 
 def send_heartbeat(state: State, leader: Leader, peer: PeerId) -> None:
@@ -108,19 +138,33 @@ def send_heartbeats(state: State) -> None:
     # periods to prevent election timeouts (§5.2)
     # Deviation: upon election the first AppendEntries carries the no-op of the term instead of being empty.
     leader = state.role
-    leader.heartbeat_deadline = state.now + state.settings.heartbeat_interval
+    leader.heartbeat_deadline = next_beat(state)
+    begin_beat(state, leader)
     for peer in leader.progress:
         send_heartbeat(state, leader, peer)
+
+
+def begin_beat(state: State, leader: Leader) -> None:
+    """Number the round of heartbeats that is about to be sent, and note when: leases run from there (thesis 6.4.1)."""
+    leader.round += 1
+    leader.beats.append((leader.round, state.now))
+    while leader.beats[0][1] <= state.now - state.settings.election_timeout_min:
+        leader.beats.popleft()
 
 
 def receive_append_entries_reply(state: State, sender: PeerId, reply: AppendEntriesReply) -> None:
     """Learn how far the follower's log matches ours and is durable."""
     assert isinstance(state.role, Leader), "replies of this term are only given to its leader"
     progress = state.role.progress.get(sender)
-    if progress is None or reply.match_index > state.log.last:
-        return  # Within its term a leader's log only grows: nobody has acknowledged more than it holds.
+    if progress is None or reply.match_index > state.log.last or reply.round > state.role.round:
+        return  # Within its term both only grow: nobody has acknowledged more than was sent.
     progress.heard = state.now
     progress.round = max(progress.round, reply.round)
+    if progress.installing:
+        if not reply.success or reply.match_index < progress.installing:
+            return
+        # The snapshot has arrived; entries go on behind it.
+        progress.probe(Index(reply.match_index + 1))
     if reply.success:
         # Leaders 3a. If successful: update nextIndex and matchIndex for follower (§5.3)
         progress.acknowledge(reply.match_index)
@@ -142,9 +186,10 @@ def receive_append_entries_reply(state: State, sender: PeerId, reply: AppendEntr
 def advance_commit_index(state: State) -> None:
     """Commit what a majority holds durably, the leader counting what is durable on its own disk."""
     assert isinstance(state.role, Leader), "only a leader decides what is committed"
-    progress = state.role.progress
-    held = [progress[voter].match_index if voter in progress else state.persisted_index for voter in state.voters]
-    agreed = Index(int(reached_by_majority(held)))
+    progress, ours, persisted = state.role.progress, state.peer, state.persisted_index
+    agreed = Index(
+        int(reached_by_quorum(state.groups, lambda voter: persisted if voter == ours else progress[voter].match_index))
+    )
     # Leaders 4. If there exists an N such that N > commitIndex, a majority of matchIndex[i] >= N, and log[N].term ==
     # currentTerm: set commitIndex = N (§5.3, §5.4)
     if agreed > state.commit_index and state.log.term(agreed) == state.term:
@@ -208,19 +253,20 @@ def store_new_entries(state: State, request: AppendEntries) -> bool:
         if conflict is None and first <= state.log.last:
             conflict = first
         try:
-            configuration = decode_configuration(run.payloads[-1]) if run.kind == Kind.CONFIGURATION else None
+            new += with_configurations(run.part(first, run.last))
         except ValueError as error:
             note(state, EventKind.IGNORED, f"entry {run.last} is {error} -> ignore the message")
             return False
-        new.append((run.part(first, run.last), configuration))
     # AppendEntries RPC 3. If an existing entry conflicts with a new one (same index but different terms), delete the
     # existing entry and all that follow it (§5.3)
+    if conflict is not None and conflict <= state.commit_index:
+        note(state, EventKind.IGNORED, f"entry {conflict} is committed and conflicts with the leader's -> ignore it")
+        return False
+    if lacks_commands(state, new, conflict):
+        text = f"{name(state, state.peer)} was a witness and is to hold data -> ignore; empty its data directory"
+        note(state, EventKind.CONFIGURATION, text)
+        return False
     if conflict is not None:
-        if conflict <= state.commit_index:
-            note(
-                state, EventKind.IGNORED, f"entry {conflict} is committed and conflicts with the leader's -> ignore it"
-            )
-            return False
         truncate(state, conflict)
     # AppendEntries RPC 4. Append any new entries not already in the log
     for run, configuration in new:
@@ -228,9 +274,42 @@ def store_new_entries(state: State, request: AppendEntries) -> bool:
     return True
 
 
+def lacks_commands(state: State, new: Sequence[tuple[Run, Configuration | None]], conflict: Index | None) -> bool:
+    """Tell whether new entries make a voter or learner of this peer, though it holds entries without their commands.
+
+    They match by term like any others, and so would be counted as copies, and let it lead. The leader cannot know: it
+    may never have seen the configuration in which this peer was a witness.
+    """
+    named = [configuration for _, configuration in new if configuration and configuration.member(state.peer)]
+    if not named or named[-1].is_witness(state.peer):
+        return False
+    return 0 < state.bare < (conflict or state.log.last + 1) or any(run.kind is Kind.BARE for run, _ in new)
+
+
+def with_configurations(run: Run) -> list[tuple[Run, Configuration | None]]:
+    """Give the run with no configuration; or each configuration in it with the run of its own entry.
+
+    Each can be fallen back to alone, when what follows it is truncated.
+
+    Raises:
+        ValueError: a configuration cannot be read.
+    """
+    if run.kind != Kind.CONFIGURATION:
+        return [(run, None)]
+    places = enumerate(run.payloads, run.first)
+    return [(run.part(Index(i), Index(i)), decode_configuration(payload)) for i, payload in places]
+
+
 def first_new_index(state: State, run: Run) -> Index:
     """Give the first index of the run that our log lacks or holds with another term; one beyond the run if none."""
     log = state.log
+    if run.first > log.last:
+        return run.first
+    if run.first <= log.start:
+        # What is in a snapshot is committed, and the same everywhere.
+        if run.last <= log.start:
+            return Index(run.last + 1)
+        run = run.part(Index(log.start + 1), run.last)
     if run.first > log.last or log.term(run.first) != run.term:
         return run.first
     # Terms never fall along a log, so the entries of one term are one stretch: ours and the run agree until it ends.

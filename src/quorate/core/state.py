@@ -9,14 +9,16 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from quorate.core.configuration import Configuration
+import msgspec
+
+from quorate.core.configuration import Configuration, Member, configuration_text
 from quorate.core.log import Log
 from quorate.core.messages import AppendEntries, Message
 from quorate.core.progress import Progress
-from quorate.core.quorum import reached_by_majority
+from quorate.core.quorum import reached_by_quorum
 from quorate.core.ready import Envelope, Event, EventKind, ReadReady
 from quorate.settings import Settings
-from quorate.types import HardState, Index, PeerId, ReadId, Role, Run, Term
+from quorate.types import Compaction, HardState, Index, Kind, PeerId, ReadId, Role, Run, Snapshot, Term
 
 
 @dataclass(slots=True)
@@ -70,11 +72,51 @@ class Transfer:
 
 
 @dataclass(slots=True)
+class CatchUp:
+    """How far a newcomer has come on its way to a vote (thesis 4.2.1): in rounds, each shorter than the one before.
+
+    Attributes:
+        end: the leader's last index when the round began: a round ends when the newcomer holds that.
+        since: when the round began, seconds on the monotonic clock.
+        round: the number of the round, from 1 on.
+        is_done: whether it has caught up; it need not do so again.
+        match_index: what it held when that last rose.
+        moved: when that was, or a snapshot was last under way to it, seconds on the monotonic clock.
+    """
+
+    end: Index
+    since: float
+    round: int = 1
+    is_done: bool = False
+    match_index: Index = Index(0)
+    moved: float = float("-inf")
+
+
+class RemoteRead(msgspec.Struct, frozen=True):
+    """A batch of reads that waits at another peer.
+
+    Attributes:
+        peer: who asked.
+        life: what the answer must name.
+        id: the batch, as that peer names it.
+    """
+
+    peer: PeerId
+    life: int
+    id: ReadId
+
+
+AnyRead = ReadId | RemoteRead
+"""A batch of reads, of this peer's callers or of another's."""
+
+
+@dataclass(slots=True)
 class Leader:
     """Leads its term.
 
     Attributes:
-        progress: what it knows of every other member.
+        progress: what it knows of every other peer that receives entries: the members, and those it still tells that
+            they have been removed.
         first_index: the index of the no-op with which its term began: reads wait until it is committed (§8).
         heartbeat_deadline: when it must speak again, seconds on the monotonic clock.
         round: the latest round of reads begun; a number is never used twice in a term, and replies of other terms
@@ -82,16 +124,33 @@ class Leader:
         reads: reads that no round carries yet.
         rounds: ``(round, read index, reads)`` of rounds not yet acknowledged by a quorum. Invariant: ascending.
         transfer: whom leadership is being handed over to; None while it is not.
+        beats: ``(round, when it was sent)`` of the latest rounds, for reads by lease. Invariant: ascending.
+        catch_ups: how far each newcomer has come.
+        leaving: until when those that were removed are told so, seconds on the monotonic clock.
+        change_failure: why the last change of members was given up; None when it was not.
+        prefer_at: when to look next whether a voter of higher priority could lead.
+        preferred: how often leadership was handed over for that reason, in vain: each time it is tried later.
+        has_released: whether a peer was ever told in this term to campaign at once. The elections that this allows are
+            refused by nobody, and may come late: a transfer given up takes none of them back.
     """
 
     progress: dict[PeerId, Progress]
     first_index: Index
     heartbeat_deadline: float
     round: int = 0
-    reads: list[ReadId] = field(default_factory=list)
-    rounds: deque[tuple[int, Index, tuple[ReadId, ...]]] = field(default_factory=deque)
+    reads: list[AnyRead] = field(default_factory=list)
+    rounds: deque[tuple[int, Index, tuple[AnyRead, ...]]] = field(default_factory=deque)
     transfer: Transfer | None = None
+    beats: deque[tuple[int, float]] = field(default_factory=deque)
+    catch_ups: dict[PeerId, CatchUp] = field(default_factory=dict)
+    leaving: dict[PeerId, float] = field(default_factory=dict)
+    change_failure: str | None = None
+    prefer_at: float = float("inf")
+    preferred: int = 0
+    has_released: bool = False
 
+
+FOREVER = float("inf")
 
 AnyRole = Follower | PreCandidate | Candidate | Leader
 
@@ -126,6 +185,7 @@ class Outbox:
     """What accumulates for the next ``Ready``; see there."""
 
     configuration: Configuration | None = None
+    compaction: Compaction | None = None
     messages: list[Envelope] = field(default_factory=list)
     entries: list[Run] = field(default_factory=list)
     messages_after_persist: list[Envelope] = field(default_factory=list)
@@ -148,7 +208,11 @@ class State:
         log: Figure 2, log[]: the terms. Entries are persisted before they are acknowledged or counted.
         commit_index: Figure 2, commitIndex. Not persisted. Invariant: never falls, at most ``log.last``.
         configurations: ``(index, configuration)`` of every configuration entry in the log; the last one is in force
-            from the moment it is appended (thesis 4.1). Invariant: ascending.
+            from the moment it is appended (thesis 4.1). What was compacted is left out but for the latest one of it.
+            Invariant: ascending.
+        groups: the voters of the configuration in force: see ``Configuration.groups``.
+        others: the ids of all that receive entries but this peer.
+        snapshot: the latest durable snapshot; None before the first one. Invariant: its index is committed.
         role: what the peer is now, with what belongs to that role alone.
         election_deadline: when to ask for pre-votes; of no meaning to a leader.
         durable: term and vote as they stand on the disk.
@@ -157,6 +221,10 @@ class State:
         uncommitted: ``(last index, bytes)`` of each run that came since the start and is not yet committed, or not yet
             durable here: what must be kept in memory.
         uncommitted_bytes: their sum.
+        bare: the first index that is held without its commands, in the log or in the snapshot; 0 when there is none.
+            Who holds such is a witness, and never anything else.
+        life: drawn at the start, so that an answer to an earlier life of this peer is known as such.
+        asked: when the leader was last asked for the read index of each batch of reads that waits for it here.
         outbox: what the next ``Ready`` will hold.
     """
 
@@ -169,6 +237,9 @@ class State:
     log: Log = field(default_factory=Log)
     commit_index: Index = Index(0)
     configurations: list[tuple[Index, Configuration]] = field(default_factory=list)
+    groups: tuple[tuple[PeerId, ...], ...] = ()
+    others: tuple[PeerId, ...] = ()
+    snapshot: Snapshot | None = None
     role: AnyRole = field(default_factory=Follower)
     election_deadline: float = float("inf")
     durable: HardState = HardState()
@@ -176,6 +247,9 @@ class State:
     unpersisted: deque[Unpersisted] = field(default_factory=deque)
     uncommitted: deque[tuple[Index, int]] = field(default_factory=deque)
     uncommitted_bytes: int = 0
+    bare: Index = Index(0)
+    life: int = 0
+    asked: dict[ReadId, float] = field(default_factory=dict)
     outbox: Outbox = field(default_factory=Outbox)
 
     @property
@@ -184,14 +258,24 @@ class State:
         return self.configurations[-1][1] if self.configurations else None
 
     @property
-    def voters(self) -> tuple[PeerId, ...]:
-        """The ids of all voters in force; empty while there is no configuration."""
-        return self.configuration.ids if self.configuration else ()
+    def me(self) -> Member | None:
+        """This peer as a member of the configuration in force; None when it is none."""
+        return self.configuration.member(self.peer) if self.configuration else None
 
     @property
-    def others(self) -> tuple[PeerId, ...]:
-        """The ids of all voters but this peer."""
-        return tuple([voter for voter in self.voters if voter != self.peer])
+    def may_campaign(self) -> bool:
+        """Whether this peer could lead: it is a voter, and no witness."""
+        # "a server that is not part of its own latest configuration should still start new elections, as it might still
+        # be needed until the C_new entry is committed" (thesis 4.2.2): the others may lack entries that it holds.
+        is_certain = bool(self.configurations) and self.configurations[-1][0] <= self.commit_index
+        found = [configuration for _, configuration in self.configurations[-1 if is_certain else -2 :]]
+        is_voter = any(self.peer in group for configuration in found for group in configuration.groups)
+        return is_voter and not self.bare and not any(configuration.is_witness(self.peer) for configuration in found)
+
+    @property
+    def snapshot_index(self) -> Index:
+        """The last index in the latest snapshot; 0 before the first one."""
+        return self.snapshot.index if self.snapshot else Index(0)
 
     @property
     def hard_state(self) -> HardState:
@@ -250,16 +334,18 @@ def become_follower(state: State, term: Term, leader: PeerId | None, reason: str
     are dropped: nobody may answer them now (thesis 6.4).
     """
     was_follower = isinstance(state.role, Follower)
+    heard = state.role.heard if isinstance(state.role, Follower) else float("-inf")
     if isinstance(state.role, Leader):
-        state.outbox.dropped.extend(state.role.reads)
-        for _, _, reads in state.role.rounds:
-            state.outbox.dropped.extend(reads)
+        waiting = [*state.role.reads, *(read for _, _, reads in state.role.rounds for read in reads)]
+        # Those that wait elsewhere are asked for again there.
+        state.outbox.dropped.extend(read for read in waiting if not isinstance(read, RemoteRead))
         draw_election_deadline(state)
     if term > state.term:
         # The vote belongs to the term: it is cleared here, where the term rises, and nowhere else. A step-down
         # within a term that cleared it would let the peer vote twice (Raft §5.2).
         state.term, state.voted_for = term, None
-        state.role = Follower()
+        # A leader may answer reads by a lease for as long as we promised it not to vote: also across terms.
+        state.role = Follower(heard=heard)
         note(state, EventKind.TERM, f"{reason} -> follower")
     elif not was_follower:
         state.role = Follower()
@@ -275,6 +361,8 @@ def append(state: State, run: Run, configuration: Configuration | None) -> None:
     It is handed out for writing, and counts for nothing until ``persisted``.
     """
     state.log.append(run.term, len(run.payloads))
+    if run.kind is Kind.BARE:
+        state.bare = state.bare or run.first
     state.outbox.entries.append(run)
     size = run.size
     state.uncommitted.append((run.last, size))
@@ -283,8 +371,27 @@ def append(state: State, run: Run, configuration: Configuration | None) -> None:
         # "a server always uses the latest configuration in its log, regardless of whether the entry is committed"
         # (thesis 4.1).
         state.configurations.append((run.last, configuration))
-        state.outbox.configuration = configuration
-        note(state, EventKind.CONFIGURATION, f"configuration at index {run.last} -> {voters_text(configuration)}")
+        use_configuration(state)
+        text = f"configuration at index {run.last} -> {configuration_text(configuration)}"
+        note(state, EventKind.CONFIGURATION, text)
+
+
+def use_configuration(state: State) -> None:
+    """Put the latest configuration in the log in force, committed or not."""
+    configuration = state.configuration
+    state.outbox.configuration = configuration
+    state.groups = configuration.groups if configuration else ()
+    everyone = configuration.everyone if configuration else ()
+    state.others = tuple([member.id for member in everyone if member.id != state.peer])
+    if isinstance(state.role, Leader):
+        progress = state.role.progress
+        for peer in state.others:
+            if peer not in progress:
+                progress[peer] = Progress(next_index=Index(state.log.last + 1), heard=state.now)
+            state.role.leaving.pop(peer, None)
+        gone = [peer for peer in progress if peer not in state.others and peer not in state.role.leaving]
+        # Those removed are told: otherwise they would ask for votes for ever (thesis 4.2.3).
+        state.role.leaving.update(dict.fromkeys(gone, state.now + state.settings.catch_up_timeout))
 
 
 def truncate(state: State, first: Index) -> None:
@@ -297,6 +404,7 @@ def truncate(state: State, first: Index) -> None:
     state.log.truncate(first)
     kept = Index(first - 1)
     state.persisted_index = min(state.persisted_index, kept)
+    state.bare = state.bare if state.bare < first else Index(0)
     for waiting in state.unpersisted:
         waiting.last = min(waiting.last, kept)
     state.outbox.entries = [run.part(run.first, kept) for run in state.outbox.entries if run.first <= kept]
@@ -305,8 +413,9 @@ def truncate(state: State, first: Index) -> None:
     while state.configurations and state.configurations[-1][0] >= first:
         # "a server must be prepared to fall back to the previous configuration in its log" (thesis 4.1)
         state.configurations.pop()
-        state.outbox.configuration = state.configuration
-        note(state, EventKind.CONFIGURATION, f"configuration entry truncated -> {voters_text(state.configuration)}")
+        use_configuration(state)
+        text = f"configuration entry truncated -> {configuration_text(state.configuration)}"
+        note(state, EventKind.CONFIGURATION, text)
 
 
 def commit(state: State, index: Index) -> None:
@@ -326,27 +435,40 @@ def settle(state: State) -> None:
         state.uncommitted_bytes -= state.uncommitted.popleft()[1]
 
 
+def next_beat(state: State) -> float:
+    """Give the instant of the next heartbeat: the same one for all groups that this node leads.
+
+    So their heartbeats leave in one turn, and in one frame for each neighbour.
+    """
+    interval = state.settings.heartbeat_interval
+    # One that is due within a hundredth of it is left out: by rounding, a beat would else often be sent twice.
+    return ((state.now + interval / 100) // interval + 1) * interval
+
+
 def hears_leader(state: State) -> bool:
-    """Tell whether a live leader was heard within the minimum election timeout (thesis 4.2.3).
+    """Tell whether a leader was heard within the minimum election timeout (thesis 4.2.3).
 
     A leader hears itself as long as a quorum answers it.
     """
     match state.role:
         case Leader():
             return state.now < quorum_heard(state) + state.settings.election_timeout_min
-        case Follower(leader=leader, heard=heard):
-            return leader is not None and state.now < heard + state.settings.election_timeout_min
+        case Follower(heard=heard):
+            return state.now < heard + state.settings.election_timeout_min
         case PreCandidate() | Candidate():
             return False
 
 
+def is_answering(state: State, progress: Progress) -> bool:
+    """Tell whether a peer answered its leader within the minimum election timeout."""
+    return state.now < progress.heard + state.settings.election_timeout_min
+
+
 def quorum_heard(state: State) -> float:
-    """Give the latest instant since which a quorum, the leader included, has answered it. Only for a leader."""
+    """Give the latest instant since which a quorum, the leader included, has answered it. Only for a leader.
+
+    Infinity for a lone voter: it needs no answer, now or later.
+    """
     assert isinstance(state.role, Leader), "only a leader counts who answers it"
     progress = state.role.progress
-    return reached_by_majority([progress[voter].heard if voter in progress else state.now for voter in state.voters])
-
-
-def voters_text(configuration: Configuration | None) -> str:
-    """Give the names of the voters, for people to read."""
-    return ", ".join(member.address.name for member in configuration.voters) if configuration else "none"
+    return reached_by_quorum(state.groups, lambda voter: FOREVER if voter == state.peer else progress[voter].heard)

@@ -13,16 +13,21 @@ from quorate.core import Configuration, Envelope, Member, Message, Raft, encode_
 from quorate.core.invariants import check, check_step, facts
 from quorate.core.messages import AppendEntries, RequestPreVoteReply, RequestVoteReply
 from quorate.settings import Settings
-from quorate.types import Address, HardState, Index, Kind, PeerId, Run, Stored, Term
+from quorate.testing.contents import Contents, join
+from quorate.types import Address, HardState, Index, Kind, MemberKind, PeerId, Run, Term
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 
+def make_member(name: str, kind: MemberKind = "voter", priority: int = 0, node: str | None = None) -> Member:
+    """Make the member with that name, a digit, which is its id too; ``node`` is where it is reached, if elsewhere."""
+    return Member(PeerId(name), Address.parse(f"{name}@{node or f'127.0.0.1:{7000 + int(name)}'}"), kind, priority)
+
+
 def make_configuration(count: int) -> Configuration:
     """Make a group of ``count`` voters, 1 to 9, whose names and ids are ``1``, ``2`` and so on."""
-    addresses = [Address(str(number), "127.0.0.1", 7000 + number) for number in range(1, count + 1)]
-    return Configuration("group", tuple(Member(PeerId(address.name), address) for address in addresses))
+    return Configuration("group", tuple(make_member(str(number)) for number in range(1, count + 1)))
 
 
 def make_log(configuration: Configuration, terms: Sequence[int]) -> list[Run]:
@@ -31,17 +36,6 @@ def make_log(configuration: Configuration, terms: Sequence[int]) -> list[Run]:
     if log:
         log[0] = Run(log[0].term, Index(1), Kind.CONFIGURATION, 0.0, (encode_configuration(configuration),))
     return log
-
-
-def make_stored(hard_state: HardState, log: Sequence[Run]) -> Stored:
-    """Tell what a store would of that hard state and log, given as runs of one entry each."""
-    firsts = [run for before, run in zip([None, *log], log, strict=False) if before is None or before.term != run.term]
-    return Stored(
-        hard_state=hard_state,
-        terms=tuple((run.first, run.term) for run in firsts),
-        last=Index(len(log)),
-        configurations=tuple((run.first, run.payloads[0]) for run in log if run.kind == Kind.CONFIGURATION),
-    )
 
 
 def start(
@@ -71,7 +65,7 @@ def start(
     hard_state = HardState(
         Term(term if term is not None else max(log, default=0)), None if voted_for is None else PeerId(voted_for)
     )
-    stored = make_stored(hard_state, make_log(make_configuration(peers), log))
+    stored = Contents(make_log(make_configuration(peers), log)).stored(hard_state)
     raft = Raft(PeerId(name), settings or Settings(), stored, lambda: chance, 0.0)
     raft.ready()
     return raft
@@ -131,15 +125,3 @@ def encode(message: Message) -> bytes:
 def decode(body: bytes) -> Message:
     """Read a message as it came over the wire."""
     return _decoder.decode(body)
-
-
-def join(entries: Sequence[Run]) -> tuple[Run, ...]:
-    """Join consecutive entries of one term and kind into runs, as a store gives them."""
-    runs: list[Run] = []
-    for entry in entries:
-        if runs and (runs[-1].term, runs[-1].kind) == (entry.term, entry.kind):
-            payloads = (*runs[-1].payloads, *entry.payloads)
-            runs[-1] = msgspec.structs.replace(runs[-1], payloads=payloads)
-        else:
-            runs.append(entry)
-    return tuple(runs)

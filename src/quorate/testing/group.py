@@ -1,28 +1,34 @@
 """A group of bare ``Raft`` objects, moved by hand: virtual time, messages that wait to be delivered, disks that wait.
 
 What the scenario texts run on. No shell, no sockets, no threads: each ``Ready`` is obeyed here in the order of its
-fields. Every message is encoded and decoded on its way. After each input the invariants of the peer are checked, and
-those of all peers together (``Record``). It may not know what a test expects.
+fields. What is committed is applied at once, and a snapshot stands for it without a file: its message is the file.
+Every message is encoded and decoded on its way. After each input the invariants of the peer are checked, and those of
+all peers together (``Record``). It may not know what a test expects.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
-from quorate.core import Configuration, Envelope, Message, Raft, Ready
-from quorate.core.invariants import Facts, check, check_step, facts
-from quorate.core.messages import AppendEntries, RequestVote, RequestVoteReply
+from quorate.core import Configuration, Envelope, Member, Message, Raft, Ready
+from quorate.core.invariants import check, check_step, facts
+from quorate.core.messages import AppendEntries
 from quorate.core.state import Leader
 from quorate.settings import Settings
-from quorate.testing.drive import decode, encode, join, make_configuration, make_log, make_stored
-from quorate.types import HardState, Index, PeerId, ReadId, Run, Term
+from quorate.testing.contents import Contents, join
+from quorate.testing.drive import decode, encode, make_configuration, make_log
+from quorate.testing.record import Peer, Record
+from quorate.types import HardState, Index, PeerId, Run, Term
 
 PEERS_MAX = 9
 """Peers are named by one digit, so that the order of their names is that of their numbers."""
+LIVES_MAX = 2**20
+"""How often peers may be started."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,48 +55,6 @@ class Packet:
 
 Trace = Callable[[PeerId, Ready | Packet], None]
 """Called with a peer and what it did: a ``Ready`` that it handed out, or a message that it sent."""
-
-
-@dataclass(slots=True)
-class Peer:
-    """One peer of the group, and its disk.
-
-    Attributes:
-        raft: the core.
-        log: every entry that was handed out for writing, as runs of one entry; what a cache would hold.
-        hard_state: term and vote as they stand on the disk.
-        durable_log: the entries that stand on the disk.
-        writes: what was handed out and is not durable yet, with the messages that wait for it.
-        facts: what was true after the last input.
-        alive: false between a crash and the restart.
-        disk_waits: whether writes wait for ``Group.persist``.
-    """
-
-    raft: Raft
-    log: list[Run]
-    hard_state: HardState
-    durable_log: list[Run]
-    facts: Facts
-    writes: deque[Ready] = field(default_factory=deque)
-    alive: bool = True
-    disk_waits: bool = False
-
-
-@dataclass(slots=True)
-class Record:
-    """All that ever happened in the group and may not be contradicted (Raft, Figure 3).
-
-    Attributes:
-        leaders: who led each term.
-        votes: whom each voter told, in each term, that it had its vote.
-        committed: the entry at each index that any peer ever held committed.
-        reads: for each read that is not yet answered, how much was committed anywhere when it was asked.
-    """
-
-    leaders: dict[Term, PeerId] = field(default_factory=dict)
-    votes: dict[tuple[Term, PeerId], PeerId] = field(default_factory=dict)
-    committed: list[Run] = field(default_factory=list)
-    reads: dict[tuple[PeerId, ReadId], int] = field(default_factory=dict)
 
 
 class Group:
@@ -126,16 +90,19 @@ class Group:
         self.cut: set[tuple[PeerId, PeerId]] = set()
         self.record: Record = Record()
         self._trace = trace
+        self._lives = 0
         self.peers: dict[PeerId, Peer] = {}
-        for member in self.configuration.voters:
-            self.place(member.id, HardState(Term(1)), make_log(self.configuration, [1]))
+        for member in self.configuration.members:
+            self.place(member.id, HardState(Term(1)), Contents(make_log(self.configuration, [1])))
 
-    def place(self, name: PeerId, hard_state: HardState, log: list[Run]) -> None:
+    def place(self, name: PeerId, hard_state: HardState, log: Contents) -> None:
         """Put a peer there, stopped before and started now, whose disk holds just this."""
-        # Each peer always draws the same span, and those with lower numbers the shorter ones.
-        chance = (int(name) - 1) / PEERS_MAX
-        raft = Raft(name, self.settings, make_stored(hard_state, log), lambda: chance, self.now)
-        self.peers[name] = Peer(raft, list(log), hard_state, list(log), facts(raft.state))
+        # Each peer always draws the same span, and those with lower numbers the shorter ones. What is drawn first
+        # tells the lives of a peer apart.
+        self._lives += 1
+        dice = itertools.chain([self._lives / LIVES_MAX], itertools.repeat((int(name) - 1) / PEERS_MAX))
+        raft = Raft(name, self.settings, log.stored(hard_state), lambda: next(dice), self.now)
+        self.peers[name] = Peer(raft, log.copy(), hard_state, log.copy(), facts(raft.state))
 
     # Inputs.
 
@@ -178,17 +145,50 @@ class Group:
         """
         self.give(name, lambda raft: raft.transfer(to, self.now))
 
-    def read(self, name: PeerId) -> None:
-        """Ask one peer for a read index.
+    def change(self, name: PeerId, members: Sequence[Member]) -> None:
+        """Have one peer change the members of the group to these.
 
         Raises:
             NotLeader: it does not lead.
+            ConfigurationError: it cannot.
+        """
+        self.give(name, lambda raft: raft.change(members, self.now))
+
+    def read(self, name: PeerId, *, by_lease: bool = False) -> None:
+        """Ask one peer for a read index.
+
+        Raises:
+            NotLeader: it knows of no leader.
         """
 
         def ask(raft: Raft) -> None:
-            self.record.reads[name, raft.read(self.now)] = len(self.record.committed)
+            self.record.reads[name, raft.read(self.now, by_lease=by_lease)] = len(self.record.committed)
 
         self.give(name, ask)
+
+    def snapshot(self, name: PeerId, index: Index | None) -> None:
+        """Have one peer take a snapshot at an index that it holds committed, or of all that it does.
+
+        Raises:
+            ValueError: it does not hold that committed, or a later snapshot was taken.
+        """
+        state = self.peers[name].raft.state
+        at = state.commit_index if index is None else index
+        if not state.snapshot_index < at <= state.commit_index:
+            raise ValueError(f"{name} can take a snapshot above {state.snapshot_index} up to {state.commit_index}")
+        self.give(name, lambda raft: raft.compacted(raft.snapshot_at(at, 0.0)))
+
+    def shipped(self, name: PeerId, to: PeerId, *, is_complete: bool) -> None:
+        """Tell a leader how sending the snapshot ended that is under way.
+
+        Raises:
+            ValueError: none is under way to that peer.
+        """
+        role = self.peers[name].raft.state.role
+        index = role.progress[to].installing if isinstance(role, Leader) else Index(0)
+        if not index:
+            raise ValueError(f"no snapshot is under way from {name} to {to}")
+        self.give(name, lambda raft: raft.shipped(to, index, is_complete=is_complete))
 
     def deliver(self, packets: Iterable[Packet]) -> None:
         """Deliver these messages, whether in flight or not; those to a peer that is down are lost."""
@@ -206,7 +206,7 @@ class Group:
         peer = self.peers[name]
         ready = peer.writes.popleft()
         peer.hard_state = ready.hard_state or peer.hard_state
-        overwrite(peer.durable_log, ready.entries)
+        peer.durable_log.write(ready.compaction, ready.entries)
         for envelope in ready.messages_after_persist:
             self._send(name, peer, envelope)
         self.give(name, lambda raft: raft.persisted(ready.number))
@@ -215,11 +215,13 @@ class Group:
         """Stop a peer: what its disk had not finished is lost."""
         peer = self.peers[name]
         peer.alive, peer.writes = False, deque()
-        peer.log = list(peer.durable_log)
+        peer.log = peer.durable_log.copy()
 
     def restart(self, name: PeerId) -> None:
         """Start a peer anew from its disk."""
         peer = self.peers[name]
+        for read in [key for key in self.record.reads if key[0] == name]:
+            del self.record.reads[read]  # Whoever asked is gone too.
         self.place(name, peer.hard_state, peer.durable_log)
         self.obey(name)
 
@@ -249,7 +251,7 @@ class Group:
         peer = self.peers[name]
         while True:
             ready = peer.raft.ready()
-            overwrite(peer.log, ready.entries)
+            peer.log.write(ready.compaction, ready.entries)
             self._check(name, peer)
             for read in ready.reads:
                 floor = self.record.reads.pop((name, read.id))
@@ -273,25 +275,26 @@ class Group:
             if message.term != peer.raft.state.term:
                 return
             message = self._attach(peer, envelope, message)
-        self._note_vote(name, envelope.to, message)
+        self.record.note_vote(name, envelope.to, message)
         packet = Packet(name, envelope.to, encode(message), (name, envelope.to) in self.cut)
         self._trace(name, packet)
         if not packet.is_lost:
             self.flight.append(packet)
 
     def _attach(self, peer: Peer, envelope: Envelope, message: AppendEntries) -> AppendEntries:
-        """Attach as many of the entries offered as ``append_bytes_max`` allows, one at least."""
+        """Attach as many of the entries offered as ``append_bytes_max`` allows, one at least; bare to a witness."""
         entries: list[Run] = []
         size = 0
-        for entry in peer.log[envelope.first - 1 : envelope.last]:
+        configuration = peer.raft.state.configuration
+        is_witness = configuration is not None and configuration.is_witness(envelope.to)
+        for held in peer.log.part(envelope.first, envelope.last):
+            entry = held.without_commands() if is_witness else held
             size += entry.size
             if entries and size > self.settings.append_bytes_max:
                 peer.raft.sent(envelope.to, entries[-1].last)
                 break
             entries.append(entry)
         return msgspec.structs.replace(message, entries=join(entries))
-
-    # Checks.
 
     def _check(self, name: PeerId, peer: Peer) -> None:
         """Check what is true of this peer, of its last step, and of all peers together.
@@ -304,66 +307,6 @@ class Group:
         after = facts(state)
         check_step(peer.facts, after)
         peer.facts = after
-        if state.outbox.entries:
-            return  # The log here is that of the last Ready: what follows is checked at the next one.
-        assert [entry.term for entry in peer.log] == [state.log.term(Index(i + 1)) for i in range(state.log.last)], (
-            f"what {name} hands out for writing is what its log says"
-        )
-        self._check_log_matching(name, peer)
-        self._check_committed(name, peer)
-        if isinstance(state.role, Leader):
-            first = self.record.leaders.setdefault(state.term, name)
-            assert first == name, f"election safety: {first} and {name} both lead term {state.term}"
-
-    def _check_log_matching(self, name: PeerId, peer: Peer) -> None:
-        """Check that if two logs hold an entry with the same index and term, they are identical up to it (§5.3).
-
-        Raises:
-            AssertionError: they are not.
-        """
-        for other_name, other in self.peers.items():
-            pairs = list(zip(peer.log, other.log, strict=False))
-            agreed = max((place for place, (a, b) in enumerate(pairs, 1) if a.term == b.term), default=0)
-            assert peer.log[:agreed] == other.log[:agreed], (
-                f"log matching: {name} and {other_name} differ up to {agreed}"
-            )
-
-    def _check_committed(self, name: PeerId, peer: Peer) -> None:
-        """Check that nothing committed ever changes, that a leader holds all of it, and that it is durable.
-
-        Raises:
-            AssertionError: it is not so.
-        """
-        state, committed = peer.raft.state, self.record.committed
-        for entry in peer.log[len(committed) : state.commit_index]:
-            holders = sum(other.durable_log[entry.first - 1 : entry.first] == [entry] for other in self.peers.values())
-            assert 2 * holders > len(self.peers), f"entry {entry.first} is committed but not durable on a majority"
-            committed.append(entry)
-        shared = min(state.commit_index, len(committed))
-        assert peer.log[:shared] == committed[:shared], f"state machine safety: {name} holds other entries committed"
-        if isinstance(state.role, Leader) and max(self.record.leaders, default=0) < state.term:
-            held = peer.log[: len(committed)] == committed
-            assert held, f"leader completeness: {name} leads term {state.term} without all that is committed"
-
-    def _note_vote(self, name: PeerId, to: PeerId, message: Message) -> None:
-        """Check that a voter gives one vote in a term, restarts included.
-
-        Raises:
-            AssertionError: it gave two.
-        """
-        match message:
-            case RequestVote(term=term):
-                candidate = name
-            case RequestVoteReply(term=term, vote_granted=True):
-                candidate = to
-            case _:
-                return
-        first = self.record.votes.setdefault((term, name), candidate)
-        assert first == candidate, f"{name} votes for {first} and for {candidate} in term {term}"
-
-
-def overwrite(log: list[Run], entries: Iterable[Run]) -> None:
-    """Write runs into a log of runs of one entry, dropping what stood there from the first one on."""
-    for run in entries:
-        del log[run.first - 1 :]
-        log.extend(run.part(Index(index), Index(index)) for index in range(run.first, run.last + 1))
+        # While something waits to be handed out, the log here is that of the last Ready: the next one is compared.
+        if not state.outbox.entries and state.outbox.compaction is None:
+            self.record.check(name, self.peers)

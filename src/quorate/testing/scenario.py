@@ -7,6 +7,7 @@ A text holds blocks, with comments (``#``) and blank lines between them. A block
 ==================================  ===================================================================================
 ``peers 3 in_flight_max=2``         a group of that many, each with the first configuration at index 1; settings follow
 ``given 2 log=1,1,4 term=5 vote=1`` what the disk of a peer holds: the term of each entry; ``log=`` is a new, empty peer
+``new 4 5``                         new, empty peers that are members of no group
 ``timeout 1`` · ``heartbeat 1``     time passes up to the deadline of the peer, which is told; no other one is
 ``tick 1`` · ``wait 0.2``           the peer is told the time as it is · time passes and nobody is told
 ``run 2.0``                         time passes, all are told, all messages arrive at once; events alone are traced
@@ -15,11 +16,16 @@ A text holds blocks, with comments (``#``) and blank lines between them. A block
 ``drop`` · ``repeat`` LINKS         such messages are lost · arrive, and will arrive again
 ``park NAME`` LINKS · ``release``   such messages are set aside under a name · and are in flight again
 ``partition 1|2,3`` · ``cut 1>2``   links are cut, for good until ``heal``; what is sent there is lost
-``propose 1 a b`` · ``read 1``      clients ask
+``propose 1 a b``                   clients ask for that to be written
+``read 1`` · ``read 1 lease``       clients read, by a round of heartbeats · by lease
 ``transfer 1 2``                    peer 1 is to hand over to peer 2, or to whom it likes
+``change 1 1 2/5 4/learner``        these are to be the members; ``/witness``; a priority; ``2@10.0.0.2:7000``
+``snapshot 1 at=4``                 the peer takes a snapshot of what is committed up to there, or of all that is
+``shipped 1 3`` · ``not-shipped``   peer 1 learns that 3 has the whole snapshot that is under way · that it has not
 ``hold-disk 1`` · ``persist 1``     writes of the peer wait · the oldest one becomes durable · ``free-disk 1``: all do
 ``crash 1 2`` · ``restart 1``       what is not durable is lost · a new start from the disk
 ``status`` · ``log 1 2``            what peers know · the terms of their entries, with the commands proposed
+``members 1``                       what a peer knows of each member
 ==================================  ===================================================================================
 
 ``deliver``, ``drop``, ``repeat`` and ``park`` take ``kind=append`` (any message's tag) and ``count=1`` (the oldest).
@@ -30,28 +36,19 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from quorate.core.messages import (
-    AppendEntries,
-    AppendEntriesReply,
-    Message,
-    RequestPreVote,
-    RequestPreVoteReply,
-    RequestVote,
-    RequestVoteReply,
-    TimeoutNow,
-)
 from quorate.core.ready import Ready
-from quorate.core.state import ROLE_NAMES, Leader
 from quorate.errors import ConfigurationError, NotLeader
 from quorate.settings import Settings
+from quorate.testing.contents import Contents
 from quorate.testing.drive import make_log
 from quorate.testing.group import Group, Packet
-from quorate.types import HardState, Kind, PeerId, Run, Term
+from quorate.testing.lines import log_line, member, member_line, packet_text, status_lines, write_text
+from quorate.types import HardState, Index, PeerId, Term
 
 REWRITE = "QUORATE_REWRITE"
 """Set to 1 in the environment: ``check_file`` writes the trace that it saw into the file instead of comparing."""
@@ -155,8 +152,9 @@ class Scenario:
         self._verbs: dict[str, Callable[[Step], None]] = {
             "peers": self._peers,
             "given": self._given,
-            "timeout": lambda step: self._group.tick_at_deadline(self._name(step)),
-            "heartbeat": lambda step: self._group.tick_at_deadline(self._name(step)),
+            "new": self._new,
+            "timeout": lambda step: self._timeout(self._name(step)),
+            "heartbeat": lambda step: self._timeout(self._name(step)),
             "tick": lambda step: self._group.tick(self._name(step)),
             "wait": self._wait,
             "run": self._run,
@@ -170,14 +168,19 @@ class Scenario:
             "cut": self._cut,
             "heal": lambda step: self._group.cut.clear(),
             "propose": self._propose,
-            "read": lambda step: self._group.read(self._name(step)),
+            "read": lambda step: self._group.read(self._name(step), by_lease="lease" in step.words[1:]),
             "transfer": self._transfer,
+            "change": self._change,
+            "snapshot": self._snapshot,
+            "shipped": lambda step: self._shipped(step, is_complete=True),
+            "not-shipped": lambda step: self._shipped(step, is_complete=False),
             "hold-disk": self._hold_disk,
             "persist": lambda step: self._persist(self._name(step)),
             "free-disk": self._free_disk,
             "crash": self._crash,
             "restart": self._restart,
             "status": self._status,
+            "members": self._members,
             "log": self._log,
         }
 
@@ -216,8 +219,21 @@ class Scenario:
         hard_state = HardState(
             Term(int(step.options.get("term", max(terms, default=0)))), PeerId(vote) if vote else None
         )
-        self._group.place(self._name(step), hard_state, make_log(self._group.configuration, terms))
+        log = Contents(make_log(self._group.configuration, terms))
+        self._group.place(self._name(step), hard_state, log)
         self._group.peers[self._name(step)].raft.ready()
+
+    def _new(self, step: Step) -> None:
+        for word in step.words:
+            member(word)
+            self._group.place(PeerId(word), HardState(), Contents())
+            self._group.peers[PeerId(word)].raft.ready()
+
+    def _timeout(self, name: PeerId) -> None:
+        if self._group.peers[name].raft.deadline() == float("inf"):
+            self._trace.append(f"{name}: waits for no time")
+        else:
+            self._group.tick_at_deadline(name)
 
     def _wait(self, step: Step) -> None:
         self._group.now += float(step.words[0])
@@ -263,6 +279,19 @@ class Scenario:
         to = PeerId(step.words[1]) if len(step.words) > 1 else None
         self._group.transfer(self._name(step), to)
 
+    def _change(self, step: Step) -> None:
+        members = [member(word) for word in step.words[1:]]
+        for wanted in members:
+            self._known(wanted.id)
+        self._group.change(self._name(step), members)
+
+    def _snapshot(self, step: Step) -> None:
+        at = step.options.get("at")
+        self._group.snapshot(self._name(step), Index(int(at)) if at else None)
+
+    def _shipped(self, step: Step, *, is_complete: bool) -> None:
+        self._group.shipped(self._name(step), self._known(step.words[1]), is_complete=is_complete)
+
     def _hold_disk(self, step: Step) -> None:
         self._group.peers[self._name(step)].disk_waits = True
 
@@ -286,24 +315,15 @@ class Scenario:
 
     def _status(self, step: Step) -> None:
         for name, peer in self._group.peers.items():
-            state = peer.raft.state
-            role = ROLE_NAMES[type(state.role)] if peer.alive else "down"
-            self._trace.append(
-                f"{name} {role:13} term={state.term} leader={state.leader or 'none'} commit={state.commit_index} "
-                f"last={state.log.last} persisted={state.persisted_index}"
-            )
-            if isinstance(state.role, Leader) and peer.alive:
-                for other, known in state.role.progress.items():
-                    mode = "probing" if known.probing else "pipelining"
-                    self._trace.append(
-                        f"  of {other}: {mode} match={known.match_index} next={known.next_index} "
-                        f"in_flight={','.join(map(str, known.in_flight)) or 'none'}"
-                    )
+            self._trace += status_lines(name, peer)
+
+    def _members(self, step: Step) -> None:
+        members = self._group.peers[self._name(step)].raft.status().members
+        self._trace += [f"{step.words[0]}: {member_line(known)}" for known in members]
 
     def _log(self, step: Step) -> None:
         for word in step.words or list(self._group.peers):
-            peer = self._group.peers[self._known(word)]
-            self._trace.append(f"{word}: {' '.join(map(entry_text, peer.log))}")
+            self._trace.append(log_line(word, self._group.peers[self._known(word)].log))
 
     # Words.
 
@@ -346,59 +366,3 @@ class Scenario:
             case Packet():
                 if not self._only_events:
                     self._trace.append(packet_text(what))
-
-
-def packet_text(packet: Packet) -> str:
-    """Write a message and its link on one line."""
-    lost = " (lost)" if packet.is_lost else ""
-    return f"{packet.sender}>{packet.to} {message_text(packet.message)}{lost}"
-
-
-def message_text(message: Message) -> str:
-    """Write a message on one line, in the order of its fields; rounds only where there are any."""
-    match message:
-        case AppendEntries(term=term):
-            previous = f"prev={message.prev_log_index}/{message.prev_log_term} commit={message.leader_commit}"
-            return f"append term={term} {previous}{round_text(message.round)}{entries_text(message.entries)}"
-        case AppendEntriesReply(term=term, success=True):
-            return f"appended term={term} match={message.match_index}{round_text(message.round)}"
-        case AppendEntriesReply(term=term):
-            go_on = f"go_on={message.conflict_index}/{message.conflict_term}"
-            return f"appended term={term} refused prev={message.prev_log_index} {go_on}{round_text(message.round)}"
-        case RequestVote(term=term):
-            transfer = " transfer" if message.is_transfer else ""
-            return f"vote term={term} last={message.last_log_index}/{message.last_log_term}{transfer}"
-        case RequestVoteReply(term=term):
-            return f"voted term={term} {'yes' if message.vote_granted else 'no'}"
-        case RequestPreVote(next_term=term):
-            return f"prevote next_term={term} last={message.last_log_index}/{message.last_log_term}"
-        case RequestPreVoteReply(term=term):
-            return f"prevoted term={term} next_term={message.next_term} {'yes' if message.vote_granted else 'no'}"
-        case TimeoutNow(term=term):
-            return f"timeout_now term={term}"
-
-
-def round_text(number: int) -> str:
-    """Write the number of a round of reads; nothing before the first one."""
-    return f" round={number}" if number else ""
-
-
-def write_text(ready: Ready) -> str:
-    """Write what a ``Ready`` has for the disk on one line."""
-    hard_state = ready.hard_state
-    words = f" term={hard_state.term} vote={hard_state.voted_for or 'none'}" if hard_state else ""
-    return words + entries_text(ready.entries)
-
-
-def entries_text(runs: Sequence[Run]) -> str:
-    """Write runs as ranges of indexes with their terms; nothing for none."""
-    texts = [
-        f"{run.first}/{run.term}" if run.first == run.last else f"{run.first}..{run.last}/{run.term}" for run in runs
-    ]
-    return f" entries={','.join(texts)}" if texts else ""
-
-
-def entry_text(entry: Run) -> str:
-    """Write an entry as its term, and its command if one was proposed."""
-    command = entry.payloads[0].decode() if entry.kind == Kind.COMMAND else ""
-    return f"{entry.term}:{command}" if command else str(entry.term)

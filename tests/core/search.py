@@ -1,0 +1,450 @@
+"""A random walk of a group of bare ``Raft`` objects: what may go wrong goes wrong, decided by one seed.
+
+Messages are lost, delayed, repeated and reordered; disks take their time; peers crash and start anew; clocks drift;
+members, snapshots, transfers and reads come at any moment. After each input the invariants of the peer are checked, and
+what no peer may contradict: who led a term, what was committed, how new a read is. At the end all is well again, and
+the group must be too. No shell and no asyncio.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+
+import msgspec
+
+from quorate.core import Raft
+from quorate.core.configuration import Configuration, Member, decode_configuration
+from quorate.core.invariants import check, check_step, facts
+from quorate.core.messages import InstallSnapshot
+from quorate.core.state import Leader
+from quorate.errors import ConfigurationError, NotLeader
+from quorate.settings import Settings
+from quorate.testing.drive import join
+from quorate.types import Address, HardState, Index, Kind, PeerId, Stored
+
+NAMES = [PeerId(name) for name in "1234567"]
+
+
+class Disk:
+    """Term, vote, compaction and entries, each entry a run of its own."""
+
+    def __init__(self):
+        self.hard_state = HardState()
+        self.compaction = None
+        self.runs = {}
+
+    def write(self, ready):
+        self.hard_state = ready.hard_state or self.hard_state
+        if ready.compaction:
+            self.compaction = ready.compaction
+            start = float("inf") if ready.compaction.replaces_log else ready.compaction.start
+            self.runs = {index: run for index, run in self.runs.items() if index > start}
+        for run in ready.entries:
+            self.runs = {index: kept for index, kept in self.runs.items() if index < run.first}
+            self.runs |= {index: run.part(Index(index), Index(index)) for index in range(run.first, run.last + 1)}
+
+    def copy(self):
+        copy = Disk()
+        copy.hard_state, copy.compaction, copy.runs = self.hard_state, self.compaction, dict(self.runs)
+        return copy
+
+    @property
+    def start(self):
+        return self.compaction.start if self.compaction else 0
+
+    @property
+    def last(self):
+        return max(self.runs, default=self.start)
+
+    def configurations(self):
+        found = [(run.first, run.payloads[0]) for run in self.runs.values() if run.kind == Kind.CONFIGURATION]
+        return tuple(sorted(found))
+
+    def stored(self):
+        indexes = sorted(self.runs)
+        assert indexes == list(range(self.start + 1, self.last + 1)), "what is on the disk has no hole"
+        terms = [
+            (index, self.runs[index].term)
+            for index in indexes
+            if index == indexes[0] or self.runs[index].term != self.runs[index - 1].term
+        ]
+        bare = next((index for index in indexes if self.runs[index].kind is Kind.BARE), Index(0))
+        found = self.configurations()
+        return Stored(self.hard_state, tuple(terms), Index(self.last), found, 0.0, self.compaction, bare)
+
+
+@dataclass(eq=False)
+class Peer:
+    """One peer: its core, its disk, what it handed out for writing, its machine's last index, its clock."""
+
+    disk: Disk
+    memory: Disk
+    rate: float
+    offset: float
+    raft: Raft | None = None
+    facts: object = None
+    applied: int = 0
+    commit: int = 0
+    life: int = 0
+    writes: deque = field(default_factory=deque)
+    snapshots: list = field(default_factory=list)
+
+
+class Walk:
+    """One seed's world. ``run`` raises AssertionError when something that must never happen did."""
+
+    def __init__(self, seed):
+        self.dice = dice = random.Random(seed)
+        self.now = 0.0
+        self.settings = Settings(
+            in_flight_max=dice.choice([1, 2, 8]),
+            trailing_entries=dice.choice([0, 1, 4]),
+            snapshot_entries=dice.choice([1, 4]),
+            catch_up_timeout=2.0,
+            clock_drift_max=0.1,
+        )
+        drift = self.settings.clock_drift_max
+        self.peers = {
+            name: Peer(Disk(), Disk(), 1 + dice.choice([-drift, 0.0, drift]), dice.uniform(0, 1000)) for name in NAMES
+        }
+        self.flight = []  # (sender, to, message)
+        self.shipping = []  # (sender, life, to, message)
+        self.cut = set()
+        self.leaders = {}
+        self.committed = {}  # index: (term, payload, by whom it was first seen committed: the term)
+        self.floors = {}  # (name, life, read): how much was committed when it was asked
+        self.highest = 0
+        self.number = 0
+        self.counts = dict.fromkeys(("elections", "commits", "reads", "leases", "changes", "installs"), 0)
+        self.pace = dice.choice([0.001, 0.003, 0.01])
+        self.loss = dice.choice([0.0, 0.05, 0.2])
+        self.disorder = dice.choice([0.0, 0.3, 1.0])
+        self.haste = dice.choice([0.3, 0.9])
+        self.trouble = dice.choice([0.2, 1.0, 3.0])
+        for name in NAMES:
+            self.start(name)
+        founders = NAMES[: dice.choice([1, 3, 3, 4, 5])]
+        configuration = Configuration("group", tuple(self.member(name) for name in founders))
+        for name in founders:
+            self.peers[name].raft.form(configuration, self.clock(name))
+            self.obey(name)
+            self.persist(name)
+
+    @staticmethod
+    def member(name, kind="voter", priority=0):
+        return Member(name, Address(name, "127.0.0.1", 7000 + int(name)), kind, priority)
+
+    def clock(self, name):
+        peer = self.peers[name]
+        return peer.offset + self.now * peer.rate
+
+    # Starting, inputs, and obeying.
+
+    def start(self, name):
+        peer = self.peers[name]
+        peer.memory = peer.disk.copy()
+        peer.raft = Raft(name, self.settings, peer.disk.stored(), self.dice.random, self.clock(name))
+        peer.facts = facts(peer.raft.state)
+        peer.commit = peer.applied = peer.raft.state.commit_index
+        peer.life += 1
+        self.obey(name)
+
+    def crash(self, name):
+        peer = self.peers[name]
+        peer.raft = None
+        peer.writes.clear()
+        peer.snapshots.clear()
+        self.floors = {key: floor for key, floor in self.floors.items() if key[0] != name}
+
+    def give(self, name, act):
+        peer = self.peers[name]
+        act(peer.raft)
+        self.check(name)
+        if self.dice.random() < self.haste:
+            self.obey(name)
+
+    def obey(self, name):
+        peer = self.peers[name]
+        for _ in range(8):
+            ready = peer.raft.ready()
+            self.check(name)
+            peer.memory.write(ready)
+            if ready.compaction and ready.compaction.replaces_log:
+                assert ready.compaction.snapshot.index > peer.applied, "a snapshot takes nothing back"
+                peer.applied = ready.compaction.snapshot.index
+                peer.snapshots.clear()
+                self.counts["installs"] += 1
+            if ready.writes or ready.commit_index != peer.commit:
+                self.check_memory(name, peer)
+            for envelope in ready.messages:
+                self.send(name, envelope, may_attach_less=True)
+            if ready.writes or ready.messages_after_persist:
+                peer.writes.append(ready)
+            peer.commit = ready.commit_index
+            for read in ready.reads:
+                floor = self.floors.pop((name, peer.life, read.id))
+                assert read.index >= floor, f"{name} reads at {read.index} when {floor} was committed before"
+                self.counts["reads"] += 1
+            for read in ready.dropped:
+                del self.floors[name, peer.life, read]
+            if not ready.messages:
+                return
+
+    def send(self, name, envelope, *, may_attach_less=False):
+        peer, message = self.peers[name], envelope.message
+        if isinstance(message, InstallSnapshot):
+            self.shipping.append((name, peer.life, envelope.to, message))
+            return
+        if envelope.first:
+            if message.term != peer.raft.state.term or envelope.first <= peer.memory.start:
+                return
+            last = envelope.last
+            if may_attach_less and self.dice.random() < 0.2:
+                last = self.dice.randint(envelope.first, last)
+                peer.raft.sent(envelope.to, last)
+            runs = [peer.memory.runs[index] for index in range(envelope.first, last + 1)]
+            if peer.raft.state.configuration.is_witness(envelope.to):
+                runs = [run.without_commands() for run in runs]
+            message = msgspec.structs.replace(message, entries=join(runs))
+        if self.dice.random() >= self.loss:
+            self.flight.append((name, envelope.to, message))
+
+    def persist(self, name):
+        peer = self.peers[name]
+        ready = peer.writes.popleft()
+        peer.disk.write(ready)
+        for envelope in ready.messages_after_persist:
+            self.send(name, envelope)
+        if ready.writes:
+            self.give(name, lambda raft: raft.persisted(ready.number))
+
+    def deliver(self, place):
+        sender, to, message = self.flight.pop(place)
+        if self.dice.random() < self.loss / 2:
+            self.flight.append((sender, to, message))
+        if self.peers[to].raft is not None and (sender, to) not in self.cut:
+            self.give(to, lambda raft: raft.receive(sender, message, self.clock(to)))
+
+    def tick(self, name):
+        self.give(name, lambda raft: raft.tick(self.clock(name)))
+
+    def ship(self, place, *, works):
+        sender, life, to, message = self.shipping.pop(place)
+        arrives = works and self.peers[to].raft is not None and (sender, to) not in self.cut
+        if arrives:
+            self.give(to, lambda raft: raft.receive(sender, message, self.clock(to)))
+            if self.dice.random() < 0.1:
+                self.shipping.append((sender, -1, to, message))
+        peer = self.peers[sender]
+        if peer.raft is not None and peer.life == life:
+            self.give(sender, lambda raft: raft.shipped(to, message.snapshot.index, is_complete=arrives))
+
+    # Clients.
+
+    def propose(self, name):
+        self.number += 1
+        payloads = [b"%d" % self.number] * self.dice.choice([1, 1, 3])
+        self.try_to(name, lambda raft: raft.propose(payloads, self.clock(name)))
+
+    def try_to(self, name, act):
+        try:
+            self.give(name, act)
+        except (NotLeader, ConfigurationError):
+            self.check(name)
+            return False
+        return True
+
+    def read(self, name, *, by_lease=False):
+        def ask(raft):
+            read = raft.read(self.clock(name), by_lease=by_lease)
+            self.floors[name, self.peers[name].life, read] = self.highest
+            if by_lease and raft.state.outbox.reads and raft.state.outbox.reads[-1].id == read:
+                self.counts["leases"] += 1
+
+        self.try_to(name, ask)
+
+    def change(self, name):
+        chosen = self.dice.sample(NAMES, self.dice.randint(1, 5))
+        kinds = ["voter", "voter", "voter", "learner", "witness"]
+        members = [self.member(n, self.dice.choice(kinds), self.dice.choice([0, 0, 1])) for n in chosen]
+        self.counts["changes"] += self.try_to(name, lambda raft: raft.change(members, self.clock(name)))
+
+    def apply(self, name):
+        peer = self.peers[name]
+        index = peer.applied + 1
+        run = peer.memory.runs[index]
+        seen = self.committed.get(index)
+        if seen is not None and run.kind is not Kind.BARE:
+            assert seen[:2] == (run.term, run.payloads[0]), f"{name} applies another entry at {index}"
+        peer.applied = index
+
+    def take_snapshot(self, name):
+        peer = self.peers[name]
+        if peer.applied > peer.raft.state.snapshot_index:
+            peer.snapshots.append(peer.raft.snapshot_at(Index(peer.applied), 0.0))
+
+    def finish_snapshot(self, name):
+        if self.peers[name].snapshots:
+            snapshot = self.peers[name].snapshots.pop(0)
+            self.give(name, lambda raft: raft.compacted(snapshot))
+
+    # Checks.
+
+    def check(self, name):
+        peer = self.peers[name]
+        state = peer.raft.state
+        check(state)
+        after = facts(state)
+        check_step(peer.facts, after)
+        peer.facts = after
+        if isinstance(state.role, Leader) and state.term not in self.leaders:
+            self.leaders[state.term] = name
+            self.counts["elections"] += 1
+            for index, (term, _, by) in self.committed.items():
+                held = index < state.log.start or (index <= state.log.last and state.log.term(Index(index)) == term)
+                assert held or by >= state.term, f"leader completeness: {name} leads {state.term} without {index}"
+        elif isinstance(state.role, Leader):
+            assert self.leaders[state.term] == name, f"election safety: two lead term {state.term}"
+        self.highest = max(self.highest, state.commit_index)
+
+    def check_memory(self, name, peer):
+        """Check that the log is what was handed out for writing, and note what is committed."""
+        state, memory = peer.raft.state, peer.memory
+        assert (state.log.start, state.log.last) == (memory.start, memory.last), "the log is what was handed out"
+        for index in range(memory.start + 1, memory.last + 1):
+            assert state.log.term(Index(index)) == memory.runs[index].term, "the log is what was handed out"
+        held = memory.compaction.snapshot if memory.compaction else None
+        found = [(held.configuration_index, held.configuration)] if held else []
+        found += [pair for pair in memory.configurations() if not held or pair[0] > held.index]
+        expected = [(index, decode_configuration(payload)) for index, payload in found]
+        assert state.configurations == expected, "configurations are those of the log"
+        for index in range(memory.start + 1, state.commit_index + 1):
+            run = memory.runs[index]
+            if index not in self.committed:
+                if run.kind is Kind.BARE:
+                    continue  # a witness does not know what the command is
+                self.committed[index] = (run.term, run.payloads[0], state.term)
+                self.counts["commits"] += 1
+            term, payload, _ = self.committed[index]
+            same = term == run.term and (run.kind is Kind.BARE or payload == run.payloads[0])
+            assert same, f"state machine safety: {name} holds another entry {index} committed"
+        if held and held.index in self.committed:
+            assert self.committed[held.index][0] == held.term, "a snapshot is of what was committed"
+
+    # The walk.
+
+    def step(self):
+        dice = self.dice
+        self.now += dice.expovariate(1 / self.pace)
+        for name, peer in self.peers.items():
+            if peer.raft and peer.raft.deadline() <= self.clock(name) and dice.random() < 0.7:
+                self.tick(name)
+        for _ in range(4):
+            if self.flight and dice.random() < 0.8:
+                place = dice.randrange(len(self.flight)) if dice.random() < self.disorder else 0
+                self.deliver(place)
+        if self.shipping and dice.random() < 0.1:
+            self.ship(dice.randrange(len(self.shipping)), works=dice.random() < 0.7)
+        name = dice.choice(NAMES)
+        if self.peers[name].raft is not None:
+            self.move(name, self.peers[name])
+            self.act(name, dice.random())
+        elif dice.random() < 0.1:
+            self.start(name)
+
+    def move(self, name, peer):
+        """Let one peer's shell go on: its core's wishes, its disk, its machine."""
+        dice = self.dice
+        if dice.random() < 0.3:
+            self.obey(name)
+        if peer.writes and dice.random() < 0.7:
+            self.persist(name)
+        for _ in range(dice.choice([0, 1, 5])):
+            if peer.applied < peer.commit:
+                self.apply(name)
+
+    def act(self, name, chance):
+        """Do what comes next on a scale from 0 to 1; beyond what is listed nothing is done."""
+        rare = 0.005 * self.trouble
+        deeds = [
+            (0.15, self.propose),
+            (0.05, self.read),
+            (0.10, lambda name: self.read(name, by_lease=True)),
+            (0.02, self.take_snapshot),
+            (0.03, self.finish_snapshot),
+            (0.01, self.change),
+            (0.005, self.transfer),
+            (0.03, lambda name: self.cut.clear()),
+            (0.01, self.part),
+            (rare, self.crash),
+            (rare, self.stall),
+        ]
+        for share, deed in deeds:
+            chance -= share
+            if chance < 0:
+                deed(name)
+                return
+
+    def transfer(self, name):
+        to = self.dice.choice([None, *NAMES])
+        self.try_to(name, lambda raft: raft.transfer(to, self.clock(name)))
+
+    def part(self, name):
+        """Cut links of one peer, each in one direction or both."""
+        self.cut = {(name, other) for other in NAMES if self.dice.random() < 0.7}
+        self.cut |= {(b, a) for a, b in sorted(self.cut) if self.dice.random() < 0.7}
+
+    def stall(self, name):
+        """Let time pass in which nobody moves."""
+        self.now += self.dice.uniform(0, 0.5)
+
+    def calm(self, span):
+        """Let all be well: messages arrive in order, disks are quick, all are up."""
+        self.loss = self.trouble = 0.0
+        self.haste = 1.0
+        self.cut = set()
+        for name, peer in self.peers.items():
+            if peer.raft is None:
+                self.start(name)
+        end = self.now + span
+        while self.now < end:
+            self.now += 0.01
+            for name, peer in self.peers.items():
+                self.obey(name)
+                while peer.writes:
+                    self.persist(name)
+                while peer.applied < peer.commit:
+                    self.apply(name)
+                if peer.raft.deadline() <= self.clock(name):
+                    self.tick(name)
+            for _ in range(len(self.flight)):
+                self.deliver(0)
+            for _ in range(len(self.shipping)):
+                self.ship(0, works=True)
+
+    def run(self, steps):
+        """Walk that many steps, then let all be well and see that the group is."""
+        for _ in range(steps):
+            self.step()
+        self.calm(5.0)
+        before = self.highest
+        leaders = [name for name, peer in self.peers.items() if isinstance(peer.raft.state.role, Leader)]
+        assert len(leaders) == 1, f"when all is well somebody leads, not {leaders}"
+        state = self.peers[leaders[0]].raft.state
+        assert state.configuration.is_settled, f"a change comes to its end: {state.configuration}"
+        if state.role.transfer is None:
+            self.propose(leaders[0])
+        self.calm(1.0)
+        assert self.highest > before or state.role.transfer, "when all is well writes are committed"
+        current = state.configuration
+        for member in current.everyone:
+            other = self.peers[member.id].raft.state
+            if other.bare and member.kind == "learner":
+                continue  # it was a witness: it takes nothing before its data directory was emptied
+            assert other.commit_index == self.highest, f"{member.id} catches up: {other.commit_index}/{self.highest}"
+            assert other.configuration == current, f"{member.id} knows the members"
+        waiting = {key for key in self.floors if key[0] in {member.id for member in current.everyone}}
+        assert not waiting, f"reads are answered or dropped: {waiting}"
+        return self.counts
