@@ -9,16 +9,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from quorate.errors import Corrupted
 from quorate.store import Batch
 from quorate.store.lmdb import LMDBStore
 from quorate.store.memory import MemoryStore
-from quorate.store.records import LogCheck
+from quorate.store.records import LogCheck, compaction_key, encode_record
 from quorate.store.rocksdb import RocksDBStore
 from quorate.testing import conformance, durability
 from quorate.testing.logs import OpenStore
-from quorate.types import Index, Run
+from quorate.types import Index, Kind, Run
 
 MEMORIES: dict[Path, MemoryStore] = {}
 
@@ -53,7 +54,7 @@ def test_rocksdb_repairs_torn_tails(tmp_path):
 
 class NoTruncation(MemoryStore):
     def _truncate(self, log, kept, cut):
-        kept.last = Index(cut - 1)
+        pass
 
 
 class TruncationOfWholeRuns(MemoryStore):
@@ -63,7 +64,7 @@ class TruncationOfWholeRuns(MemoryStore):
             kept = self._log(batch.log)
             if batch.runs and kept.firsts and kept.firsts[0] < batch.runs[0].first:
                 at = kept.firsts.index(batch.runs[0].first)
-                if kept.last > 9:
+                if kept.extent.last > 9:
                     del kept.firsts[at - 1], kept.records[at - 1]
 
 
@@ -85,18 +86,18 @@ class NoVoteWithoutEntries(MemoryStore):
 class FirstVote(MemoryStore):
     def append(self, batches: Sequence[Batch]) -> None:
         known = {batch.log for batch in batches if self._log(batch.log).hard_state is not None}
-        super().append([Batch(b.log, None if b.log in known else b.hard_state, b.runs) for b in batches])
+        super().append([replace(b, hard_state=None) if b.log in known else b for b in batches])
 
 
 class LastBatchFirst(MemoryStore):
     def append(self, batches: Sequence[Batch]) -> None:
-        super().append(sorted(batches, key=lambda batch: batch.log + str(-len(batch.runs[0].payloads))))
+        super().append(sorted(batches, key=lambda batch: (batch.log, -sum(len(run.payloads) for run in batch.runs))))
 
 
 class HalfABatch(MemoryStore):
     def append(self, batches: Sequence[Batch]) -> None:
         super().append([Batch(batch.log, batch.hard_state, ()) for batch in batches if batch.hard_state])
-        super().append([Batch(batch.log, None, batch.runs) for batch in batches if batch.runs])
+        super().append([replace(batch, hard_state=None) for batch in batches])
 
 
 class ReadsAll(MemoryStore):
@@ -119,7 +120,20 @@ class ReadsWholeRuns(MemoryStore):
 class NoTimes(MemoryStore):
     def load(self, log, visit=None):
         stored = super().load(log, visit)
-        return msgspec.structs.replace(stored, time=0.0)
+        return replace(stored, time=0.0)
+
+
+class NoBareEntries(MemoryStore):
+    def load(self, log, visit=None):
+        return replace(super().load(log, visit), bare=Index(0))
+
+
+class BareEntriesOfBefore(MemoryStore):
+    """Finds them also where they were compacted."""
+
+    def load(self, log, visit=None):
+        stored, runs = super().load(log, visit), self._runs(log, self._log(log), 0)
+        return replace(stored, bare=next((run.first for run in runs if run.kind is Kind.BARE), Index(0)))
 
 
 class NoVisits(MemoryStore):
@@ -154,6 +168,86 @@ class Inventive(MemoryStore):
         return LogCheck(log).stored(conformance.HardState(conformance.Term(1)))
 
 
+class NoCompaction(MemoryStore):
+    def append(self, batches: Sequence[Batch]) -> None:
+        super().append([replace(batch, compaction=None) for batch in batches])
+
+
+class ForgetsToDrop(MemoryStore):
+    """Remembers where a log begins, and shows what was before it all the same."""
+
+    def read(self, log: str, first: Index, last: Index, bytes_max: int) -> tuple[Run, ...]:
+        kept = self._log(log)
+        kept.extent, extent = kept.extent._replace(start=Index(0)), kept.extent
+        try:
+            return super().read(log, first, last, bytes_max)
+        finally:
+            kept.extent = extent
+
+    def _compact(self, log, kept, compaction):
+        firsts, records = kept.firsts[:], kept.records[:]
+        super()._compact(log, kept, compaction)
+        if not compaction.replaces_log:
+            kept.firsts, kept.records = firsts, records
+
+
+class DropsWholeRuns(MemoryStore):
+    """Also the one that spans the start."""
+
+    def _compact(self, log, kept, compaction):
+        super()._compact(log, kept, compaction)
+        if kept.firsts and kept.firsts[0] <= compaction.start:
+            del kept.firsts[0], kept.records[0]
+
+
+class ForgetsItsCompaction(MemoryStore):
+    def load(self, log, visit=None):
+        stored = super().load(log, visit)
+        return stored if stored.terms else replace(stored, compaction=None, last=Index(0), time=0.0)
+
+
+class KeepsTheTail(MemoryStore):
+    """Of a log that is replaced."""
+
+    def _compact(self, log, kept, compaction):
+        beyond = max(kept.extent.last, compaction.start)
+        super()._compact(log, kept, replace(compaction, replaces_log=compaction.start >= kept.extent.last))
+        kept.extent = kept.extent._replace(last=beyond)
+        kept.compaction = encode_record(compaction_key(log), compaction)
+
+
+class CompactsAtTheEnd(MemoryStore):
+    """Of an append, whatever stood before in it."""
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        super().append(sorted(batches, key=lambda batch: batch.compaction is not None))
+
+
+class CompactsNeighbours(MemoryStore):
+    def _compact(self, log, kept, compaction):
+        for name in self._logs:
+            if name.startswith(log):
+                super()._compact(name, self._logs[name], compaction)
+
+
+class CompactionFirst(MemoryStore):
+    """Writes a compaction before it looks at what stands beside it."""
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        super().append([Batch(batch.log, None, (), batch.compaction) for batch in batches if batch.compaction])
+        super().append([replace(batch, compaction=None) for batch in batches])
+
+
+class AnyCompaction(MemoryStore):
+    """Takes whatever it is told."""
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            if batch.compaction is not None:
+                self._compact(batch.log, self._log(batch.log), batch.compaction)
+            super().append([replace(batch, compaction=None)])
+
+
 @pytest.mark.parametrize(
     ("wrong", "case"),
     [
@@ -161,6 +255,8 @@ class Inventive(MemoryStore):
         (ReadsOnlyWhatIsSynced, conformance.what_was_appended_is_read_at_once),
         (NoTimes, conformance.a_restart_gives_back_all_that_the_core_needs),
         (NoVisits, conformance.a_restart_gives_back_all_that_the_core_needs),
+        (NoBareEntries, conformance.the_first_bare_entry_is_found_after_a_restart),
+        (BareEntriesOfBefore, conformance.the_first_bare_entry_is_found_after_a_restart),
         (NoVoteWithoutEntries, conformance.a_vote_without_entries_is_kept),
         (FirstVote, conformance.the_last_hard_state_counts),
         (NoTruncation, conformance.truncation_at_any_entry_keeps_what_is_before_and_nothing_after),
@@ -175,6 +271,24 @@ class Inventive(MemoryStore):
         (ReadsAll, conformance.a_large_entry_is_read_alone_and_ends_a_read_before_it),
         (ReadsNoLargeEntry, conformance.a_large_entry_is_read_alone_and_ends_a_read_before_it),
         (HalfABatch, conformance.a_batch_that_does_not_fit_is_refused_whole),
+        (NoCompaction, conformance.a_compacted_log_begins_behind_its_start),
+        (ForgetsToDrop, conformance.a_compacted_log_begins_behind_its_start),
+        (DropsWholeRuns, conformance.a_compacted_log_begins_behind_its_start),
+        (NoTimes, conformance.a_restart_gives_back_a_compaction_and_only_what_is_behind_it),
+        (ForgetsItsCompaction, conformance.a_restart_gives_back_a_compaction_and_only_what_is_behind_it),
+        (DropsWholeRuns, conformance.truncation_meets_the_start_of_a_compacted_log),
+        (NoTruncation, conformance.truncation_meets_the_start_of_a_compacted_log),
+        (KeepsTheTail, conformance.a_replaced_log_holds_nothing_of_what_was_there),
+        (CompactsAtTheEnd, conformance.compactions_of_one_append_take_effect_in_order),
+        (CompactsNeighbours, conformance.compactions_leave_other_logs_alone),
+        (CompactionFirst, conformance.a_compaction_that_does_not_fit_is_refused_whole),
+        (AnyCompaction, conformance.a_compaction_that_does_not_fit_is_refused_whole),
+        (ForgetsToDrop, conformance.any_history_leaves_what_its_model_does),
+        (DropsWholeRuns, conformance.any_history_leaves_what_its_model_does),
+        (KeepsTheTail, conformance.any_history_leaves_what_its_model_does),
+        (NoBareEntries, conformance.any_history_leaves_what_its_model_does),
+        (NoVisits, conformance.any_history_leaves_what_its_model_does),
+        (ForgetsItsCompaction, conformance.any_history_leaves_what_its_model_does),
         (ClosesOnce, conformance.closing_twice_is_closing_once),
     ],
 )
@@ -240,12 +354,28 @@ class WritesHalves(NaiveStore):
     def write(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
             super().write([Batch(batch.log, batch.hard_state, ())])
-            super().write([Batch(batch.log, None, batch.runs)])
+            super().write([replace(batch, hard_state=None)])
+
+
+class WritesCompactionsApart(NaiveStore):
+    def write(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            super().write([replace(batch, compaction=None)])
+            if batch.compaction is not None:
+                super().write([Batch(batch.log, None, (), batch.compaction)])
+
+
+class WritesNoCompaction(NaiveStore):
+    def write(self, batches: Sequence[Batch]) -> None:
+        super().write([replace(batch, compaction=None) for batch in batches])
+
+
+torn_lines = functools.partial(conformance.torn_tails_are_repaired_by_dropping_whole_batches, tail="lines")
 
 
 def test_a_naive_store_keeps_what_it_can(tmp_path):
-    for case in conformance.CASES:
-        case(NaiveStore, tmp_path / case.__name__)
+    for case in (*conformance.CASES, torn_lines):
+        case(NaiveStore, tmp_path / str(id(case)))
     durability.killing_the_process_loses_nothing_that_was_synced(NaiveStore, tmp_path / "killed")
 
 
@@ -254,8 +384,11 @@ def test_a_naive_store_keeps_what_it_can(tmp_path):
     [
         (WritesWhenClosed, durability.killing_the_process_loses_nothing_that_was_synced),
         (NaiveStore, durability.a_second_open_is_refused),
+        (WritesNoCompaction, durability.killing_the_process_loses_nothing_that_was_synced),
         (NaiveStore, durability.a_flipped_bit_is_never_silent),
-        (WritesHalves, functools.partial(conformance.torn_tails_are_repaired_by_dropping_whole_batches, tail="lines")),
+        (NaiveStore, durability.a_flipped_bit_in_a_compaction_is_never_silent),
+        (WritesHalves, torn_lines),
+        (WritesCompactionsApart, torn_lines),
     ],
 )
 def test_a_durable_store_that_is_wrong_is_found(wrong, case, tmp_path):

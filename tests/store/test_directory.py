@@ -83,6 +83,7 @@ def test_a_directory_in_use_is_refused_and_free_again_after_close(path):
     DataDirectory.open(path, HOME).close()
 
 
+@pytest.mark.covers("pitfall 78")
 def test_a_directory_in_use_by_another_process_is_refused_until_that_is_dead(path):
     program = (
         "import sys; from quorate.store.directory import DataDirectory as D;"
@@ -285,6 +286,7 @@ def test_an_engine_that_is_not_installed_is_named_with_the_line_that_installs_it
         assert list(directory.store_path.iterdir()) == [], "nothing is noted of an engine that could not be used"
 
 
+@pytest.mark.covers("pitfall 77")
 def test_a_file_is_synced_under_another_name_before_it_is_renamed_and_then_its_directory(tmp_path, monkeypatch):
     order: list[str] = []
     fsync = os.fsync

@@ -120,6 +120,7 @@ def test_writes_that_wait_go_as_one_group_with_one_sync(bench):
     assert not bench.executor.jobs
 
 
+@pytest.mark.covers("pitfall 69")
 def test_nothing_is_reported_before_the_sync(bench):
     bench.write("first", batch("a", 1))
     job, done = bench.executor.jobs.pop()
@@ -176,6 +177,7 @@ def test_reads_run_one_after_another_when_nothing_is_written(bench):
     assert bench.told == [(), ()]
 
 
+@pytest.mark.covers("pitfall 68")
 @pytest.mark.parametrize("call", ["append", "sync", "read"])
 @pytest.mark.parametrize("error", [DiskFull("no room"), OSError(5, "broken"), ValueError("no fit"), Corrupted("bad")])
 def test_a_failure_is_told_once_and_is_final(bench, call, error):
@@ -294,6 +296,7 @@ class SlowSync(MemoryStore):
         self.threads.add(threading.get_ident())
 
 
+@pytest.mark.covers("pitfall 82")
 async def test_on_a_real_thread_the_loop_goes_on_while_the_disk_syncs():
     store, failures, told = SlowSync(), [], []
     disk = Disk(store, ThreadExecutor(asyncio.get_running_loop()), failures.append)

@@ -144,6 +144,7 @@ def test_what_a_start_has_read_is_durable_without_the_wal_it_came_from(store, pa
     assert loaded(copy) == (50, 50)
 
 
+@pytest.mark.covers("pitfall 71")
 @pytest.mark.parametrize("at", [-4096, -20_000, -30_000])
 def test_a_zeroed_page_in_a_tail_that_was_never_synced_is_repaired(store, path, at, marked_at_each_sync, caplog):
     append_synced(store, 50)
@@ -174,6 +175,7 @@ def test_a_second_repair_removes_what_the_first_left_behind(store, path, marked_
 # What a crash does not leave: damage to what was durable
 
 
+@pytest.mark.covers("pitfall 71")
 @pytest.mark.parametrize("at", [100, 3000, 6000, -300])
 def test_a_flip_in_what_was_synced_is_reported_and_nothing_is_changed(store, path, at, marked_at_each_sync):
     append_synced(store, 50)
@@ -352,6 +354,7 @@ def test_what_a_failed_write_left_is_asked_of_the_engine(store, faulty):
     assert store.load("peer1").last == 4
 
 
+@pytest.mark.covers("pitfall 68")
 def test_a_failed_flush_marks_nothing_as_durable(store, faulty, path):
     append(store, 1, 1)
     store.sync()

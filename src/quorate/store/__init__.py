@@ -15,22 +15,27 @@ from typing import Protocol
 
 import msgspec
 
-from quorate.types import HardState, Index, Run, Stored
+from quorate.types import Compaction, HardState, Index, Run, Stored
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """What one peer wants written: atomic, and durable together at the next ``sync``.
+    """What one peer wants written: atomic, and durable together at the next ``sync``. Obeyed from top to bottom.
 
     Attributes:
         log: the peer's name.
         hard_state: the new term and vote, or None when they did not change.
         runs: contiguous entries, ascending; everything the log holds from ``runs[0].first`` on is dropped first.
-            Invariant: ``runs[0].first`` is at most one beyond the log's last index.
+            Invariant: ``runs[0].first`` is at most one beyond the log's last index, and above ``compaction.start``.
+        compaction: what the log's beginning is replaced by from now on, or None. With ``replaces_log`` everything the
+            log holds is dropped before ``runs`` are written; otherwise the entries up to ``start`` are, of which the
+            store may keep some on the disk but must never show them again. Invariant: ``start`` never falls, and
+            without ``replaces_log`` it is at most the log's last index.
     """
 
     log: str
     hard_state: HardState | None
     runs: tuple[Run, ...]
+    compaction: Compaction | None = None
 
 
 class LogStore(Protocol):
@@ -76,7 +81,8 @@ class LogStore(Protocol):
         """Read entries from ``first`` on, up to ``last`` inclusive and about ``bytes_max``, but one at least.
 
         Returns:
-            Contiguous runs whose first entry has index ``first``; empty only if the log ends before ``first``.
+            Contiguous runs whose first entry has index ``first``; empty only if the log ends before ``first`` or has
+            been compacted beyond it.
 
         Raises:
             Corrupted: a record is damaged or missing.

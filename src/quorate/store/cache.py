@@ -45,6 +45,12 @@ class Cache:
             del self._runs[: self._head], self._firsts[: self._head]
             self._head = 0
 
+    def clear(self) -> None:
+        """Drop everything: the log goes on elsewhere."""
+        self._firsts.clear()
+        self._runs.clear()
+        self._head = self.bytes = 0
+
     def take(self, first: Index, last: Index, bytes_max: int) -> tuple[Run, ...] | None:
         """Give the entries from ``first`` to ``last`` as far as ``bytes_max`` allows, but one at least.
 

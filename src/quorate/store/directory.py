@@ -5,6 +5,7 @@
     DIR/lock                  held while the node runs; the process that holds it
     DIR/node.json             the node's id, and its address at its last start
     DIR/peers/NAME/identity   the peer's random id, and its group once it has one
+    DIR/peers/NAME/snapshots  the peer's latest snapshot
     DIR/store/engine          the name of the store's engine; the rest is the engine's own
 
 An id says "whoever remembers what I promised". So an id never outlives the log that holds the promises: identities
@@ -25,6 +26,7 @@ from quorate.errors import Corrupted, StoreError, StoreLocked
 from quorate.store import LogStore
 from quorate.store.files import ASIDE, disk_errors, lock_directory, make_directory, replace_file
 from quorate.store.memory import MemoryStore
+from quorate.store.snapshots import MemorySnapshots, SnapshotFiles, SnapshotStore
 from quorate.types import PeerId, is_name
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -65,7 +67,7 @@ def random_id() -> str:
 
 
 class Directory(Protocol):
-    """What a node asks of the place where its peers' identities are kept."""
+    """What a node asks of the place where its peers' identities and snapshots are kept."""
 
     def identity(self, name: str) -> PeerIdentity:
         """Give a peer's identity, making it at the peer's first start."""
@@ -75,18 +77,23 @@ class Directory(Protocol):
         """Note the group of a peer, for ever."""
         ...
 
+    def snapshots(self, name: str) -> SnapshotStore:
+        """Give the place of a peer's snapshots; the peer has an identity."""
+        ...
+
     def close(self) -> None:
         """Let go of it; idempotent."""
         ...
 
 
 class MemoryDirectory:
-    """Identities that are forgotten with the logs of a ``MemoryStore``: an id must not outlive its log."""
+    """Identities and snapshots that are forgotten with the logs of a ``MemoryStore``: no id must outlive its log."""
 
     def __init__(self, make_id: Callable[[], str] = random_id) -> None:
         """Know nobody; ``make_id`` gives an id that nobody else has."""
         self._make_id = make_id
         self._identities: dict[str, PeerIdentity] = {}
+        self._snapshots: dict[str, MemorySnapshots] = {}
 
     def identity(self, name: str) -> PeerIdentity:
         """Give a peer's identity, making it at the peer's first start."""
@@ -95,6 +102,10 @@ class MemoryDirectory:
     def set_group(self, name: str, group: str) -> None:
         """Note the group of a peer."""
         self._identities[name] = PeerIdentity(self._identities[name].id, group)
+
+    def snapshots(self, name: str) -> MemorySnapshots:
+        """Give the place of a peer's snapshots, the same one each time."""
+        return self._snapshots.setdefault(name, MemorySnapshots())
 
     def close(self) -> None:
         """Do nothing."""
@@ -105,7 +116,7 @@ def lost_logs(path: Path, names: list[str]) -> str:
     directories = ", ".join(str(path / "peers" / name) for name in names)
     return (
         f"{path} has lost the logs of {', '.join(names)}. Peers without their logs must not vote under their old ids:"
-        f" remove {directories} too, and let them join their groups anew"
+        f" remove {directories} too, and let them join their groups anew (join=…)"
     )
 
 
@@ -136,7 +147,7 @@ def _read(path: Path, kind: type[T]) -> T | None:
     except (ValueError, RecursionError) as error:
         raise Corrupted(
             f"{path} is damaged: {error}. Check the disk, then put this file back from a copy, or give this node an"
-            " empty data directory and let its peers join their groups anew"
+            " empty data directory and let its peers join their groups anew (join=…)"
         ) from error
 
 
@@ -252,6 +263,17 @@ class DataDirectory:
             )
         with disk_errors(f"writing the identity of {name} in {self._path}"):
             _write(self._identity_path(name), PeerIdentity(identity.id, group))
+
+    def snapshots(self, name: str) -> SnapshotFiles:
+        """Give the place of a peer's snapshots; the peer has an identity.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        path = self._path / "peers" / name / "snapshots"
+        with disk_errors(f"making {path}"):
+            make_directory(path)
+        return SnapshotFiles(path)
 
     def close(self) -> None:
         """Let other nodes have the directory; idempotent."""

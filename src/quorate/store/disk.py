@@ -50,12 +50,29 @@ class Executor(Protocol):
         ...
 
 
+async def blocking(executor: Executor, job: Callable[[], T]) -> T:
+    """Run what blocks away from the loop; give its result, or raise what it raised."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def done(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast(T, result))
+
+    executor.submit(job, done)
+    return await future
+
+
 class ThreadExecutor:
     """Runs jobs on one thread of its own, begun by the first job."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Remember the loop that is told of finished jobs."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "quorate-disk") -> None:
+        """Remember the loop that is told of finished jobs, and what the thread is called."""
         self._loop = loop
+        self._name = name
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -75,7 +92,7 @@ class ThreadExecutor:
 
         if self._thread is None:
             # A daemon, so that a program that ends without `stop` ends: to the disk that is a crash like any other.
-            self._thread = threading.Thread(target=self._run, name="quorate-disk", daemon=True)
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         self._jobs.put(run)
 

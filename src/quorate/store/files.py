@@ -1,4 +1,4 @@
-"""Small files that survive a power cut: written aside, synced, renamed; and the lock of a directory."""
+"""Files that survive a power cut: written aside, synced, renamed; and the lock of a directory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from quorate.errors import DiskFull, StoreError, StoreLocked
 
@@ -40,12 +41,35 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk refused; the old content stands.
     """
-    aside = path.with_name(path.name + ASIDE)
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    with replacing(path) as file:
         file.write(content)
-        file.flush()
-        # Renamed before it is synced, a crash could leave an empty file under the final name.
-        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Replace a file whole by what is written inside the ``with``; if that raises, nothing of it is left.
+
+    Raises:
+        OSError: the disk refused; the old content stands.
+    """
+    aside = path.with_name(path.name + ASIDE)
+    try:
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            yield file
+        put_in_place(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def put_in_place(aside: Path, path: Path) -> None:
+    """Make a file durable, then give it its final name, durably too.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    # Renamed before it is synced, a crash could leave an empty file under the final name.
+    sync_path(aside)
     aside.replace(path)
     sync_path(path.parent)
 

@@ -13,6 +13,7 @@ costs (``lmdb_checks.py``).
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -26,18 +27,19 @@ from quorate.store.files import ASIDE, disk_errors, lock_directory, make_directo
 from quorate.store.lmdb_checks import ENGINE, check_content, check_file, engine_errors, scan_runs
 from quorate.store.mark import Mark, check_mark, read_mark, store_damage, write_mark
 from quorate.store.records import (
-    LogCheck,
+    Extent,
+    changes_of,
+    check_log,
     check_log_name,
-    check_runs,
-    damage,
+    compaction_key,
+    decode_compaction,
     decode_hard_state,
     encode_record,
-    entries_prefix,
-    entry_key,
+    extent_after,
     hard_state_key,
     take_runs,
 )
-from quorate.types import Index, Run, Stored
+from quorate.types import Compaction, Index, Run, Stored
 
 DATABASE = "logs.mdb"
 
@@ -63,7 +65,7 @@ class LMDBStore:
         self._durable: int = database.info()["last_txnid"]
         self._syncs_since_mark = 0
         self._closed = False
-        self._lasts: dict[str, Index] = {}
+        self._extents: dict[str, Extent] = {}
 
     @classmethod
     def open(cls, directory: Path, *, create: bool = True) -> LMDBStore:
@@ -101,14 +103,11 @@ class LMDBStore:
             StoreError: the disk failed.
         """
         check_log_name(log)
-        check = LogCheck(log)
         with engine_errors(self._directory), self._database.begin() as transaction:
-            for run in scan_runs(transaction, log, Index(1)):
-                check.add(run)
-                if visit is not None:
-                    visit(run)
-            hard_state = transaction.get(hard_state_key(log))
-        return check.stored(decode_hard_state(log, hard_state))
+            compaction = read_compaction(transaction, log)
+            hard_state = decode_hard_state(log, transaction.get(hard_state_key(log)))
+            start = compaction.start if compaction is not None else Index(0)
+            return check_log(log, scan_runs(transaction, log, Index(start + 1)), hard_state, compaction, visit)
 
     def append(self, batches: Sequence[Batch]) -> None:
         """Write the batches in one transaction, durable when this returns; see ``LogStore.append``.
@@ -124,7 +123,7 @@ class LMDBStore:
                     self._database.set_mapsize(2 * self._database.info()["map_size"])
         except BaseException:
             # What was reached is not known: the next call asks the engine.
-            self._lasts.clear()
+            self._extents.clear()
             raise
 
     def sync(self) -> None:
@@ -145,8 +144,9 @@ class LMDBStore:
             StoreError: the disk failed.
         """
         with engine_errors(self._directory), self._database.begin() as transaction:
-            last = min(last, self._last(transaction, log))
-            if first > last:
+            extent = self._extent(transaction, log)
+            last = min(last, extent.last)
+            if not extent.start < first <= last:
                 return ()
             return take_runs(log, scan_runs(transaction, log, first), first, last, bytes_max)
 
@@ -167,38 +167,34 @@ class LMDBStore:
 
     def _append(self, batches: Sequence[Batch]) -> bool:
         """Write the batches in one transaction; tell whether they fitted into the map. If not, nothing was written."""
-        lasts: dict[str, Index] = {}
+        extents: dict[str, Extent] = {}
         try:
             # Begun and ended in one call, and so on one thread: the engine binds a transaction to its thread.
             with self._database.begin(write=True) as transaction:
                 for batch in batches:
                     log = batch.log
-                    if batch.runs:
-                        last = lasts[log] if log in lasts else self._last(transaction, log)
-                        check_runs(log, batch.runs, last)
-                        if batch.runs[0].first <= last:
-                            truncate(transaction, log, batch.runs[0].first)
-                        for run in batch.runs:
-                            put_run(transaction, log, run)
-                        lasts[log] = batch.runs[-1].last
-                    if batch.hard_state is not None:
-                        key = hard_state_key(log)
-                        transaction.put(key, encode_record(key, batch.hard_state))
-                number = transaction.id()
+                    extent = extents[log] if log in extents else self._extent(transaction, log)
+                    extents[log] = extent_after(batch, extent)
+                    changes = changes_of(batch, extent, functools.partial(scan_runs, transaction, log))
+                    for first_key, end_key in changes.drops:
+                        drop(transaction, first_key, end_key)
+                    for key, record in changes.puts:
+                        transaction.put(key, record)
         except lmdb.MapFullError:
             return False
-        self._lasts.update(lasts)
-        self._durable = number
+        self._extents.update(extents)
+        # Not the number of the transaction: a commit that changed nothing leaves none behind.
+        self._durable = self._database.info()["last_txnid"]
         return True
 
-    def _last(self, transaction: lmdb.Transaction[bytes], log: str) -> Index:
-        """Give the last index of a log, asking the engine the first time."""
-        last = self._lasts.get(log)
-        if last is None:
+    def _extent(self, transaction: lmdb.Transaction[bytes], log: str) -> Extent:
+        """Give where a log begins and ends, asking the engine the first time."""
+        extent = self._extents.get(log)
+        if extent is None:
             check_log_name(log)
             run = next(scan_runs(transaction, log, Index(2**64 - 1)), None)
-            last = self._lasts[log] = run.last if run is not None else Index(0)
-        return last
+            extent = self._extents[log] = Extent.of(read_compaction(transaction, log), run)
+        return extent
 
     def _save_mark(self) -> None:
         """Note what is known to be durable, if it is more than was noted."""
@@ -271,26 +267,19 @@ def open_environment(path: Path) -> lmdb.Environment:
     return lmdb.open(str(path), subdir=False, lock=False, map_size=MAP_BYTES, mode=0o600, lib_version=ENGINE)
 
 
-def put_run(transaction: lmdb.Transaction[bytes], log: str, run: Run) -> None:
-    """Write the record of a run."""
-    key = entry_key(log, run.first)
-    transaction.put(key, encode_record(key, run))
-
-
-def truncate(transaction: lmdb.Transaction[bytes], log: str, cut: Index) -> None:
-    """Drop every entry of a log from ``cut`` on; the run that spans it keeps its part before.
+def read_compaction(transaction: lmdb.Transaction[bytes], log: str) -> Compaction | None:
+    """Read what the beginning of a log was replaced by; None for a log that begins at index 1.
 
     Raises:
-        Corrupted: no run holds ``cut``, though the log goes on beyond it.
+        Corrupted: it is not what was written.
     """
-    spanning = next(scan_runs(transaction, log, cut), None)
-    if spanning is None or not spanning.first <= cut <= spanning.last:
-        raise Corrupted(damage(log, f"entry {cut} is missing"))
-    prefix = entries_prefix(log)
+    return decode_compaction(log, transaction.get(compaction_key(log)))
+
+
+def drop(transaction: lmdb.Transaction[bytes], first_key: bytes, end_key: bytes) -> None:
+    """Drop the records from ``first_key`` up to but not including ``end_key``."""
     cursor = transaction.cursor()
-    cursor.set_key(entry_key(log, spanning.first))
+    cursor.set_range(first_key)
     # A cursor moves on when it deletes, and has an empty key at the end.
-    while cursor.key().startswith(prefix):
+    while cursor.key() and cursor.key() < end_key:
         cursor.delete()
-    if spanning.first < cut:
-        put_run(transaction, log, spanning.part(spanning.first, Index(cut - 1)))

@@ -23,7 +23,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         database: what the engine knows its current database by.
         sequence: what the database must at least hold: every change up to this sequence number was synced. Counts
-            every change to it, so it stands for all logs, votes and truncations at once.
+            every change to it, so it stands for all logs, votes, truncations and compactions at once.
     """
 
     database: str
@@ -76,5 +76,5 @@ def store_damage(directory: Path, fact: str) -> str:
     """Say what is wrong with a store that cannot be believed, and what to do."""
     return (
         f"{directory} is damaged: {fact}. Check the disk, then give this node an empty data directory and let its peers"
-        " join their groups anew: with this one they could vote twice or forget what they acknowledged"
+        " join their groups anew (join=…): with this one they could vote twice or forget what they acknowledged"
     )

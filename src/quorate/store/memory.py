@@ -12,17 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 
 from quorate.store import Batch
 from quorate.store.records import (
-    LogCheck,
+    Extent,
+    check_log,
     check_log_name,
-    check_runs,
+    compaction_key,
+    decode_compaction,
     decode_hard_state,
     decode_run,
     encode_record,
     entry_key,
+    extent_after,
     hard_state_key,
     take_runs,
 )
-from quorate.types import Index, Run, Stored
+from quorate.types import Compaction, Index, Run, Stored
 
 
 @dataclasses.dataclass(slots=True)
@@ -31,15 +34,17 @@ class _Log:
 
     Attributes:
         hard_state: the record of term and vote, or None before the first.
+        compaction: the record of what its beginning was replaced by, or None.
         firsts: the first index of each stored run, ascending.
         records: the record of each, in the same order.
-        last: the index of the last entry; 0 for an empty log.
+        extent: where it begins and ends.
     """
 
     hard_state: bytes | None = None
+    compaction: bytes | None = None
     firsts: list[Index] = dataclasses.field(default_factory=list)
     records: list[bytes] = dataclasses.field(default_factory=list)
-    last: Index = Index(0)
+    extent: Extent = dataclasses.field(default_factory=Extent)
 
 
 class MemoryStore:
@@ -56,12 +61,8 @@ class MemoryStore:
             Corrupted: a record is not what was written.
         """
         kept = self._log(log)
-        check = LogCheck(log)
-        for run in self._runs(log, kept, 0):
-            check.add(run)
-            if visit is not None:
-                visit(run)
-        return check.stored(decode_hard_state(log, kept.hard_state))
+        compaction = decode_compaction(log, kept.compaction)
+        return check_log(log, self._runs(log, kept, 0), decode_hard_state(log, kept.hard_state), compaction, visit)
 
     def append(self, batches: Sequence[Batch]) -> None:
         """Write the batches in order; see ``LogStore.append``.
@@ -71,10 +72,13 @@ class MemoryStore:
         """
         for batch in batches:
             kept = self._log(batch.log)
+            extent = extent_after(batch, kept.extent)
+            if batch.compaction is not None:
+                self._compact(batch.log, kept, batch.compaction)
             if batch.runs:
-                check_runs(batch.log, batch.runs, kept.last)
                 self._truncate(batch.log, kept, batch.runs[0].first)
                 self._put(batch.log, kept, batch.runs)
+            kept.extent = extent
             if batch.hard_state is not None:
                 kept.hard_state = encode_record(hard_state_key(batch.log), batch.hard_state)
 
@@ -88,8 +92,8 @@ class MemoryStore:
             Corrupted: a record is not what was written.
         """
         kept = self._log(log)
-        last = min(last, kept.last)
-        if first > last:
+        last = min(last, kept.extent.last)
+        if not kept.extent.start < first <= last:
             return ()
         holding = bisect.bisect_right(kept.firsts, first) - 1
         return take_runs(log, self._runs(log, kept, holding), first, last, bytes_max)
@@ -108,16 +112,25 @@ class MemoryStore:
         for run in runs:
             kept.firsts.append(run.first)
             kept.records.append(encode_record(entry_key(log, run.first), run))
-            kept.last = run.last
+
+    def _compact(self, log: str, kept: _Log, compaction: Compaction) -> None:
+        """Drop every run that ends at or before the new start: all of them, if the log is replaced."""
+        if compaction.replaces_log or compaction.start == kept.extent.last:
+            count = len(kept.firsts)
+        else:
+            count = bisect.bisect_right(kept.firsts, compaction.start + 1) - 1
+        del kept.firsts[:count], kept.records[:count]
+        last = compaction.start if compaction.replaces_log else kept.extent.last
+        kept.extent = Extent(compaction.start, last, compaction.snapshot.index)
+        kept.compaction = encode_record(compaction_key(log), compaction)
 
     def _truncate(self, log: str, kept: _Log, cut: Index) -> None:
         """Drop every entry from ``cut`` on; a run that spans it keeps its part before."""
-        if cut > kept.last:
+        if cut > kept.extent.last:
             return
         holding = bisect.bisect_right(kept.firsts, cut) - 1
         spanning = decode_run(log, entry_key(log, kept.firsts[holding]), kept.records[holding])
         del kept.firsts[holding:], kept.records[holding:]
-        kept.last = Index(spanning.first - 1)
         if spanning.first < cut:
             self._put(log, kept, [spanning.part(spanning.first, Index(cut - 1))])
 

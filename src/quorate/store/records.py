@@ -1,19 +1,23 @@
-"""What every store shares: the form of a record, and what a log must look like when it is read.
+"""What every store shares: the form of a record, what a batch changes, and what a log must look like when it is read.
 
 A record is a CRC-32 of its key and its body, 4 bytes big-endian, and the body in MessagePack. The key is part of the
-checksum, so that a record which turns up under another log or index is seen. Knows nothing of engines and files.
+checksum, so that a record which turns up under another log or index is seen. A log has one record for each run, one
+for term and vote, and one for its compaction, which tells where the log begins: a run that spans that place stays
+whole, and is clipped when it is read. Knows nothing of engines and files.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from quorate.errors import Corrupted
-from quorate.types import HardState, Index, Kind, Run, Stored, Term, is_name
+from quorate.store import Batch
+from quorate.types import Compaction, HardState, Index, Kind, Run, Stored, Term, is_name
 
 T = TypeVar("T")
 
@@ -22,6 +26,41 @@ _CHECKSUM_BYTES = 4
 _encoder = msgspec.msgpack.Encoder()
 _run_decoder = msgspec.msgpack.Decoder(Run)
 _hard_state_decoder = msgspec.msgpack.Decoder(HardState)
+_compaction_decoder = msgspec.msgpack.Decoder(Compaction)
+
+
+class Extent(NamedTuple):
+    """Where one log begins and ends.
+
+    Attributes:
+        start: the log begins right behind this index; 0 for one that was never compacted.
+        last: the index of the last entry; ``start`` when there is none.
+        snapshot_index: the log may not end below this one; 0 for one that was never compacted.
+    """
+
+    start: Index = Index(0)
+    last: Index = Index(0)
+    snapshot_index: Index = Index(0)
+
+    @classmethod
+    def of(cls, compaction: Compaction | None, last_run: Run | None) -> Extent:
+        """Give the extent of a log with this compaction, whose last stored run is this one."""
+        last = last_run.last if last_run is not None else Index(0)
+        if compaction is None:
+            return cls(last=last)
+        return cls(compaction.start, max(last, compaction.start), compaction.snapshot.index)
+
+
+class Changes(NamedTuple):
+    """What a batch changes on disk, all of it or nothing.
+
+    Attributes:
+        drops: ranges of keys, each from its first key up to but not including its second; dropped before any put.
+        puts: keys and their records.
+    """
+
+    drops: list[tuple[bytes, bytes]]
+    puts: list[tuple[bytes, bytes]]
 
 
 def entries_prefix(log: str) -> bytes:
@@ -42,6 +81,11 @@ def entries_end_key(log: str) -> bytes:
 def hard_state_key(log: str) -> bytes:
     """Give the key of the log's term and vote."""
     return b"%s\0H" % log.encode()
+
+
+def compaction_key(log: str) -> bytes:
+    """Give the key of what the log's beginning was replaced by."""
+    return b"%s\0C" % log.encode()
 
 
 def check_log_name(log: str) -> None:
@@ -109,6 +153,20 @@ def decode_hard_state(log: str, record: bytes | None) -> HardState:
         raise Corrupted(damage(log, f"its term and vote cannot be read: {error}")) from error
 
 
+def decode_compaction(log: str, record: bytes | None) -> Compaction | None:
+    """Read the record of the compaction; None stands for a log that begins at index 1.
+
+    Raises:
+        Corrupted: it is not what was written.
+    """
+    if record is None:
+        return None
+    try:
+        return decode_record(compaction_key(log), record, _compaction_decoder)
+    except ValueError as error:
+        raise Corrupted(damage(log, f"where it begins cannot be read: {error}")) from error
+
+
 def damage(log: str, fact: str) -> str:
     """Say what is wrong with a log that cannot be believed, and what to do."""
     return (
@@ -117,19 +175,115 @@ def damage(log: str, fact: str) -> str:
     )
 
 
-def check_runs(log: str, runs: Sequence[Run], last: Index) -> None:
-    """Check that runs may be appended to a log whose last index is ``last``.
+def extent_after(batch: Batch, extent: Extent) -> Extent:
+    """Check that a batch fits its log, and give where the log begins and ends with it.
 
     Raises:
-        ValueError: they are not contiguous, leave a gap, or hold no entry: the caller is at fault.
+        ValueError: it does not fit: the caller is at fault.
     """
+    log, compaction = batch.log, batch.compaction
+    if compaction is not None:
+        _check_compaction(log, compaction, extent)
+        last = compaction.start if compaction.replaces_log else extent.last
+        extent = Extent(compaction.start, last, compaction.snapshot.index)
+    if batch.runs:
+        _check_runs(log, batch.runs, extent)
+        extent = extent._replace(last=batch.runs[-1].last)
+    if extent.last < extent.snapshot_index:
+        raise ValueError(
+            f"the log of {log} would end at {extent.last}, below its snapshot, which is of {extent.snapshot_index}"
+        )
+    return extent
+
+
+def _check_compaction(log: str, compaction: Compaction, extent: Extent) -> None:
+    start = compaction.start
+    if not extent.start <= start <= compaction.snapshot.index:
+        raise ValueError(
+            f"the log of {log} begins behind {extent.start} and cannot begin behind {start}, with a snapshot of"
+            f" {compaction.snapshot.index}"
+        )
+    if start > extent.last and not compaction.replaces_log:
+        raise ValueError(f"the log of {log} ends at {extent.last} and cannot begin behind {start}")
+
+
+def _check_runs(log: str, runs: Sequence[Run], extent: Extent) -> None:
     expected = runs[0].first
-    if not 1 <= expected <= last + 1:
-        raise ValueError(f"entries from {expected} on leave a gap in the log of {log}, which ends at {last}")
+    if not extent.start < expected <= extent.last + 1:
+        raise ValueError(
+            f"entries from {expected} on do not fit the log of {log}, which begins behind {extent.start} and ends at"
+            f" {extent.last}"
+        )
     for run in runs:
         if run.first != expected or not run.payloads:
             raise ValueError(f"runs for the log of {log} are not contiguous at {expected}")
         expected = Index(run.last + 1)
+
+
+def drops_entries(batch: Batch, extent: Extent) -> bool:
+    """Tell whether ``changes_of`` may have to look at the runs of a log of this extent."""
+    return batch.compaction is not None or bool(batch.runs and batch.runs[0].first <= extent.last)
+
+
+def changes_of(batch: Batch, extent: Extent, scan: Callable[[Index], Generator[Run]]) -> Changes:
+    """Give what a batch changes in a log.
+
+    Args:
+        batch: it fits, by ``extent_after``.
+        extent: of the log, without the batch.
+        scan: gives the stored runs of the log in order, from the one that holds an index on.
+
+    Raises:
+        Corrupted: an entry that the log must hold is missing.
+    """
+    log, compaction = batch.log, batch.compaction
+    last = extent.last
+    changes = Changes([], [])
+    if compaction is not None:
+        if compaction.replaces_log:
+            changes.drops.append((entries_prefix(log), entries_end_key(log)))
+            last = compaction.start
+        elif compaction.start > extent.start:
+            changes.drops.append((entries_prefix(log), _first_kept_key(log, compaction.start, last, scan)))
+        key = compaction_key(log)
+        changes.puts.append((key, encode_record(key, compaction)))
+    if batch.runs:
+        first = batch.runs[0].first
+        if first <= last:
+            spanning = _run_holding(log, first, scan)
+            changes.drops.append((entry_key(log, first), entries_end_key(log)))
+            if spanning.first < first:
+                changes.puts.append(_run_record(log, spanning.part(spanning.first, Index(first - 1))))
+        changes.puts.extend(_run_record(log, run) for run in batch.runs)
+    if batch.hard_state is not None:
+        key = hard_state_key(log)
+        changes.puts.append((key, encode_record(key, batch.hard_state)))
+    return changes
+
+
+def _first_kept_key(log: str, start: Index, last: Index, scan: Callable[[Index], Generator[Run]]) -> bytes:
+    """Give the first key that a log keeps when it begins behind ``start``."""
+    if start == last:
+        return entries_end_key(log)
+    return entry_key(log, _run_holding(log, Index(start + 1), scan).first)
+
+
+def _run_holding(log: str, index: Index, scan: Callable[[Index], Generator[Run]]) -> Run:
+    """Give the stored run that holds an entry.
+
+    Raises:
+        Corrupted: there is none.
+    """
+    with closing(scan(index)) as runs:
+        run = next(runs, None)
+    if run is None or not run.first <= index <= run.last:
+        raise Corrupted(damage(log, f"entry {index} is missing"))
+    return run
+
+
+def _run_record(log: str, run: Run) -> tuple[bytes, bytes]:
+    key = entry_key(log, run.first)
+    return key, encode_record(key, run)
 
 
 def take_runs(log: str, runs: Iterable[Run], first: Index, last: Index, bytes_max: int) -> tuple[Run, ...]:
@@ -175,35 +329,83 @@ def _fitting(run: Run, room: int, at_least: int) -> Run | None:
     return run.part(run.first, Index(run.first + count - 1)) if count else None
 
 
+def check_log(
+    log: str,
+    runs: Iterable[Run],
+    hard_state: HardState,
+    compaction: Compaction | None,
+    visit: Callable[[Run], None] | None,
+) -> Stored:
+    """Verify one log whole; see ``LogStore.load``.
+
+    Args:
+        log: the peer's name.
+        runs: all that are stored, in order.
+        hard_state: the term and vote stored beside them.
+        compaction: the one stored beside them.
+        visit: called with each run, without what was compacted.
+
+    Raises:
+        Corrupted: an entry is missing, or the log cannot have been written so.
+    """
+    check = LogCheck(log, compaction)
+    for run in runs:
+        shown = check.add(run)
+        if shown is not None and visit is not None:
+            visit(shown)
+    return check.stored(hard_state)
+
+
 class LogCheck:
     """Reads one log from its first run to its last, and gathers what the core needs of it."""
 
-    def __init__(self, log: str) -> None:
+    def __init__(self, log: str, compaction: Compaction | None = None) -> None:
         """Begin before the first entry."""
         self._log = log
-        self._last = Index(0)
-        self._time = 0.0
+        self._compaction = compaction
+        self._start = self._last = compaction.start if compaction is not None else Index(0)
+        self._term = compaction.term if compaction is not None else Term(0)
+        self._time = compaction.snapshot.time if compaction is not None else 0.0
         self._terms: list[tuple[Index, Term]] = []
         self._configurations: list[tuple[Index, bytes]] = []
+        self._bare = Index(0)
 
-    def add(self, run: Run) -> None:
+    def add(self, run: Run) -> Run | None:
         """Take the next run.
+
+        Returns:
+            What of it the log still holds; None when all of it was compacted.
 
         Raises:
             Corrupted: entries are missing before it, or its term is lower than one before it.
         """
+        if run.payloads and run.last <= self._start:
+            return None
+        if run.first <= self._start:
+            run = run.part(Index(self._start + 1), run.last)
         if run.first != self._last + 1 or not run.payloads:
             fact = f"entry {self._last + 1} is missing, though the entries from {run.first} on are there"
             raise Corrupted(damage(self._log, fact))
-        term = self._terms[-1][1] if self._terms else Term(0)
-        if run.term < term:
-            raise Corrupted(damage(self._log, f"the term falls from {term} to {run.term} at entry {run.first}"))
-        if run.term > term:
+        if run.term < self._term:
+            raise Corrupted(damage(self._log, f"the term falls from {self._term} to {run.term} at entry {run.first}"))
+        if run.term > self._term or not self._terms:
             self._terms.append((run.first, run.term))
         if run.kind is Kind.CONFIGURATION:
             self._configurations += [(Index(run.first + at), payload) for at, payload in enumerate(run.payloads)]
-        self._last, self._time = run.last, run.time
+        if run.kind is Kind.BARE:
+            self._bare = self._bare or run.first
+        self._last, self._term, self._time = run.last, run.term, run.time
+        return run
 
     def stored(self, hard_state: HardState) -> Stored:
-        """Give what was gathered, with the term and vote that were stored beside it."""
-        return Stored(hard_state, tuple(self._terms), self._last, tuple(self._configurations), self._time)
+        """Give what was gathered, with the term and vote that were stored beside it.
+
+        Raises:
+            Corrupted: the log ends before its snapshot does.
+        """
+        compaction = self._compaction
+        if compaction is not None and self._last < compaction.snapshot.index:
+            fact = f"entry {self._last + 1} is missing, though its snapshot is of {compaction.snapshot.index}"
+            raise Corrupted(damage(self._log, fact))
+        terms, configurations = tuple(self._terms), tuple(self._configurations)
+        return Stored(hard_state, terms, self._last, configurations, self._time, compaction, self._bare)

@@ -8,6 +8,7 @@ lags by at most ``MARK_EVERY`` syncs.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,19 +20,19 @@ from quorate.errors import Corrupted, StoreError
 from quorate.store import Batch
 from quorate.store.mark import Mark, check_mark, read_mark, store_damage, write_mark
 from quorate.store.records import (
+    Changes,
+    Extent,
+    changes_of,
     check_log_name,
-    check_runs,
-    damage,
-    encode_record,
-    entries_end_key,
-    entry_key,
-    hard_state_key,
+    drops_entries,
+    extent_after,
     take_runs,
 )
 from quorate.store.rocksdb_recovery import (
     begin,
     engine_errors,
     open_database,
+    read_compaction,
     read_log,
     recover,
     scan_runs,
@@ -61,7 +62,7 @@ class RocksDBStore:
         self._unsynced = False
         self._syncs_since_mark = 0
         self._closed = False
-        self._lasts: dict[str, Index] = {}
+        self._extents: dict[str, Extent] = {}
         self._write_options = rocksdict.WriteOptions()
         # The engine would hold the interpreter's lock for as long as it delays a write; told not to, it refuses.
         self._write_options.no_slowdown = True
@@ -112,7 +113,7 @@ class RocksDBStore:
         return stored
 
     def append(self, batches: Sequence[Batch]) -> None:
-        """Write the batches in order, as one write of the engine where none truncates; see ``LogStore.append``.
+        """Write the batches in order, as one write of the engine where none drops entries; see ``LogStore.append``.
 
         Raises:
             DiskFull: there is no room; none of the batches counts as written.
@@ -123,7 +124,7 @@ class RocksDBStore:
             self._append(batches)
         except BaseException:
             # What was reached is not known: the next call asks the engine.
-            self._lasts.clear()
+            self._extents.clear()
             raise
 
     def sync(self) -> None:
@@ -151,8 +152,9 @@ class RocksDBStore:
             Corrupted: a record is damaged or missing.
             StoreError: the disk failed.
         """
-        last = min(last, self._last(log))
-        if first > last:
+        extent = self._extent(log)
+        last = min(last, extent.last)
+        if not extent.start < first <= last:
             return ()
         with contextlib.closing(scan_runs(self._database, log, first)) as runs:
             return take_runs(log, runs, first, last, bytes_max)
@@ -173,53 +175,31 @@ class RocksDBStore:
                 self._database.close()
 
     def _append(self, batches: Sequence[Batch]) -> None:
-        cut: tuple[bytes, bytes] | None = None
-        puts: list[tuple[bytes, bytes]] = []
-        lasts: dict[str, Index] = {}
+        waiting = Changes([], [])
+        extents: dict[str, Extent] = {}
         for batch in batches:
             log = batch.log
-            if batch.runs:
-                last = lasts.get(log)
-                if last is None:
-                    last = self._last(log)
-                check_runs(log, batch.runs, last)
-                first = batch.runs[0].first
-                if first <= last:
-                    # The run that spans the cut may be among those not yet written; rare enough to write them first.
-                    self._write(cut, puts)
-                    cut, puts = (entry_key(log, first), entries_end_key(log)), self._kept_part(log, first)
-                puts += [(key := entry_key(log, run.first), encode_record(key, run)) for run in batch.runs]
-                lasts[log] = batch.runs[-1].last
-            if batch.hard_state is not None:
-                key = hard_state_key(log)
-                puts.append((key, encode_record(key, batch.hard_state)))
-        self._write(cut, puts)
-        self._lasts.update(lasts)
+            extent = extents[log] if log in extents else self._extent(log)
+            extents[log] = extent_after(batch, extent)
+            if drops_entries(batch, extent):
+                # What is dropped may be among what is not yet written; rare enough to write that first.
+                self._write(waiting)
+                waiting = Changes([], [])
+            changes = changes_of(batch, extent, functools.partial(scan_runs, self._database, log))
+            waiting.drops.extend(changes.drops)
+            waiting.puts.extend(changes.puts)
+        self._write(waiting)
+        self._extents.update(extents)
 
-    def _kept_part(self, log: str, cut: Index) -> list[tuple[bytes, bytes]]:
-        """Give the record of what remains of the run that spans ``cut``: nothing when it begins there.
-
-        Raises:
-            Corrupted: no run holds ``cut``, though the log goes on beyond it.
-        """
-        with contextlib.closing(scan_runs(self._database, log, cut)) as runs:
-            spanning = next(runs, None)
-        if spanning is None or not spanning.first <= cut <= spanning.last:
-            raise Corrupted(damage(log, f"entry {cut} is missing"))
-        if spanning.first == cut:
-            return []
-        key = entry_key(log, spanning.first)
-        return [(key, encode_record(key, spanning.part(spanning.first, Index(cut - 1))))]
-
-    def _write(self, cut: tuple[bytes, bytes] | None, puts: Sequence[tuple[bytes, bytes]]) -> None:
-        """Write atomically: drop the keys from ``cut[0]`` up to but not including ``cut[1]``, then put the records.
+    def _write(self, changes: Changes) -> None:
+        """Write changes atomically.
 
         An engine that puts the write off is asked again before anything later is written.
 
         Raises:
             StoreError: the disk failed, or was too slow for half a minute.
         """
-        if not puts:
+        if not changes.puts:
             return
         if self._unsynced:
             # The engine begins a new WAL now and then. Were both the old one and the new unsynced, a power cut could
@@ -228,9 +208,9 @@ class RocksDBStore:
         for _ in range(STALL_TRIES):
             # A batch is used up by a write, even by one that was refused.
             batch = rocksdict.WriteBatch(raw_mode=True)
-            if cut is not None:
-                batch.delete_range(*cut)
-            for key, record in puts:
+            for first_key, end_key in changes.drops:
+                batch.delete_range(first_key, end_key)
+            for key, record in changes.puts:
                 batch.put(key, record)
             try:
                 self._database.write(batch, self._write_options)
@@ -244,15 +224,15 @@ class RocksDBStore:
                 return
         raise StoreError(f"the database put off a write for {STALL_TRIES * STALL_PAUSE:.0f} s: the disk is too slow")
 
-    def _last(self, log: str) -> Index:
-        """Give the last index of a log, asking the engine the first time."""
-        last = self._lasts.get(log)
-        if last is None:
+    def _extent(self, log: str) -> Extent:
+        """Give where a log begins and ends, asking the engine the first time."""
+        extent = self._extents.get(log)
+        if extent is None:
             check_log_name(log)
             with contextlib.closing(scan_runs(self._database, log, Index(2**64 - 1))) as runs:
                 run = next(runs, None)
-            last = self._lasts[log] = run.last if run is not None else Index(0)
-        return last
+            extent = self._extents[log] = Extent.of(read_compaction(self._database, log), run)
+        return extent
 
     def _save_mark(self) -> None:
         """Note what is known to be durable, if it is more than was noted."""

@@ -1,8 +1,8 @@
 """How a RocksDB database is opened, read and, after a crash, recovered; and what its errors mean. Knows no appending.
 
 A store's directory holds the database, ``db-N``, and ``mark``: which database is current, and a lower bound of what is
-durable in it, as the engine's sequence number (it counts every change, so it stands for all logs, votes and
-truncations at once). What is found at start, and what follows:
+durable in it, as the engine's sequence number (it counts every change, so it stands for all logs, votes, truncations
+and compactions at once). What is found at start, and what follows:
 
 - A write-ahead log (WAL) that ends too early, as a killed process or a power cut leaves it: its torn end is dropped.
 - A WAL damaged before its end. A power cut may zero a page that was never synced, which is harmless; a bad disk may
@@ -26,8 +26,17 @@ from rocksdict import Rdict
 from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
 from quorate.store.files import disk_errors, make_directory, sync_path
 from quorate.store.mark import Mark, check_mark, store_damage, write_mark
-from quorate.store.records import LogCheck, decode_hard_state, decode_run, entries_prefix, entry_key, hard_state_key
-from quorate.types import Index, Run, Stored
+from quorate.store.records import (
+    check_log,
+    compaction_key,
+    decode_compaction,
+    decode_hard_state,
+    decode_run,
+    entries_prefix,
+    entry_key,
+    hard_state_key,
+)
+from quorate.types import Compaction, Index, Run, Stored
 
 MEMTABLE_BYTES = 16 * 1024 * 1024
 """Entries held in memory before they become a table on disk; about as much is replayed at start."""
@@ -39,7 +48,10 @@ def store_error_from_engine(error: Exception) -> StoreError:
     """Turn what the engine raises, which is told apart by its text alone, into errors of quorate."""
     text = str(error)
     if text.startswith("Corruption:") or "(create_if_missing is false)" in text:
-        return Corrupted(f"the database is damaged: {text}")
+        return Corrupted(
+            f"the database is damaged: {text}. Check the disk, then give this node an empty data directory and let its"
+            " peers join their groups anew (join=…)"
+        )
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return DiskFull(f"the disk is full; free some room and start again: {text}")
     if text.startswith(("IO error: lock hold by current process", "IO error: While lock file")):
@@ -115,15 +127,20 @@ def scan_runs(database: Rdict, log: str, first: Index) -> Generator[Run]:
 
 def read_log(database: Rdict, log: str, visit: Callable[[Run], None] | None) -> Stored:
     """Read and verify one log whole."""
-    check = LogCheck(log)
-    with contextlib.closing(scan_runs(database, log, Index(1))) as runs:
-        for run in runs:
-            check.add(run)
-            if visit is not None:
-                visit(run)
+    compaction = read_compaction(database, log)
     with engine_errors():
-        hard_state = database.get(hard_state_key(log))
-    return check.stored(decode_hard_state(log, hard_state))
+        hard_state = decode_hard_state(log, database.get(hard_state_key(log)))
+    start = compaction.start if compaction is not None else Index(0)
+    # Begun where the log does: the engine would have to step over all that was dropped before.
+    with contextlib.closing(scan_runs(database, log, Index(start + 1))) as runs:
+        return check_log(log, runs, hard_state, compaction, visit)
+
+
+def read_compaction(database: Rdict, log: str) -> Compaction | None:
+    """Read what the beginning of a log was replaced by; None for a log that begins at index 1."""
+    with engine_errors():
+        record = database.get(compaction_key(log))
+    return decode_compaction(log, record)
 
 
 def _log_names(database: Rdict) -> list[str]:

@@ -20,15 +20,27 @@ Knows stores by their contract alone.
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from quorate.store import Batch
+from quorate.store import Batch, LogStore
 from quorate.testing.durability import DURABLE_CASES, torn_tails_are_repaired_by_dropping_whole_batches
-from quorate.testing.logs import ALL, OpenStore, append, entries_of, expect_refusal, make_run, numbered, read_entries
-from quorate.types import HardState, Index, Kind, PeerId, Run, Stored, Term
+from quorate.testing.logs import (
+    ALL,
+    OpenStore,
+    append,
+    entries_of,
+    expect_refusal,
+    make_compaction,
+    make_run,
+    numbered,
+    read_entries,
+)
+from quorate.testing.model import LogModel, random_batches
+from quorate.types import Compaction, HardState, Index, Kind, PeerId, Run, Stored, Term
 
 __all__ = ["CASES", "DURABLE_CASES", "check", "torn_tails_are_repaired_by_dropping_whole_batches"]
 
@@ -91,6 +103,26 @@ def a_restart_gives_back_all_that_the_core_needs(open_store: OpenStore, director
         (Kind.COMMAND, 4.5),
     ]
     assert entries_of(*visited) == entries_of(noop, configuration, commands, later)
+
+
+def the_first_bare_entry_is_found_after_a_restart(open_store: OpenStore, directory: Path) -> None:
+    """Whatever stands behind it, and what is held of it when a part was compacted or truncated: a witness stays one."""
+    runs = [numbered(1, 1, 2), make_run(1, 3, b"", b"", kind=Kind.BARE), numbered(1, 5, 5)]
+    runs += [make_run(2, 6, b"", b"", kind=Kind.BARE)]
+    compactions = {2: 3, 3: 4, 4: 6, 5: 6, 6: 7, 7: 0}
+    with closing(open_store(directory)) as store:
+        for start in compactions:
+            append(store, f"log{start}", *runs)
+            append(store, f"log{start}", compaction=make_compaction(1 if start < 6 else 2, 7, start))
+        append(store, "whole", *runs)
+        append(store, "cut", *runs)
+        append(store, "cut", numbered(3, 3, 4))
+        assert [store.load(log).bare for log in ("whole", "cut")] == [3, 0]
+        store.sync()
+    with closing(open_store(directory)) as store:
+        assert [store.load(log).bare for log in ("whole", "cut")] == [3, 0]
+        for start, bare in compactions.items():
+            assert store.load(f"log{start}").bare == bare, f"begun behind {start}"
 
 
 def a_vote_without_entries_is_kept(open_store: OpenStore, directory: Path) -> None:
@@ -239,6 +271,189 @@ def a_batch_that_does_not_fit_is_refused_whole(open_store: OpenStore, directory:
         assert store.load("peer1").last == 4
 
 
+def a_compacted_log_begins_behind_its_start(open_store: OpenStore, directory: Path) -> None:
+    """Between two runs and in the middle of one alike, at once and after a restart; the rest stays as it was."""
+    runs = [numbered(1, 1, 3), numbered(1, 4, 4), numbered(2, 5, 8), numbered(2, 9, 9)]
+    terms = [0, 1, 1, 1, 1, 2, 2, 2, 2, 2]
+    starts = range(10)
+
+    def check_reads(store: LogStore, start: int) -> None:
+        held = [entry for entry in entries_of(*runs) if entry[0] > start]
+        for first in range(1, 11):
+            expected = [entry for entry in held if entry[0] >= first] if first > start else []
+            assert read_entries(store, f"log{start}", first) == expected, f"begun behind {start}, read from {first}"
+
+    with closing(open_store(directory)) as store:
+        for start in starts:
+            append(store, f"log{start}", *runs)
+            append(store, f"log{start}", compaction=make_compaction(terms[start], 9, start))
+            check_reads(store, start)
+        store.sync()
+    with closing(open_store(directory)) as store:
+        for start in starts:
+            visited: list[Run] = []
+            stored = store.load(f"log{start}", visited.append)
+            assert (stored.compaction, stored.last) == (make_compaction(terms[start], 9, start), 9)
+            expected = {term: start + 1 + terms[start + 1 :].index(term) for term in terms[start + 1 :]}
+            assert stored.terms == tuple((first, term) for term, first in expected.items()), f"begun behind {start}"
+            assert entries_of(*visited) == [entry for entry in entries_of(*runs) if entry[0] > start]
+            check_reads(store, start)
+
+
+def a_restart_gives_back_a_compaction_and_only_what_is_behind_it(open_store: OpenStore, directory: Path) -> None:
+    """Configurations and times of what was dropped are gone with it; a log without entries has its snapshot's time."""
+    old = make_run(1, 1, b"old", b"older", b"oldest", kind=Kind.CONFIGURATION, time=1.5)
+    commands = make_run(1, 4, b"a", b"b", time=2.5)
+    partial, all_of_it = make_compaction(1, 4, 2), make_compaction(1, 5)
+    with closing(open_store(directory)) as store:
+        for log in ("partial", "empty"):
+            append(store, log, old, commands, hard_state=HardState(Term(1)))
+        append(store, "partial", compaction=partial)
+        append(store, "empty", compaction=all_of_it)
+        store.sync()
+    with closing(open_store(directory)) as store:
+        stored = Stored(
+            HardState(Term(1)), ((Index(3), Term(1)),), Index(5), ((Index(3), b"oldest"),), 2.5, compaction=partial
+        )
+        assert store.load("partial") == stored
+        assert store.load("empty") == Stored(HardState(Term(1)), last=Index(5), time=5.0, compaction=all_of_it)
+        assert store.read("empty", Index(1), Index(9), ALL) == ()
+        append(store, "empty", numbered(2, 6, 7))
+        store.sync()
+    with closing(open_store(directory)) as store:
+        assert store.load("empty").terms == ((6, 2),)
+        assert read_entries(store, "empty", 6) == entries_of(numbered(2, 6, 7))
+
+
+def truncation_meets_the_start_of_a_compacted_log(open_store: OpenStore, directory: Path) -> None:
+    """In the batch of the compaction or later, also within the run that spans the start: nothing dropped comes back."""
+    cuts = range(6, 11)
+    compaction = make_compaction(1, 5)
+    with closing(open_store(directory)) as store:
+        for cut in cuts:
+            for log in (f"together{cut}", f"later{cut}"):
+                append(store, log, numbered(1, 1, 2), numbered(1, 3, 7), numbered(1, 8, 9))
+            append(store, f"together{cut}", numbered(2, cut, cut + 1), compaction=compaction)
+            append(store, f"later{cut}", compaction=compaction)
+            append(store, f"later{cut}", numbered(2, cut, cut + 1))
+        store.sync()
+    with closing(open_store(directory)) as store:
+        for cut in cuts:
+            expected = entries_of(*([numbered(1, 6, cut - 1)] if cut > 6 else []), numbered(2, cut, cut + 1))
+            for log in (f"together{cut}", f"later{cut}"):
+                stored = store.load(log)
+                assert (stored.last, stored.compaction) == (cut + 1, compaction), log
+                assert read_entries(store, log, 6) == expected, log
+                assert read_entries(store, log, 5) == [], log
+
+
+def a_replaced_log_holds_nothing_of_what_was_there(open_store: OpenStore, directory: Path) -> None:
+    """Not before the start and not beyond it, wherever that is; nor when it grows again over what was there."""
+    runs = [numbered(1, 1, 3), numbered(1, 4, 8)]
+    starts = [2, 3, 5, 8, 20]
+    with closing(open_store(directory)) as store:
+        for start in starts:
+            compaction = make_compaction(2, start, replaces_log=True)
+            append(store, f"empty{start}", *runs)
+            append(store, f"empty{start}", compaction=compaction)
+            append(store, f"begun{start}", *runs)
+            append(store, f"begun{start}", numbered(2, start + 1, start + 1), compaction=compaction)
+            append(store, f"unknown{start}", compaction=compaction, hard_state=HardState(Term(2)))
+            assert read_entries(store, f"empty{start}", start + 1) == []
+        store.sync()
+    with closing(open_store(directory)) as store:
+        for start in starts:
+            compaction = make_compaction(2, start, replaces_log=True)
+            empty = Stored(last=Index(start), time=float(start), compaction=compaction)
+            assert store.load(f"empty{start}") == empty
+            assert store.load(f"unknown{start}").compaction == compaction
+            assert read_entries(store, f"begun{start}", start + 1) == entries_of(numbered(2, start + 1, start + 1))
+            append(store, f"empty{start}", numbered(2, start + 1, start + 1))
+            append(store, f"empty{start}", numbered(2, start + 2, start + 3))
+            assert store.load(f"empty{start}").last == start + 3
+            assert read_entries(store, f"empty{start}", start + 1) == entries_of(numbered(2, start + 1, start + 3))
+
+
+def compactions_of_one_append_take_effect_in_order(open_store: OpenStore, directory: Path) -> None:
+    """Together with what is written before and after them."""
+    with closing(open_store(directory)) as store:
+        store.append(
+            [
+                Batch("a", HardState(Term(1)), (numbered(1, 1, 5),)),
+                Batch("b", None, (numbered(1, 1, 5),)),
+                Batch("a", None, (), make_compaction(1, 4)),
+                Batch("a", HardState(Term(2)), (numbered(2, 5, 9),)),
+                Batch("b", None, (numbered(3, 10, 10),), make_compaction(3, 9, replaces_log=True)),
+                Batch("a", None, (numbered(3, 9, 9),), make_compaction(2, 8, 6)),
+                Batch("b", None, (numbered(3, 11, 12),)),
+            ]
+        )
+        store.sync()
+    with closing(open_store(directory)) as store:
+        assert store.load("a").compaction == make_compaction(2, 8, 6)
+        assert store.load("b").compaction == make_compaction(3, 9, replaces_log=True)
+        assert read_entries(store, "a", 7) == entries_of(numbered(2, 7, 8), numbered(3, 9, 9))
+        assert read_entries(store, "b", 10) == entries_of(numbered(3, 10, 12))
+        assert read_entries(store, "a", 6) == read_entries(store, "b", 9) == []
+
+
+def compactions_leave_other_logs_alone(open_store: OpenStore, directory: Path) -> None:
+    """Also those whose names begin alike."""
+    names = ["a", "a.b", "a-b", "ab", "A", "peer1", "peer10", "peer1.", "peer1-0", "0"]
+    whole = entries_of(numbered(1, 1, 6))
+    with closing(open_store(directory)) as store:
+        for name in names:
+            append(store, name, numbered(1, 1, 4), numbered(1, 5, 6))
+        append(store, "a", compaction=make_compaction(1, 6))
+        append(store, "peer1", compaction=make_compaction(1, 9, replaces_log=True))
+        store.sync()
+    with closing(open_store(directory)) as store:
+        for name in names:
+            seen = (store.load(name).compaction is not None, read_entries(store, name))
+            assert seen == ((True, []) if name in ("a", "peer1") else (False, whole)), name
+
+
+def a_compaction_that_does_not_fit_is_refused_whole(open_store: OpenStore, directory: Path) -> None:
+    """The start never falls or passes the end or the snapshot; the log never ends before the snapshot."""
+    compaction = make_compaction(1, 5, 4)
+    misfits: list[tuple[tuple[Run, ...], Compaction | None]] = [
+        ((), make_compaction(1, 5, 3)),
+        ((), make_compaction(1, 3, replaces_log=True)),
+        ((), make_compaction(1, 7)),
+        ((), make_compaction(1, 7, 5)),
+        ((), make_compaction(1, 5, 6)),
+        ((numbered(1, 7, 7),), make_compaction(1, 7)),
+        ((numbered(2, 4, 9),), None),
+        ((numbered(2, 5, 9),), make_compaction(1, 5)),
+        ((numbered(1, 7, 8),), make_compaction(1, 5, replaces_log=True)),
+        ((numbered(1, 5, 6),), make_compaction(1, 5, replaces_log=True)),
+        ((), make_compaction(1, 7, 5, replaces_log=True)),
+        ((numbered(2, 6, 7), numbered(2, 9, 9)), make_compaction(1, 5)),
+    ]
+    with closing(open_store(directory)) as store:
+        append(store, "peer1", numbered(1, 1, 6), hard_state=HardState(Term(1)))
+        append(store, "peer1", compaction=compaction)
+        for runs, refused in misfits:
+            expect_refusal(ValueError, store.append, [Batch("peer1", HardState(Term(2)), runs, refused)])
+            stored = store.load("peer1")
+            assert (stored.hard_state, stored.compaction) == (HardState(Term(1)), compaction), f"after {refused}"
+            assert read_entries(store, "peer1", 5) == entries_of(numbered(1, 5, 6)), f"after {refused}"
+
+
+def any_history_leaves_what_its_model_does(open_store: OpenStore, directory: Path) -> None:
+    """Appends, truncations and compactions drawn by chance, with restarts between them."""
+    for seed in range(10):
+        model = LogModel()
+        with closing(open_store(directory)) as store:
+            for batch in random_batches(random.Random(seed), f"log{seed}", 30):
+                store.append([batch])
+                model.append(batch)
+                assert model.differs(store, batch.log) is None, f"seed {seed}: {model.differs(store, batch.log)}"
+            store.sync()
+        with closing(open_store(directory)) as store:
+            assert model.differs(store, f"log{seed}") is None, f"after a restart: {model.differs(store, f'log{seed}')}"
+
+
 def closing_twice_is_closing_once(open_store: OpenStore, directory: Path) -> None:
     """And what was synced is there when it is opened again."""
     with closing(open_store(directory)) as store:
@@ -254,6 +469,7 @@ CASES: tuple[Callable[[OpenStore, Path], None], ...] = (
     an_unknown_log_is_empty,
     what_was_appended_is_read_at_once,
     a_restart_gives_back_all_that_the_core_needs,
+    the_first_bare_entry_is_found_after_a_restart,
     a_vote_without_entries_is_kept,
     the_last_hard_state_counts,
     truncation_at_any_entry_keeps_what_is_before_and_nothing_after,
@@ -265,6 +481,14 @@ CASES: tuple[Callable[[OpenStore, Path], None], ...] = (
     a_read_gives_about_the_bytes_asked_for_but_one_entry_at_least,
     a_large_entry_is_read_alone_and_ends_a_read_before_it,
     a_batch_that_does_not_fit_is_refused_whole,
+    a_compacted_log_begins_behind_its_start,
+    a_restart_gives_back_a_compaction_and_only_what_is_behind_it,
+    truncation_meets_the_start_of_a_compacted_log,
+    a_replaced_log_holds_nothing_of_what_was_there,
+    compactions_of_one_append_take_effect_in_order,
+    compactions_leave_other_logs_alone,
+    a_compaction_that_does_not_fit_is_refused_whole,
+    any_history_leaves_what_its_model_does,
     closing_twice_is_closing_once,
 )
 """For every store."""

@@ -18,8 +18,18 @@ from pathlib import Path
 
 from quorate.errors import StoreError, StoreLocked
 from quorate.store import Batch
-from quorate.testing.logs import OpenStore, append, entries_of, expect_refusal, make_run, numbered, read_entries
-from quorate.types import HardState, PeerId, Run, Stored, Term
+from quorate.testing.killed_writer import compaction_at
+from quorate.testing.logs import (
+    OpenStore,
+    append,
+    entries_of,
+    expect_refusal,
+    make_compaction,
+    make_run,
+    numbered,
+    read_entries,
+)
+from quorate.types import Compaction, HardState, PeerId, Run, Stored, Term
 
 FLIPS = 8
 """Bits that are flipped in each file of a store, one at a time."""
@@ -56,8 +66,12 @@ def killing_the_process_loses_nothing_that_was_synced(open_store: OpenStore, dir
                 stored = store.load(log)
                 assert stored.last >= told >= lines, f"{log} ends at {stored.last}, and {told} was synced"
                 assert int(stored.hard_state.term) == stored.last, f"half a batch of {log} is there"
-                expected = entries_of(*(numbered(index, index, index) for index in range(1, stored.last + 1)))
-                assert read_entries(store, log) == expected
+                compaction = next(filter(None, map(compaction_at, range(stored.last, 0, -1))), None)
+                assert stored.compaction == compaction, f"a compaction of {log} is not that of entry {stored.last}"
+                first = begin_of(stored)
+                expected = entries_of(*(numbered(at, at, at) for at in range(first, stored.last + 1)))
+                assert read_entries(store, log, first) == expected
+                assert first == 1 or read_entries(store, log) == [], f"{log} shows what was compacted"
             assert store.load("peer1").last - store.load("peer2").last in (0, 1), "a later batch without an earlier"
 
 
@@ -74,12 +88,6 @@ def a_second_open_is_refused(open_store: OpenStore, directory: Path) -> None:
 
 def a_flipped_bit_is_never_silent(open_store: OpenStore, directory: Path) -> None:
     """The store refuses with a ``StoreError``, or all is as it was written: the bit meant nothing."""
-    logs = ("peer1", "peer2", "peer3")
-
-    def contents(path: Path) -> list[tuple[Stored, object]]:
-        with closing(open_store(path)) as store:
-            return [(store.load(log), read_entries(store, log)) for log in logs]
-
     with closing(open_store(directory)) as store:
         for index in range(1, 21):
             append(store, "peer1", filled(index, index), hard_state=HardState(Term(index), PeerId("id-1")))
@@ -89,6 +97,27 @@ def a_flipped_bit_is_never_silent(open_store: OpenStore, directory: Path) -> Non
         append(store, "peer2", filled(2, 5), filled(2, 6), hard_state=HardState(Term(2)))
         append(store, "peer3", hard_state=HardState(Term(3), PeerId("id-3")))
         store.sync()
+    flip_bits(open_store, directory, ("peer1", "peer2", "peer3"))
+
+
+def a_flipped_bit_in_a_compaction_is_never_silent(open_store: OpenStore, directory: Path) -> None:
+    """As above, where most of what the store holds is what the beginning of a log was replaced by."""
+    large = make_compaction(1, 3, configuration=bytes(range(256)) * 100)
+    with closing(open_store(directory)) as store:
+        append(store, "peer1", numbered(1, 1, 3), hard_state=HardState(Term(1)))
+        append(store, "peer1", numbered(1, 4, 5), compaction=large)
+        store.sync()
+    flip_bits(open_store, directory, ("peer1",))
+
+
+def flip_bits(open_store: OpenStore, directory: Path, logs: tuple[str, ...]) -> None:
+    """Flip bits in copies of a closed store, one at a time, and see that logs are refused or as they were."""
+
+    def contents(path: Path) -> list[tuple[Stored, object]]:
+        with closing(open_store(path)) as store:
+            loaded = [(log, store.load(log)) for log in logs]
+            return [(stored, read_entries(store, log, begin_of(stored))) for log, stored in loaded]
+
     expected = contents(directory)
     refused = 0
     chance = random.Random(1)
@@ -117,9 +146,10 @@ def torn_tails_are_repaired_by_dropping_whole_batches(open_store: OpenStore, dir
         tail: a pattern for ``Path.glob``, such as ``"*.log"``, that matches one file in the store's directory which
             is not empty: the one to whose end is written what is not synced yet.
     """
+    compaction = make_compaction(5, 11, 5)
 
-    def batch(index: int) -> Batch:
-        return Batch("peer1", HardState(Term(index)), (filled(index, index),))
+    def batch(index: int, compaction: Compaction | None = None) -> Batch:
+        return Batch("peer1", HardState(Term(index)), (filled(index, index),), compaction)
 
     def find(path: Path) -> Path:
         found = [file for file in path.glob(tail) if file.stat().st_size]
@@ -131,7 +161,7 @@ def torn_tails_are_repaired_by_dropping_whole_batches(open_store: OpenStore, dir
         store.append([batch(index) for index in range(1, 11)])
         store.sync()
         synced = find(directory).stat().st_size
-        store.append([batch(11), batch(12)])
+        store.append([batch(11), batch(12, compaction)])
         written = find(directory).stat().st_size
         assert written > synced, f"{find(directory)} did not grow: what was appended went elsewhere"
         for size in sorted({synced, synced + 1, *range(synced + 7, written, 29), written - 1, written}):
@@ -139,15 +169,23 @@ def torn_tails_are_repaired_by_dropping_whole_batches(open_store: OpenStore, dir
             os.truncate(find(image), size)
             for _ in range(2):
                 with closing(open_store(image)) as torn:
-                    last = torn.load("peer1").last
-                    assert int(torn.load("peer1").hard_state.term) == last, f"half a batch is left of {size} bytes"
-                    assert read_entries(torn, "peer1") == entries_of(*(filled(at, at) for at in range(1, last + 1)))
+                    stored = torn.load("peer1")
+                    last, first = stored.last, begin_of(stored)
+                    assert int(stored.hard_state.term) == last, f"half a batch is left of {size} bytes"
+                    assert stored.compaction == (compaction if last == 12 else None), f"of {size} bytes"
+                    expected = entries_of(*(filled(at, at) for at in range(first, last + 1)))
+                    assert read_entries(torn, "peer1", first) == expected
                 assert 10 <= last <= 12, f"{size} bytes are left, and the log ends at {last}"
 
 
 def filled(term: int, index: int) -> Run:
     """Make a run of one entry that is larger than what surrounds it on disk."""
     return make_run(term, index, b"%-200d" % index)
+
+
+def begin_of(stored: Stored) -> int:
+    """Give the first index that a log may hold."""
+    return stored.compaction.start + 1 if stored.compaction is not None else 1
 
 
 def copy_directory(source: Path, copy: Path) -> None:
@@ -169,5 +207,6 @@ DURABLE_CASES: tuple[Callable[[OpenStore, Path], None], ...] = (
     killing_the_process_loses_nothing_that_was_synced,
     a_second_open_is_refused,
     a_flipped_bit_is_never_silent,
+    a_flipped_bit_in_a_compaction_is_never_silent,
 )
 """For stores that outlive their process."""

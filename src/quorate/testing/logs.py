@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quorate.store import Batch, LogStore
-from quorate.types import HardState, Index, Kind, Run, Term
+from quorate.types import Compaction, HardState, Index, Kind, Run, Snapshot, Term
 
 OpenStore = Callable[[Path], LogStore]
 """Opens the store that lives in a directory, which is made at the first call; its parent exists."""
@@ -28,9 +28,22 @@ def numbered(term: int, first: int, last: int) -> Run:
     return make_run(term, first, *(b"%d" % index for index in range(first, last + 1)))
 
 
-def append(store: LogStore, log: str, *runs: Run, hard_state: HardState | None = None) -> None:
+def make_compaction(
+    term: int, index: int, start: int | None = None, *, replaces_log: bool = False, configuration: bytes = b"members"
+) -> Compaction:
+    """Make a compaction up to ``start``, by default all of a snapshot that ends with entry ``index``; all of one term.
+
+    The snapshot's time is its index.
+    """
+    snapshot = Snapshot(Index(index), Term(term), float(index), Index(1), configuration)
+    return Compaction(snapshot, Index(index if start is None else start), Term(term), replaces_log)
+
+
+def append(
+    store: LogStore, log: str, *runs: Run, hard_state: HardState | None = None, compaction: Compaction | None = None
+) -> None:
     """Append one batch."""
-    store.append([Batch(log, hard_state, runs)])
+    store.append([Batch(log, hard_state, runs, compaction)])
 
 
 def entries_of(*runs: Run) -> Entries:
