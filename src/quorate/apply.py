@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from quorate.calling import MachineType, set_context
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, Rejected, Unavailable
 from quorate.machine import StateMachine
-from quorate.types import Index, Kind, Run, Term
+from quorate.types import Index, Kind, Run, Snapshot, StaleRead, Term
 from quorate.waiters import Waiter
 
 logger: logging.Logger = logging.getLogger("quorate.machine")
@@ -58,17 +58,28 @@ class Apply:
     Attributes:
         machine: the user's state machine.
         type: what its class declares.
-        last_applied: Figure 2, lastApplied. Invariant: never falls, and rises without a gap.
+        last_applied: Figure 2, lastApplied. Invariant: never falls, and rises without a gap but by ``restore_to``.
+        time: the wall time of the entry at ``last_applied``, seconds since 1970; 0.0 before the first.
+        is_witness: whether what was applied came without its commands: this peer is a witness, and has no state.
+        bytes_since: bytes of the entries applied since it was last set to 0, as ``Run.size`` counts them. Whoever takes
+            a snapshot sets it to 0, and so does ``restore_to``.
         machine_errors: handlers that raised something other than ``Rejected``, since the start.
     """
 
     def __init__(self, machine: StateMachine, machine_type: MachineType) -> None:
-        """Start with a fresh machine: before the first entry."""
-        self.machine = machine
+        """Start with a fresh machine: before the first entry.
+
+        Raises:
+            TypeError: snapshots could not keep the state of the machine; the message says what to write.
+        """
+        machine_type.check_state(machine)
+        self.machine: StateMachine = machine
         self.type = machine_type
         self.last_applied: Index = Index(0)
+        self.time: float = 0.0
+        self.is_witness: bool = False
+        self.bytes_since: int = 0
         self.machine_errors: int = 0
-        self._now = 0.0
         self._proposed: deque[Proposed] = deque()
         self._reads: deque[tuple[Index, Sequence[Query]]] = deque()
 
@@ -88,19 +99,57 @@ class Apply:
         for run in runs:
             assert run.first == self.last_applied + 1, "entries are applied in the order of the log, each once"
             # A leader stamps no earlier time than it has seen; what a deposed one left unstamped counts as no later.
-            self._now = max(self._now, run.time)
+            self.time = max(self.time, run.time)
             waiters = self._waiters(run)
-            if run.kind == Kind.COMMAND:
+            if run.kind == Kind.BARE:
+                self.is_witness = True
+                for waiter in waiters or ():
+                    if waiter:
+                        waiter.fail(OutcomeUnknown("the write was committed, and its peer is a witness by now"))
+            elif run.kind == Kind.COMMAND:
                 self._apply_commands(run, waiters)
             self.last_applied = run.last
-        while self._proposed and self._proposed[0].last <= self.last_applied:
-            self._proposed.popleft()
+            self.bytes_since += run.size
+        self._forget_applied()
+        self._answer_reads()
+
+    def freeze(self) -> Iterable[bytes]:
+        """Give the state at ``last_applied`` in chunks, to be iterated in another thread; a witness has none.
+
+        Raises:
+            MachineError: the machine cannot give its state; also raised while iterating.
+            MemoryError: there is not enough of it; also raised while iterating.
+        """
+        return () if self.is_witness else self.type.snapshot(self.machine)
+
+    def restore_to(self, machine: StateMachine | None, snapshot: Snapshot) -> None:
+        """Go on from a snapshot, which reaches at least to ``last_applied``.
+
+        Args:
+            machine: made from the chunks of the snapshot; None for one without state, a witness's.
+            snapshot: what it stands for.
+        """
+        assert snapshot.index >= self.last_applied, "what was applied is never undone"
+        self.is_witness = machine is None
+        self.machine = self.machine if machine is None else machine
+        self.last_applied = snapshot.index
+        self.time = snapshot.time
+        self.bytes_since = 0
+        for proposed in self._proposed:
+            for waiter in proposed.waiters[: max(0, snapshot.index + 1 - proposed.first)]:
+                waiter.fail(OutcomeUnknown("the write entered the log, and a snapshot covers its index"))
+        self._forget_applied()
         self._answer_reads()
 
     def read(self, index: Index, queries: Sequence[Query]) -> None:
         """Answer the queries once ``last_applied`` has reached ``index``."""
         self._reads.append((index, queries))
         self._answer_reads()
+
+    def read_stale(self, queries: Sequence[Query], age: float) -> None:
+        """Answer queries at once from the machine as it is, each with a ``StaleRead`` of that age."""
+        for query in queries:
+            self._answer(query, age)
 
     def expire(self, now: float) -> None:
         """Give up on those whose deadline has passed."""
@@ -113,6 +162,11 @@ class Apply:
             for query in queries:
                 if query.waiter.deadline <= now:
                     query.waiter.fail(Unavailable("the read was confirmed, and its index was not applied in time"))
+        # Without a quorum nothing more is applied: those who were told would be remembered for ever.
+        self._proposed = deque(batch for batch in self._proposed if is_awaited(batch.waiters, now))
+        self._reads = deque(
+            (index, queries) for index, queries in self._reads if is_awaited((query.waiter for query in queries), now)
+        )
 
     def deadline(self, now: float) -> float:
         """Give the first instant after ``now`` at which ``expire`` has something to do; infinity for never."""
@@ -142,7 +196,7 @@ class Apply:
         for place, payload in enumerate(run.payloads):
             waiter = waiters[place] if waiters else None
             index = Index(run.first + place)
-            set_context(machine, self._now, index)
+            set_context(machine, self.time, index)
             try:
                 reply = run_write(machine, payload)
             except Rejected as refused:
@@ -180,22 +234,34 @@ class Apply:
                     waiter.fail(NotCommitted("another leader's entry was committed at this write's index"))
         return found
 
+    def _forget_applied(self) -> None:
+        """Forget those who waited for entries up to ``last_applied``: they are answered."""
+        while self._proposed and self._proposed[0].last <= self.last_applied:
+            self._proposed.popleft()
+
     def _answer_reads(self) -> None:
         """Answer the reads whose index is applied; those that came first, first."""
         while self._reads and self._reads[0][0] <= self.last_applied:
             for query in self._reads[0][1]:
-                set_context(self.machine, self._now, self.last_applied)
-                try:
-                    reply = self.type.run_read(self.machine, query.payload)
-                except Rejected as refused:
-                    query.waiter.fail(refused)
-                except MachineError as error:
-                    self._count(error, self.last_applied)
-                    query.waiter.fail(error)
-                else:
-                    query.waiter.succeed(reply)
+                self._answer(query)
             # Only now: were the peer stopped by one of them, whoever still waits is told.
             self._reads.popleft()
+
+    def _answer(self, query: Query, age: float | None = None) -> None:
+        """Answer a query from the machine; with an ``age`` the reply is a ``StaleRead``."""
+        if self.is_witness:
+            query.waiter.fail(Unavailable("this peer is a witness, or was one, and holds no data"))
+            return
+        set_context(self.machine, self.time, self.last_applied)
+        try:
+            reply = self.type.run_read(self.machine, query.payload)
+        except Rejected as refused:
+            query.waiter.fail(refused)
+        except MachineError as error:
+            self._count(error, self.last_applied)
+            query.waiter.fail(error)
+        else:
+            query.waiter.succeed(reply if age is None else StaleRead(reply, self.last_applied, age))
 
     def _count(self, error: MachineError, index: Index) -> None:
         """Count a bug of the machine, and log it: the 1st, 2nd, 4th, 8th … time, so that no loop fills the disk."""
@@ -205,3 +271,8 @@ class Apply:
             logger.error(
                 "%s (index %d, error %d of this machine)", error, index, count, exc_info=error.__cause__ or error
             )
+
+
+def is_awaited(waiters: Iterable[Waiter], now: float) -> bool:
+    """Tell whether the deadline of any of those who wait is still to come."""
+    return any(waiter.deadline > now for waiter in waiters)

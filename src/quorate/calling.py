@@ -1,4 +1,4 @@
-"""Calls as bytes: a machine's writes and reads are bound, encoded, checked, decoded and run here.
+"""A machine as bytes: its writes and reads are bound, encoded, checked, decoded and run here, its state kept.
 
 A write or read is the MessagePack array ``[name, *arguments]``. **A command that its own signature cannot decode
 never enters the log**: ``encode_write`` checks what it encodes, ``check_write`` what came over the network. Knows what
@@ -7,16 +7,18 @@ the machine declares; knows nothing of logs, peers or sockets.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import traceback
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from quorate.errors import MachineError, Rejected
+from quorate import keeping
+from quorate.errors import MachineError, Rejected, StoreError
 from quorate.machine import (
     CallType,
     Command,
@@ -212,12 +214,14 @@ class MachineType(msgspec.Struct, frozen=True):
     """What the shell knows of a machine's class; made by ``describe``.
 
     Attributes:
-        name: the name of the class.
+        machine: the class.
+        name: its name.
         writes: its writes.
         reads: its reads.
         replies: the replies of both by the names in the log.
     """
 
+    machine: type[StateMachine]
     name: str
     writes: Calls
     reads: Calls
@@ -286,6 +290,69 @@ class MachineType(msgspec.Struct, frozen=True):
         """
         return self.replies[name].decode(encoded)
 
+    def check_state(self, fresh: StateMachine) -> None:
+        """Check, before its first command, that snapshots can keep the state of a machine as ``__init__`` left it.
+
+        Raises:
+            TypeError: they cannot; the message says what to write. Never of a class with a ``snapshot`` of its own.
+        """
+        if self.machine.snapshot is StateMachine.snapshot:
+            keeping.check_fresh(fresh)
+
+    def snapshot(self, machine: StateMachine) -> Iterator[bytes]:
+        """Freeze the state of a machine; what is returned may be iterated in another thread while the machine goes on.
+
+        Raises:
+            MachineError: the machine cannot give its state; also raised while iterating, ``__cause__`` is why.
+            MemoryError: there is not enough of it; also raised while iterating.
+        """
+        with keeping_faults(f"{self.name}.snapshot"):
+            chunks = iter(machine.snapshot())
+        return self._chunks(chunks)
+
+    def restored(self, chunks: Iterable[bytes]) -> StateMachine:
+        """Make a machine from the chunks of a snapshot: blocking, for a thread of its own.
+
+        Raises:
+            MachineError: the class does not take them; ``__cause__`` is why.
+            StoreError: as iterating the chunks raised it.
+            MemoryError: there is not enough of it.
+        """
+        with keeping_faults(f"{self.name}.restore"):
+            machine = self.machine()
+            machine.restore(chunks)
+        return machine
+
+    def _chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        while True:
+            with keeping_faults(f"{self.name}.snapshot"):
+                chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                if not isinstance(chunk, bytes):
+                    raise TypeError(f"a chunk must be bytes, and is {type(chunk).__name__}")
+            yield chunk
+
+
+@contextlib.contextmanager
+def keeping_faults(label: str) -> Iterator[None]:
+    """Turn what a machine raises inside the ``with`` into an error of quorate.
+
+    Args:
+        label: the method that runs, such as ``"KV.snapshot"``.
+
+    Raises:
+        MachineError: the machine raised; ``__cause__`` is what.
+        StoreError: as it was raised: what the machine read could not be read.
+        MemoryError: as it was raised: it is not the machine's fault.
+    """
+    try:
+        yield
+    except (StoreError, MemoryError):
+        raise
+    except Exception as error:
+        raise MachineError(f"{label} raised {described(error)}") from error
+
 
 def describe(machine: type[StateMachine]) -> MachineType:
     """Make what the shell knows of a machine's class."""
@@ -293,6 +360,7 @@ def describe(machine: type[StateMachine]) -> MachineType:
     writes = {name: call for name, call in calls.items() if call.kind == "write"}
     reads = {name: call for name, call in calls.items() if call.kind == "read"}
     return MachineType(
+        machine,
         machine.__name__,
         Calls("write", machine, WriteMethod, Command, writes, by_struct(writes), union_decoder(writes)),
         Calls("read", machine, ReadMethod, Query, reads, by_struct(reads), union_decoder(reads)),

@@ -8,7 +8,8 @@ declares it. Names are stable strings; arguments go by position. A log outlives 
   before a caller sends the new parameter: a peer of the old program refuses what it does not know.
 - Parameters are never removed, reordered, or given a type that refuses what the old one took.
 
-Nothing here knows of logs, peers or bytes; ``calling`` turns these declarations into bytes and back.
+Nothing here knows of logs, peers or bytes; ``calling`` turns these declarations into bytes and back, ``keeping`` the
+state of a machine.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import inspect
 import random
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, dataclass_transform, overload
 
 import msgspec
+
+from quorate import keeping
 
 M_contra = TypeVar("M_contra", bound="StateMachine", contravariant=True)
 M = TypeVar("M", bound="StateMachine")
@@ -198,6 +201,9 @@ class StateMachine:
 
     ``Command`` and ``Query`` structs, taken by ``handle_write`` and ``handle_read``, are the other form; one machine
     may use both. The classes that annotations name must be defined above the machine, at module level.
+
+    Its state is every attribute that is annotated at class level, and is kept in snapshots so that the log need not
+    grow for ever. Where that does not fit, override ``snapshot`` and ``restore``, both of them.
     """
 
     def __init_subclass__(cls, **options: object) -> None:
@@ -207,12 +213,74 @@ class StateMachine:
             TypeError: a write or read cannot work as it is declared; the message says what to write.
         """
         super().__init_subclass__(**options)
+        check_snapshots(cls)
         call_types(cls)
 
     @functools.cached_property
     def context(self) -> Context:
         """Time, index and randomness of the command being run; outside a group 0.0, 0 and a fixed seed."""
         return Context()
+
+    def snapshot(self) -> Iterable[bytes]:
+        """Give the state as it is now, in chunks of bytes that ``restore`` understands.
+
+        Called between two commands, where everybody waits for it: it returns quickly, and what it returns is then
+        iterated in another thread while the machine goes on. So take a frozen view first, such as a copy of a dict
+        whose values cannot change, and return what encodes it piece by piece; never yield from the machine itself.
+
+        Unless overridden it keeps every attribute that is annotated at class level, ``ClassVar`` aside. Containers of
+        what cannot change (``dict[str, int]``, ``set[tuple[str, float]]``, ``list`` of frozen structs) are copied here
+        and encoded there; all else, such as ``dict[str, list[int]]``, is encoded here, at once. Override it where such
+        state is larger than some megabytes.
+
+        Returns:
+            The chunks. They come to ``restore`` one by one, as they were given; each is held in memory whole.
+
+        Raises:
+            TypeError: an attribute would be lost, or come back as something else.
+            ValueError: a value cannot be kept, such as an int of more than 64 bits. Raised while iterating, too.
+        """
+        return keeping.freeze(self)
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """Take the state that ``snapshot`` gave, on this peer or another, today or years ago.
+
+        Called once, in another thread, on a fresh machine that runs nothing yet and takes the place of the old one
+        when this returns.
+
+        Unless overridden it sets the attributes that ``snapshot`` kept. One that is newer than the snapshot keeps what
+        ``__init__`` or the class gave it.
+
+        Args:
+            chunks: as they were given, in order.
+
+        Raises:
+            ValueError: the chunks are not a state of this class; the message says which attribute is wrong.
+        """
+        keeping.restore(self, chunks)
+
+
+def check_snapshots(machine: type[StateMachine]) -> None:
+    """Refuse a ``snapshot`` and ``restore`` that do not belong together, or cannot work.
+
+    Raises:
+        TypeError: one of them is overridden alone, yields from the machine itself, or is a write or read.
+    """
+    own = (machine.snapshot, StateMachine.snapshot), (machine.restore, StateMachine.restore)
+    for overriding, default in own:
+        label = f"{machine.__name__}.{default.__name__}"
+        if overriding is not default and not inspect.isfunction(overriding):
+            raise TypeError(
+                f"{label} must be a plain method: it is what snapshots are made with. For a write or read choose "
+                f'another name, and @write(name="{default.__name__}") if the log knows it by this one'
+            )
+        if inspect.isgeneratorfunction(overriding):
+            raise TypeError(
+                f"{label} must not yield: its body would run while the machine is written. Copy what changes first, "
+                "then return a generator over the copy"
+            )
+    if (machine.snapshot is StateMachine.snapshot) != (machine.restore is StateMachine.restore):
+        raise TypeError(f"{machine.__name__} overrides one of snapshot and restore; override both: they are one form")
 
 
 class CallType(msgspec.Struct, frozen=True):

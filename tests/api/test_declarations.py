@@ -262,8 +262,10 @@ class Put(Placing):
 
 
 class Shelf(StateMachine, Generic[T]):
+    items: list[Item]
+
     def __init__(self) -> None:
-        self.items: list[Item] = []
+        self.items = []
 
     def handle_write(self, command: Put) -> Item:
         self.items.append(command.item)

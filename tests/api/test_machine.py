@@ -67,8 +67,10 @@ class All(Query[dict[str, str]], tag="all"):
 class MatchedKV(StateMachine):
     """The same store in the form of structs."""
 
+    entries: dict[str, str]
+
     def __init__(self) -> None:
-        self.entries: dict[str, str] = {}
+        self.entries = {}
 
     def handle_write(self, command: Set | Delete) -> str | bool:
         match command:
@@ -95,7 +97,7 @@ class Increment(Command[int]):
 class Mixed(StateMachine):
     """Both forms in one machine, one struct without a tag of its own."""
 
-    total = 0
+    total: int = 0
 
     @write
     def double(self) -> int:
@@ -110,8 +112,10 @@ class Mixed(StateMachine):
 class Failing(StateMachine):
     """Raises whatever it is asked to."""
 
+    items: list[object]
+
     def __init__(self) -> None:
-        self.items: list[object] = [1]
+        self.items = [1]
 
     @write
     def fail(self, how: str) -> str:
@@ -181,6 +185,7 @@ def run(machine: StateMachine, call: Any, *args: object, **kwargs: object) -> ob
 # The class as its own sequential model.
 
 
+@pytest.mark.covers("toniqsystems/raft state machine")
 def test_a_plain_instance_just_runs_the_method():
     kv = KV()
     assert kv.set("a", "b") == "b"
@@ -203,6 +208,7 @@ def test_on_the_class_a_method_is_a_reference_with_its_name_and_docstring():
 # Bytes.
 
 
+@pytest.mark.covers("toniqsystems/raft state machine")
 @pytest.mark.parametrize(("method", "struct"), shapes())
 def test_both_forms_are_the_same_bytes_and_run_the_same(method, struct):
     name_and_arguments = describe(KV).encode_write(*method)
@@ -563,6 +569,8 @@ def test_a_reply_that_cannot_be_read_is_a_machine_error():
 
 class Clock(StateMachine):
     """Has an __init__ that calls no other, and shows its context."""
+
+    start: int
 
     def __init__(self, start: int) -> None:
         self.start = start

@@ -1,0 +1,318 @@
+"""A machine's state as chunks and back: what ``StateMachine.snapshot`` and ``restore`` do unless they are overridden.
+
+The state is every attribute that is annotated at class level. A chunk is the MessagePack array ``[attribute, value]``;
+a container is cut into several, each with some of its items. Knows attributes and their annotations; knows nothing of
+calls, logs or files.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import typing
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import inspect as forms
+
+ITEMS_MAX = 1000
+"""Most items of a container in one chunk: encoding one holds the interpreter, and everybody waits."""
+
+CHUNK_BYTES = 256 * 1024
+"""About how large a chunk of several items is."""
+
+FIRST_ITEMS = 32
+"""Items in a container's first chunk; the next ones hold as many as the size of that one allows."""
+
+CONTAINERS: tuple[tuple[type[forms.Type], type], ...] = (
+    (forms.DictType, dict),
+    (forms.ListType, list),
+    (forms.SetType, set),
+    (forms.FrozenSetType, frozenset),
+    (forms.VarTupleType, tuple),
+)
+"""The annotations whose values are cut into chunks, and what they come back as."""
+
+IMMUTABLE_FORMS: tuple[type[forms.Type], ...] = (
+    forms.NoneType,
+    forms.BoolType,
+    forms.IntType,
+    forms.FloatType,
+    forms.StrType,
+    forms.BytesType,
+    forms.DateTimeType,
+    forms.TimeType,
+    forms.DateType,
+    forms.TimeDeltaType,
+    forms.UUIDType,
+    forms.DecimalType,
+    forms.EnumType,
+    forms.LiteralType,
+    forms.UnionType,
+    forms.TupleType,
+    forms.VarTupleType,
+    forms.FrozenSetType,
+    forms.NamedTupleType,
+    forms.Metadata,
+)
+"""The forms whose values cannot change, if nothing in them can."""
+
+PLAIN = (bool, int, float, str, bytes, type(None))
+"""The classes whose values may stand at class level, whatever the annotation."""
+
+ADVICE = "or override snapshot and restore"
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One chunk.
+
+    Attributes:
+        attribute: the name of an attribute.
+        value: its value; of a container some of its items.
+    """
+
+    attribute: str
+    value: msgspec.Raw
+
+
+ENCODER = msgspec.msgpack.Encoder()
+PART_DECODER = msgspec.msgpack.Decoder(Part)
+
+
+class Attribute(msgspec.Struct, frozen=True):
+    """One attribute of a machine's state, as its class annotates it.
+
+    Attributes:
+        name: its name.
+        label: what people call it, such as ``KV.entries``.
+        container: the class of its value, if that is cut into chunks; else None.
+        is_immutable: whether its value, or each item of its container, cannot change.
+        decoder: of its value; of a container's items in the container that MessagePack knows.
+    """
+
+    name: str
+    label: str
+    container: type | None
+    is_immutable: bool
+    decoder: msgspec.msgpack.Decoder[Any]
+
+    def encode(self, value: object) -> bytes:
+        """Make a chunk.
+
+        Raises:
+            ValueError: MessagePack cannot carry the value.
+        """
+        try:
+            return ENCODER.encode((self.name, value))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{self.label} cannot be kept in a snapshot: {error}") from error
+
+    def decode(self, part: Part) -> Any:  # noqa: ANN401
+        """Give the value in a chunk of this attribute.
+
+        Raises:
+            ValueError: it is not what the annotation says.
+        """
+        try:
+            return self.decoder.decode(part.value)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise ValueError(f"{self.label} is not what its annotation says: {error}") from error
+
+    def freeze(self, value: Any) -> Iterator[bytes]:  # noqa: ANN401
+        """Give the chunks of a value as it is now, whatever becomes of it while they are taken.
+
+        Raises:
+            TypeError: it is a container of another class than the annotation names.
+            ValueError: it cannot be kept; also raised while the chunks are taken.
+        """
+        if self.container is None:
+            return self._checked([self.encode(value)])
+        if type(value) is not self.container:
+            raise TypeError(
+                f"{self.label} is a {type(value).__name__}, and would come back as a {self.container.__name__}; "
+                f"make it one, {ADVICE}"
+            )
+        if self.is_immutable:
+            return self._checked(self._pieces(self.container(value)))
+        # What can change is encoded before anything changes.
+        return self._checked(list(self._pieces(value)))
+
+    def _pieces(self, container: Any) -> Iterator[bytes]:  # noqa: ANN401
+        """Yield chunks of some items each; one for an empty container."""
+        is_mapping = self.container is dict
+        items = iter(container.items() if is_mapping else container)
+        taken, count = list(itertools.islice(items, FIRST_ITEMS)), FIRST_ITEMS
+        while True:
+            chunk = self.encode(dict(taken) if is_mapping else taken)
+            yield chunk
+            count = max(1, min(ITEMS_MAX, count * CHUNK_BYTES // len(chunk)))
+            taken = list(itertools.islice(items, count))
+            if not taken:
+                return
+
+    def _checked(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield chunks that can be read again: behind a snapshot the log is dropped."""
+        for chunk in chunks:
+            self.decode(PART_DECODER.decode(chunk))
+            yield chunk
+
+
+def attributes_of(machine: type) -> dict[str, Attribute]:
+    """Give what a machine's class and its bases annotate, by name.
+
+    Raises:
+        TypeError: an annotation cannot be resolved, or MessagePack cannot carry what it names.
+    """
+    try:
+        hints = typing.get_type_hints(machine)
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
+        raise TypeError(
+            f"the annotations of {machine.__name__} cannot be resolved: {error}; "
+            "define the classes they name above the machine, at module level"
+        ) from error
+    return {
+        name: attribute_of(name, f"{machine.__name__}.{name}", annotation)
+        for name, annotation in hints.items()
+        if ClassVar not in (annotation, typing.get_origin(annotation)) and not is_computed(machine, name)
+    }
+
+
+def attribute_of(name: str, label: str, annotation: Any) -> Attribute:  # noqa: ANN401
+    """Read one annotation.
+
+    Raises:
+        TypeError: MessagePack cannot carry what it names.
+    """
+    is_deque = deque in (annotation, typing.get_origin(annotation))
+    if is_deque:  # which MessagePack does not know
+        annotation = list[typing.get_args(annotation) or (Any,)]  # type: ignore[misc]
+    try:
+        form = forms.type_info(annotation)
+        decoder = msgspec.msgpack.Decoder(annotation)
+    except (TypeError, NameError) as error:
+        raise TypeError(f"{label} cannot be kept in a snapshot: {error}; annotate it otherwise, {ADVICE}") from error
+    within = list(all_forms(form))
+    for part in within:
+        if isinstance(part, forms.CustomType) and part.cls is not object:
+            raise TypeError(
+                f"{label} cannot be kept in a snapshot: MessagePack has no form for {part.cls.__name__}; "
+                f"build it of classes that it has, {ADVICE}"
+            )
+    container = deque if is_deque else next((kind for known, kind in CONTAINERS if isinstance(form, known)), None)
+    is_immutable = all(map(cannot_change, within if container is None else within[1:]))
+    return Attribute(name, label, container, is_immutable, decoder)
+
+
+def all_forms(form: forms.Type) -> Iterator[forms.Type]:
+    """Yield an annotation's form, and those of everything in it, each once."""
+    seen: set[int] = set()
+    waiting = deque([form])
+    while waiting:
+        part = waiting.popleft()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        for value in msgspec.structs.astuple(part):
+            for inner in value if isinstance(value, tuple) else (value,):
+                if isinstance(inner, forms.Field):
+                    waiting.append(inner.type)
+                elif isinstance(inner, forms.Type):
+                    waiting.append(inner)
+
+
+def cannot_change(form: forms.Type) -> bool:
+    """Tell whether a value of this form stays as it is, if everything in it does."""
+    if isinstance(form, forms.StructType):
+        return form.cls.__struct_config__.frozen
+    return isinstance(form, IMMUTABLE_FORMS)
+
+
+def is_computed(machine: type, name: str) -> bool:
+    """Tell whether an attribute is not state: a ``cached_property``, as ``context`` is."""
+    return isinstance(inspect.getattr_static(machine, name, None), functools.cached_property)
+
+
+def freeze(machine: object) -> Iterator[bytes]:
+    """Give a machine's state as it is now in chunks, which may be taken in another thread while it goes on.
+
+    Raises:
+        TypeError: an attribute would be lost, or come back as something else.
+        ValueError: a value cannot be kept; also raised while the chunks are taken.
+    """
+    attributes = attributes_of(type(machine))
+    for name in vars(machine):
+        if name not in attributes and not is_computed(type(machine), name):
+            raise TypeError(
+                f"{type(machine).__name__}.{name} would be lost: it is not annotated at class level. "
+                f"Annotate it there, such as {name}: dict[str, str], {ADVICE}"
+            )
+    # A list: what can change is encoded here and now, for every attribute.
+    frozen = [attribute.freeze(getattr(machine, name)) for name, attribute in attributes.items()]
+    return itertools.chain.from_iterable(frozen)
+
+
+def restore(machine: object, chunks: Iterable[bytes]) -> None:
+    """Set the attributes of a fresh machine to what ``freeze`` gave.
+
+    Attributes that the chunks lack keep what ``__init__`` or the class gave them: they are newer than the snapshot.
+
+    Raises:
+        ValueError: the chunks are not of this class: an attribute is unknown, of another form, or missing without a
+            default.
+    """
+    attributes = attributes_of(type(machine))
+    found: dict[str, Any] = {}
+    for chunk in chunks:
+        try:
+            part = PART_DECODER.decode(chunk)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"not a chunk of a machine's state: {error}") from error
+        attribute = attributes.get(part.attribute)
+        if attribute is None:
+            raise ValueError(
+                f"the snapshot holds {part.attribute}, which {type(machine).__name__} does not have; "
+                f"keep it annotated at class level, {ADVICE}"
+            )
+        value = attribute.decode(part)
+        if attribute.container is None:
+            found[attribute.name] = value
+        elif attribute.container is dict:
+            found.setdefault(attribute.name, {}).update(value)
+        else:
+            found.setdefault(attribute.name, []).extend(value)
+    for name, attribute in attributes.items():
+        if name in found:
+            setattr(machine, name, rebuilt(attribute, found[name], getattr(machine, name, None)))
+        elif not hasattr(machine, name):
+            raise ValueError(f"the snapshot lacks {attribute.label}; give it a default at class level or in __init__")
+
+
+def rebuilt(attribute: Attribute, value: Any, fresh: object) -> object:  # noqa: ANN401
+    """Make what the annotation names of gathered items; a deque keeps the bound that it has when fresh."""
+    if attribute.container is deque:
+        return deque(value, fresh.maxlen if isinstance(fresh, deque) else None)
+    return value if attribute.container in (None, dict, list) else attribute.container(value)
+
+
+def check_fresh(machine: object) -> None:
+    """Check that the state of a fresh machine can be kept, and that every attribute has a value.
+
+    Raises:
+        TypeError: it cannot; the message says what to write.
+    """
+    for name, attribute in attributes_of(type(machine)).items():
+        if not hasattr(machine, name):
+            raise TypeError(f"{attribute.label} has no value: set it in __init__, or give it a default at class level")
+        value = getattr(machine, name)
+        is_shared = getattr(type(machine), name, attribute) is value and not isinstance(value, PLAIN)
+        if is_shared and (attribute.container in (dict, list, set, deque) or not attribute.is_immutable):
+            raise TypeError(f"{attribute.label} would be shared by all machines of the process: set it in __init__")
+    try:
+        for _ in freeze(machine):
+            pass
+    except ValueError as error:
+        raise TypeError(str(error)) from error

@@ -1,0 +1,237 @@
+"""Applying, where snapshots come in: going on from one, freezing, and a peer that is a witness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from quorate.apply import Apply, Query
+from quorate.calling import describe
+from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Unavailable
+from quorate.machine import StateMachine, read, write
+from quorate.machines import KV
+from quorate.types import Index, Kind, Run, Snapshot, Term
+
+KV_TYPE = describe(KV)
+
+
+class Noted:
+    """A waiter that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.deadline = 100.0
+        self.told: list[object] = []
+
+    def succeed(self, reply: object) -> None:
+        self.told.append(reply)
+
+    def fail(self, error: QuorateError) -> None:
+        self.told.append(error)
+
+
+class Clock(StateMachine):
+    @write
+    def tick(self) -> float:
+        return self.context.now
+
+    @read
+    def when(self) -> tuple[float, int]:
+        return self.context.now, self.context.index
+
+
+def sets(first: int, values: Sequence[str], term: int = 1, time: float = 0.0) -> Run:
+    """Make a run that sets the key ``k`` to each value."""
+    payloads = tuple(KV_TYPE.encode_write(KV.set, ("k", value)) for value in values)
+    return Run(Term(term), Index(first), Kind.COMMAND, time, payloads)
+
+
+def kv_with(value: str) -> KV:
+    kv = KV()
+    kv.entries["k"] = value
+    return kv
+
+
+def at(index: int, term: int = 1, time: float = 0.0) -> Snapshot:
+    return Snapshot(Index(index), Term(term), time, Index(1), b"")
+
+
+def new_apply() -> Apply:
+    return Apply(KV(), KV_TYPE)
+
+
+def waiting(apply: Apply, first: int, count: int, term: int = 1) -> list[Noted]:
+    waiters = [Noted() for _ in range(count)]
+    apply.expect(Index(first), Term(term), waiters)
+    return waiters
+
+
+# Going on from a snapshot.
+
+
+def test_a_snapshot_takes_the_place_of_machine_index_and_time():
+    apply = new_apply()
+    apply.apply([sets(1, ["a", "b"], time=5.0)])
+    taken_over = kv_with("from the snapshot")
+    apply.restore_to(taken_over, at(10, time=9.0))
+    assert (apply.machine, apply.last_applied, apply.time, apply.bytes_since) == (taken_over, 10, 9.0, 0)
+    apply.apply([sets(11, ["c"], time=8.0)])
+    assert taken_over.entries == {"k": "c"}
+    assert (apply.last_applied, apply.time) == (11, 9.0)  # time never falls along the log
+
+
+def test_handlers_see_the_time_of_the_snapshot():
+    described = describe(Clock)
+    apply = Apply(Clock(), described)
+    apply.restore_to(Clock(), at(3, time=7.5))
+    asked = Noted()
+    apply.read(Index(3), [Query(described.encode_read(Clock.when), asked)])
+    assert asked.told == [(7.5, 3)]
+    tick = Noted()
+    apply.expect(Index(4), Term(1), [tick])
+    apply.apply([Run(Term(1), Index(4), Kind.COMMAND, 0.0, (described.encode_write(Clock.tick),))])
+    assert tick.told == [7.5]
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "unknown"), [(1, 3, 3), (3, 3, 3), (4, 3, 2), (5, 3, 1), (6, 3, 0), (20, 2, 0)]
+)
+def test_whoever_waits_for_an_index_that_a_snapshot_covers_learns_that_it_is_not_known(first, count, unknown):
+    apply = new_apply()
+    waiters = waiting(apply, first, count)
+    apply.restore_to(KV(), at(5))
+    told = [waiter.told for waiter in waiters]
+    assert [[type(error) for error in errors] for errors in told[:unknown]] == [[OutcomeUnknown]] * unknown
+    assert all("a snapshot covers its index" in str(errors[0]) for errors in told[:unknown])
+    assert told[unknown:] == [[]] * (count - unknown)
+    assert apply.is_idle is (unknown == count)
+    apply.apply([sets(6, [f"value {n}" for n in range(6, 30)])])
+    assert [waiter.told for waiter in waiters[unknown:]] == [
+        [f"value {n}"] for n in range(first + unknown, first + count)
+    ]
+    assert apply.is_idle
+    assert all(len(waiter.told) == 1 for waiter in waiters)
+
+
+def test_whoever_waits_beyond_the_snapshot_for_another_term_is_told_when_that_is_certain():
+    apply = new_apply()
+    covered, beyond = waiting(apply, 5, 2, term=1)
+    apply.restore_to(KV(), at(5, term=2))
+    apply.apply([sets(6, ["other"], term=2)])
+    assert [type(waiter.told[0]) for waiter in (covered, beyond)] == [OutcomeUnknown, NotCommitted]
+
+
+def test_reads_are_answered_by_the_restored_machine_once_their_index_is_reached():
+    apply = new_apply()
+    early, late = Noted(), Noted()
+    query = KV_TYPE.encode_read(KV.get, ("k",))
+    apply.read(Index(5), [Query(query, early)])
+    apply.read(Index(6), [Query(query, late)])
+    apply.restore_to(kv_with("restored"), at(5))
+    assert (early.told, late.told) == (["restored"], [])
+    apply.apply([sets(6, ["applied"])])
+    assert late.told == ["applied"]
+
+
+def test_what_was_applied_is_never_undone():
+    apply = new_apply()
+    apply.apply([sets(1, ["a", "b", "c"])])
+    with pytest.raises(AssertionError, match="never undone"):
+        apply.restore_to(KV(), at(2))
+    assert apply.machine is not None
+    assert apply.last_applied == 3
+
+
+# Taking one.
+
+
+@pytest.mark.covers("pitfall 63")
+def test_a_frozen_state_is_that_of_last_applied_whatever_is_applied_next():
+    apply = new_apply()
+    apply.apply([sets(1, ["a", "b"])])
+    chunks = apply.freeze()
+    apply.apply([sets(3, ["c"])])
+    again = KV_TYPE.restored(chunks)
+    assert isinstance(again, KV)
+    assert again.entries == {"k": "b"}
+
+
+def test_bytes_are_counted_until_a_snapshot_is_taken():
+    apply = new_apply()
+    runs = [sets(1, ["a", "b"]), Run(Term(2), Index(3), Kind.NOOP, 0.0, (b"",))]
+    apply.apply(runs)
+    assert apply.bytes_since == sum(run.size for run in runs)
+    apply.bytes_since = 0
+    apply.apply([sets(4, ["c"])])
+    assert apply.bytes_since == sets(4, ["c"]).size
+
+
+def test_a_machine_whose_state_would_be_lost_is_refused():
+    class Undeclared(StateMachine):
+        def __init__(self) -> None:
+            self.count = 0
+
+    with pytest.raises(TypeError, match=r"Undeclared\.count would be lost"):
+        Apply(Undeclared(), describe(Undeclared))
+
+
+def test_a_machine_that_cannot_be_frozen_any_more_is_a_machine_error():
+    apply = new_apply()
+    vars(apply.machine)["later"] = 1
+    with pytest.raises(MachineError, match=r"KV\.snapshot raised TypeError: KV\.later would be lost"):
+        apply.freeze()
+
+
+# A witness.
+
+
+def bare(first: int, count: int, term: int = 1) -> Run:
+    return sets(first, ["a"] * count, term=term).without_commands()
+
+
+def test_a_witness_counts_entries_and_runs_nothing():
+    apply = new_apply()
+    apply.apply([bare(1, 2), Run(Term(2), Index(3), Kind.BARE, 4.0, (b"",) * 3)])
+    assert isinstance(apply.machine, KV)
+    assert (apply.machine.entries, apply.last_applied, apply.time) == ({}, 5, 4.0)
+    assert (apply.is_witness, list(apply.freeze()), apply.machine_errors) == (True, [], 0)
+    apply.restore_to(None, at(9))
+    assert apply.last_applied == 9
+    waiter = Noted()
+    apply.read_stale([Query(KV_TYPE.encode_read(KV.get, ("k",)), waiter)], 0.0)
+    assert isinstance(waiter.told[0], Unavailable)
+
+
+def test_a_snapshot_without_state_is_a_witness_s():
+    apply = new_apply()
+    apply.restore_to(None, at(5))
+    assert apply.is_witness
+    apply.restore_to(KV_TYPE.restored(KV_TYPE.snapshot(kv_with("text"))), at(6))
+    assert (apply.is_witness, apply.machine.entries) == (False, {"k": "text"})
+
+
+def test_whoever_waits_for_a_write_when_its_peer_becomes_a_witness_is_told():
+    apply = new_apply()
+    mine, other = waiting(apply, 1, 1, term=1), waiting(apply, 2, 1, term=1)
+    apply.apply([bare(1, 1), bare(2, 1, term=2)])
+    assert [type(waiter.told[0]) for waiter in (*mine, *other)] == [OutcomeUnknown, NotCommitted]
+    assert apply.is_idle
+
+
+# Without a quorum.
+
+
+def test_whoever_was_told_that_it_waited_too_long_is_remembered_no_longer():
+    apply = new_apply()
+    first, second = Noted(), Noted()
+    first.deadline, second.deadline = 5.0, 6.0
+    apply.expect(Index(1), Term(1), [first, second])
+    apply.read(Index(9), [Query(KV_TYPE.encode_read(KV.get, ("k",)), first)])
+    apply.expire(5.5)
+    assert ([type(told) for told in first.told], second.told) == ([OutcomeUnknown, Unavailable], [])
+    assert (apply.is_idle, apply.deadline(5.5), len(apply._reads)) == (False, 6.0, 0)
+    apply.expire(6.0)
+    assert (apply.is_idle, apply.deadline(6.0)) == (True, float("inf"))
+    assert isinstance(second.told[0], OutcomeUnknown)
+    apply.apply([sets(1, ["a", "b"])])
+    assert (apply.machine.entries, len(second.told)) == ({"k": "b"}, 1)
