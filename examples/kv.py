@@ -66,9 +66,10 @@ async def run(directory: Path, stack: AsyncExitStack) -> None:
     follower = next(peer for peer in peers.values() if peer.name != leader.name)
     await follower.leader()  # it may not have heard of the leader yet
     try:
-        await follower.read(KV.get, "foo")
+        await follower.write(KV.set, "foo", "baz")
     except NotLeader as error:
-        print(f"read foo: {error.peer} does not lead; it names {error.redirect.name if error.redirect else 'nobody'}")
+        print(f"write foo: {error.peer} does not lead; it names {error.redirect.name if error.redirect else 'nobody'}")
+    print(f"read foo: {await follower.read(KV.get, 'foo')}")  # every peer answers reads, as new as any
 
     await nodes[leader.name].stop()
     print(f"{leader.name} is stopped")

@@ -30,7 +30,7 @@ from quorate.node import Node
 from quorate.peer import Peer
 from quorate.settings import Settings
 from quorate.transport.security import TLS
-from quorate.types import Address, Status
+from quorate.types import Address, MemberStatus, StaleRead, Status
 
 __all__ = [
     "TLS",
@@ -44,6 +44,7 @@ __all__ = [
     "DiskFull",
     "InvalidConfiguration",
     "MachineError",
+    "MemberStatus",
     "Node",
     "NotCommitted",
     "NotLeader",
@@ -54,6 +55,7 @@ __all__ = [
     "QuorateError",
     "Rejected",
     "Settings",
+    "StaleRead",
     "StateMachine",
     "Status",
     "Stopped",

@@ -6,29 +6,26 @@ Knows calls and configurations. Does not know how a peer is reached: that is an 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
+from quorate.asking import Ask, as_identity
 from quorate.core import Configuration, Member
 from quorate.errors import InvalidConfiguration, QuorateError, Unavailable
 from quorate.transport.calls import BootstrapCall, IdentifyCall, Identity
 from quorate.types import Address
 
-Ask = Callable[[Address, IdentifyCall | BootstrapCall], Awaitable[Identity]]
-"""Asks one peer; raises what ``quorate.errors`` has for it."""
 
-
-def parse_members(own: Address, addresses: Sequence[str | Address]) -> tuple[Address, ...]:
-    """Read the members of a group.
+def parse_addresses(addresses: Sequence[str | Address]) -> tuple[Address, ...]:
+    """Read the addresses of the members of a group.
 
     Args:
-        own: the peer that is asked to form it.
         addresses: all its members.
 
     Returns:
         The addresses in the order of their names.
 
     Raises:
-        InvalidConfiguration: one cannot be read, two have one name, there is none, or ``own`` is not among them.
+        InvalidConfiguration: one cannot be read, or two have one name.
     """
     try:
         members = sorted(Address.parse(address) for address in addresses)
@@ -41,11 +38,6 @@ def parse_members(own: Address, addresses: Sequence[str | Address]) -> tuple[Add
     nowhere = [str(member) for member in members if member.port == 0]
     if nowhere:
         raise InvalidConfiguration(f"{', '.join(nowhere)} has port 0, where nobody can be reached")
-    if own not in members:
-        named = ", ".join(map(str, members)) or "nobody"
-        raise InvalidConfiguration(
-            f"{own} is not among the members named ({named}); ask one of them, or name this peer by the address it has"
-        )
     return tuple(members)
 
 
@@ -54,6 +46,7 @@ async def form_group(
     current: Configuration | None,
     members: tuple[Address, ...],
     ask: Ask,
+    deadline: float,
     new_group: Callable[[], str],
 ) -> None:
     """Write the first configuration on every member, once; harmless when repeated with the same members.
@@ -63,21 +56,23 @@ async def form_group(
 
     Args:
         own: the peer that was asked to form the group.
-        current: its configuration, if it has one already.
+        current: its configuration, if it has this one already.
         members: all members, in the order of their names.
         ask: asks one peer.
+        deadline: when each must have answered, by the event loop's time.
         new_group: makes a random id for the group.
 
     Raises:
-        InvalidConfiguration: a member belongs to another group, or its machine is another; nothing was changed.
+        InvalidConfiguration: this peer is not among the members, one of them belongs to another group, or its machine
+            is another; nothing was changed.
         Unavailable: a member did not answer; the message says which, and whether to repeat the call.
     """
-    if current is not None and addresses_of(current) != members:
-        named = ", ".join(map(str, addresses_of(current)))
+    if current is None and own not in members:
+        named = ", ".join(map(str, members)) or "nobody"
         raise InvalidConfiguration(
-            f"{own.name} already belongs to a group of {named}; changing members is not supported yet"
+            f"{own} is not among the members named ({named}); ask one of them, or name this peer by the address it has"
         )
-    answers = await asyncio.gather(*(ask_or_error(ask, member, IdentifyCall()) for member in members))
+    answers = await asyncio.gather(*(ask_or_error(ask, member, IdentifyCall(), deadline) for member in members))
     found = {member: answer for member, answer in zip(members, answers, strict=True) if isinstance(answer, Identity)}
     missing = {m: a for m, a in zip(members, answers, strict=True) if isinstance(a, QuorateError)}
     check_machines(own, found)
@@ -90,7 +85,7 @@ async def form_group(
     written = [member for member in members if member in found and found[member].configuration is not None]
     for member in members:
         if member in found and member not in written:
-            answer = await ask_or_error(ask, member, BootstrapCall(configuration))
+            answer = await ask_or_error(ask, member, BootstrapCall(configuration), deadline)
             if isinstance(answer, InvalidConfiguration):
                 raise answer
             if isinstance(answer, QuorateError):
@@ -106,10 +101,12 @@ async def form_group(
         )
 
 
-async def ask_or_error(ask: Ask, member: Address, call: IdentifyCall | BootstrapCall) -> Identity | QuorateError:
+async def ask_or_error(
+    ask: Ask, member: Address, call: IdentifyCall | BootstrapCall, deadline: float
+) -> Identity | QuorateError:
     """Ask one peer, and give what it says or what went wrong."""
     try:
-        return await ask(member, call)
+        return as_identity(await ask(member, call, deadline))
     except QuorateError as error:
         return error
 
@@ -132,7 +129,7 @@ def agreed_configuration(members: tuple[Address, ...], found: dict[Address, Iden
         if configuration.member(identity.id) is None:
             raise InvalidConfiguration(
                 f"{member} is not the peer that belongs to this group: its data directory is new, or another's. "
-                f"Start it with the data directory it had"
+                f"Start it with the data directory it had; or, if that is lost, call replace_peer for it"
             )
     return configuration
 
@@ -151,7 +148,7 @@ def check_machines(own: Address, found: dict[Address, Identity]) -> None:
 
 def addresses_of(configuration: Configuration) -> tuple[Address, ...]:
     """Give the addresses of the members, in the order of their names."""
-    return tuple(member.address for member in configuration.voters)
+    return tuple(member.address for member in configuration.members)
 
 
 def reasons_text(missing: dict[Address, QuorateError]) -> str:

@@ -6,6 +6,7 @@ Knows calls and addresses. Keeps no state of the group but who led last.
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import secrets
 from collections.abc import Callable
@@ -21,10 +22,11 @@ from quorate.errors import (
     Stopped,
     Unavailable,
 )
+from quorate.links import Links
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
-from quorate.peer import check_size, check_timeout
+from quorate.peer import check_size, checked_options
 from quorate.settings import Settings
-from quorate.transport import Channel, Transport
+from quorate.transport import Transport
 from quorate.transport.calls import (
     Call,
     Failure,
@@ -33,6 +35,7 @@ from quorate.transport.calls import (
     ReadCall,
     Reply,
     Request,
+    StaleValue,
     StatusCall,
     StatusIs,
     Value,
@@ -41,7 +44,7 @@ from quorate.transport.calls import (
 )
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
-from quorate.types import Address, Status
+from quorate.types import Address, Consistency, StaleRead, Status
 
 M = TypeVar("M", bound=StateMachine)
 P = ParamSpec("P")
@@ -93,22 +96,26 @@ class Client(Generic[M]):
         self._follow = follow
         self._settings = settings
         self._timeout = settings.call_timeout
+        self._consistency: Consistency = "linearizable"
         self._make_transport = transport
         self._random = random
         self._links = Links()
 
-    def with_options(self, *, timeout: float) -> Client[M]:
-        """Give the same client, on the same connections, with another deadline for its calls.
+    def with_options(self, *, timeout: float | None = None, consistency: Consistency | None = None) -> Client[M]:
+        """Give the same client, on the same connections, with other options; those that are not named stay as they are.
 
         Args:
             timeout: seconds from the call to its deadline; above 0.
+            consistency: what ``read`` sees: see ``Peer.with_options``. ``"linearizable"`` and ``"lease"`` ask the
+                leader; with ``follow=False``, whoever is asked. ``"stale"`` asks whichever peer answers.
 
         Raises:
-            ValueError: the timeout is not above 0 and finite.
+            ValueError: the timeout is not above 0 and finite, or there is no such consistency.
         """
-        check_timeout(timeout)
-        other: Client[M] = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, _timeout=timeout)
+        other = copy.copy(self)
+        other._timeout, other._consistency = checked_options(
+            self._timeout if timeout is None else timeout, consistency or self._consistency
+        )
         return other
 
     @overload
@@ -149,7 +156,9 @@ class Client(Generic[M]):
     @overload
     async def read(self, query: Query[R], /) -> R: ...
     async def read(self, call: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Read, linearizably: what is read is at least as new as every write acknowledged before the call (thesis 6.4).
+        """Read: by default what is read is at least as new as every write acknowledged before the call (thesis 6.4).
+
+        ``with_options`` changes what is asked for.
 
         Args:
             call: a ``@read`` method of the machine, followed by its arguments; or a ``Query``.
@@ -162,15 +171,44 @@ class Client(Generic[M]):
         Raises:
             TypeError: the arguments do not fit the method.
             ValueError: the query is larger than ``Settings.command_bytes_max``.
-            NotLeader: with ``follow=False``: the peer asked does not lead.
-            Unavailable: until the deadline no leader answered; the message says who was tried and what each said.
+            NotLeader: with ``follow=False``: the peer asked knows of no leader, or is a witness.
+            Unavailable: until the deadline nobody answered; the message says who was tried and what each said.
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
+        if self._consistency == "stale":
+            return (await self._read_stale(call, args, kwargs)).value
         encoded = self._machine.encode_read(call, args, kwargs)
         check_size(encoded, self._settings)
-        answer = await self._call(lambda left: ReadCall(encoded, left), is_write=False)
+        answer = await self._call(lambda left: ReadCall(encoded, left, self._consistency, self._follow), is_write=False)
         return self._decode(answer, encoded)
+
+    @overload
+    async def read_stale(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> StaleRead[R]: ...
+    @overload
+    async def read_stale(self, query: Query[R], /) -> StaleRead[R]: ...
+    async def read_stale(self, call: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Read what some peer holds just now: the one that answered the last such read, else the next that answers.
+
+        See ``Peer.read_stale``. When another peer answers, it may show less than the one before.
+
+        Args:
+            call: a ``@read`` method of the machine, followed by its arguments; or a ``Query``.
+            args: the arguments.
+            kwargs: more of them, by name.
+
+        Returns:
+            What the handler returned, after which index, and for how long more may have been written.
+
+        Raises:
+            TypeError: the arguments do not fit the method.
+            ValueError: the query is larger than ``Settings.command_bytes_max``.
+            NotLeader: with ``follow=False``: the peer asked is a witness.
+            Unavailable: until the deadline nobody answered; the message says who was tried and what each said.
+            Rejected: the handler refused.
+            MachineError: the handler raised anything else.
+        """
+        return await self._read_stale(call, args, kwargs)
 
     async def leader(self) -> Address:
         """Ask who leads; wait for a leader while there is none.
@@ -203,7 +241,7 @@ class Client(Generic[M]):
             else:
                 found.extend(answer.peers if isinstance(answer, StatusIs) else ())
         if not found:
-            raise Unavailable(tried_text(tried, self._timeout))
+            raise Unavailable(tried_text(tried, self._timeout, "no leader"))
         return tuple(found)
 
     async def close(self) -> None:
@@ -234,7 +272,8 @@ class Client(Generic[M]):
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
-        target = self._links.leader or self._addresses[self._links.place % len(self._addresses)]
+        place = self._links.place
+        target = self._links.leader or self._addresses[place % len(self._addresses)]
         tried: dict[Address, str] = {}
         pause = PAUSE_MIN
         redirects = 0
@@ -251,19 +290,63 @@ class Client(Generic[M]):
                     redirects += 1
                     continue
                 redirects = 0
-                target = self._next_address()
+                target, place = self._next_address(), self._links.place
                 await asyncio.sleep(min(pause * (1 - self._random() / 2), max(deadline - loop.time(), 0)))
                 pause = min(2 * pause, PAUSE_MAX)
             except OutcomeUnknown:
-                # Whoever was asked may hang for good: the next call begins with another.
+                # Whoever was asked may hang for good, and who sent us there may not notice: begin with another then.
                 self._links.leader = None
-                if target == self._addresses[self._links.place % len(self._addresses)]:
+                if place == self._links.place:  # else another call has moved on already
                     self._next_address()
                 raise
             else:
                 self._links.leader = target
                 return answer
-        raise Unavailable(tried_text(tried, self._timeout))
+        raise Unavailable(tried_text(tried, self._timeout, "no leader"))
+
+    async def _read_stale(
+        self, call: ReadMethod[Any, ..., Any] | Query[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> StaleRead[Any]:
+        """Read what some peer holds just now.
+
+        Raises:
+            Unavailable: nobody answered until the deadline, or not with a stale read.
+        """
+        encoded = self._machine.encode_read(call, args, kwargs)
+        check_size(encoded, self._settings)
+        answer = await self._call_any(lambda left: ReadCall(encoded, left, "stale"))
+        if not isinstance(answer, StaleValue):
+            raise Unavailable(f"the peer answered with {type(answer).__name__}, which is no stale read")
+        value = self._machine.decode_reply(command_name(encoded), answer.value)
+        return StaleRead(value, answer.index, answer.age)
+
+    async def _call_any(self, make: Callable[[float], Call]) -> object:
+        """Ask one peer after the other until one answers, beginning with the one that did last.
+
+        Raises:
+            Unavailable: there was none until the deadline.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        addresses = self._addresses if self._follow else self._addresses[:1]
+        tried: dict[Address, str] = {}
+        pause = PAUSE_MIN
+        while (left := deadline - loop.time()) > 0:
+            target = addresses[self._links.nearest % len(addresses)]
+            # One that hangs must leave time for the others.
+            share = min(max(left / len(addresses), PAUSE_MAX), left)
+            try:
+                return await self._try(target, make(share), loop.time() + share, is_write=False)
+            except Attempt as failed:
+                if not self._follow:
+                    raise failed.error from failed
+                tried[target] = str(failed.error)
+                if target == addresses[self._links.nearest % len(addresses)]:  # else another call has moved on already
+                    self._links.nearest += 1
+                if len(tried) == len(addresses):
+                    await asyncio.sleep(min(pause * (1 - self._random() / 2), max(deadline - loop.time(), 0)))
+                    pause = min(2 * pause, PAUSE_MAX)
+        raise Unavailable(tried_text(tried, self._timeout, "nobody"))
 
     async def _try(self, target: Address, call: Call, deadline: float, *, is_write: bool) -> object:
         """Ask one peer.
@@ -329,65 +412,6 @@ class Client(Generic[M]):
         return self._addresses[self._links.place % len(self._addresses)]
 
 
-class Links:
-    """The connections of a client, shared by all that ``with_options`` made of it.
-
-    Attributes:
-        leader: who led last, as far as is known.
-        place: which of the client's addresses was asked last.
-    """
-
-    def __init__(self) -> None:
-        """Have no connections."""
-        self.leader: Address | None = None
-        self.place = 0
-        self._transport: Transport | None = None
-        self._channels: dict[str, Channel] = {}
-        self._opening: dict[str, asyncio.Task[Channel]] = {}
-
-    async def channel(self, node: str, make_transport: Callable[[], Transport]) -> Channel:
-        """Give the open connection to a node, opened now if need be; callers that wait for one share it.
-
-        Raises:
-            Unavailable: it cannot be reached, or the client was closed.
-            CancelledError: the caller was cancelled.
-        """
-        channel = self._channels.get(node)
-        if channel is not None and not channel.closed:
-            return channel
-        if self._transport is None:
-            self._transport = make_transport()
-        task = self._opening.get(node)
-        if task is None:
-            task = self._opening[node] = asyncio.create_task(self._transport.connect(node))
-            task.add_done_callback(lambda done: self._opened(node, done))
-        try:
-            # Shielded: a caller that gives up must not take the connection away from the others.
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            me = asyncio.current_task()
-            if task.cancelled() and me is not None and not me.cancelling():
-                raise Unavailable("the client was closed") from None
-            raise
-
-    async def close(self) -> None:
-        """Close all connections."""
-        for task in list(self._opening.values()):
-            task.cancel()
-        channels, self._channels = self._channels, {}
-        for channel in channels.values():
-            await channel.close()
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            await transport.stop()
-
-    def _opened(self, node: str, task: asyncio.Task[Channel]) -> None:
-        """Keep a connection that was opened."""
-        self._opening.pop(node, None)
-        if not task.cancelled() and task.exception() is None:
-            self._channels[node] = task.result()
-
-
 def connect(
     machine: type[M],
     *addresses: str | Address,
@@ -434,7 +458,7 @@ def secrets_random() -> Callable[[], float]:
     return random.Random(secrets.randbits(128)).random
 
 
-def tried_text(tried: dict[Address, str], timeout: float) -> str:
-    """Say who was tried, and what each said last."""
+def tried_text(tried: dict[Address, str], timeout: float, who: str) -> str:
+    """Say who was tried, and what each said last; ``who`` did not answer."""
     said = "; ".join(f"{address}: {text}" for address, text in tried.items()) or "nobody was asked"
-    return f"no leader answered within {timeout:g} s ({said})"
+    return f"{who} answered within {timeout:g} s ({said})"

@@ -63,7 +63,7 @@ class NotCommitted(QuorateError):
 
 
 class Unavailable(QuorateError):
-    """Nobody was reached, or a read ran out of time; nothing was changed.
+    """Nobody was reached, a read ran out of time, or a newcomer did not catch up; nothing was changed.
 
     Attributes:
         reason: who was tried and what each said.

@@ -130,6 +130,10 @@ class Loop:
             seat.name, first, last, self._settings.append_bytes_max, lambda runs: self._guard(seat, done, runs)
         )
 
+    def act(self, seat: Seat, act: Callable[..., object], *args: object) -> None:
+        """Let a seat act outside its turn."""
+        self._guard(seat, act, *args)
+
     def joined(self, seat: Seat, group: str) -> None:
         """Note which group the seat's peer belongs to."""
         self._joined(seat.name, group)
@@ -183,18 +187,17 @@ class Loop:
     def _arm(self, seat: Seat) -> None:
         """See to it that the seat is woken at its deadline.
 
-        A deadline that moves away, as an election's does with each heartbeat, is not touched: the seat is woken at the
-        old one, finds nothing due, and is armed again.
+        A deadline that moves away, as an election's does with each heartbeat, is not touched: it is looked at again
+        when it would be the first of all.
         """
         deadline = seat.deadline()
         if deadline < self._armed.get(seat.name, FOREVER) and seat.name in self.seats:
             self._armed[seat.name] = deadline
             heapq.heappush(self._deadlines, (deadline, seat.name))
-            self._set_timer()
+            self._set_timer(deadline)
 
-    def _set_timer(self) -> None:
-        """Have one timer, for the first deadline of all."""
-        first = self._deadlines[0][0] if self._deadlines else FOREVER
+    def _set_timer(self, first: float) -> None:
+        """Have one timer, for the first deadline of all; one that is set for an earlier instant stays."""
         if self._timer is not None and first >= self._timer_at:
             return
         if self._timer is not None:
@@ -208,12 +211,31 @@ class Loop:
         """Wake every seat whose deadline has passed."""
         self._timer = None
         now = self._clock.time()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, name = heapq.heappop(self._deadlines)
-            if self._armed.get(name) == deadline:
-                del self._armed[name]
-                self.wake(self.seats[name])
-        self._set_timer()
+        while (first := self._first_deadline()) <= now:
+            _, name = heapq.heappop(self._deadlines)
+            del self._armed[name]
+            self.wake(self.seats[name])
+        self._set_timer(first)
+
+    def _first_deadline(self) -> float:
+        """Give the first deadline of all, and put those that have moved away where they are now.
+
+        So a node whose seats all hear their leaders has one timer in an election timeout, and not one for each seat.
+        """
+        while self._deadlines:
+            deadline, name = self._deadlines[0]
+            if self._armed.get(name) != deadline:
+                heapq.heappop(self._deadlines)  # An earlier one took its place, or the seat is gone.
+                continue
+            moved = self.seats[name].deadline()
+            if moved <= deadline:
+                return deadline
+            heapq.heappop(self._deadlines)
+            del self._armed[name]
+            if moved < FOREVER:
+                self._armed[name] = moved
+                heapq.heappush(self._deadlines, (moved, name))
+        return FOREVER
 
 
 def failure_of(name: str, error: BaseException) -> QuorateError:

@@ -11,69 +11,38 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-import msgspec
-
-from quorate.apply import Apply
-from quorate.bootstrap import Ask
-from quorate.calling import command_name, describe
-from quorate.core import Raft
-from quorate.errors import Corrupted, MachineError, Stopped, StoreError, Unavailable
-from quorate.loop import Clock, Loop
+from quorate.addresses import Addresses, check_told
+from quorate.asking import make_ask
+from quorate.calling import describe
+from quorate.changing import Membership
+from quorate.errors import Stopped, StoreError
+from quorate.joining import join_group, keep_address, own_member, parse_seeds
+from quorate.loop import Loop
 from quorate.machine import StateMachine
 from quorate.peer import Peer
+from quorate.reopening import reopen
 from quorate.seat import Seat
 from quorate.serving import Place, carry_out
 from quorate.settings import Settings
 from quorate.store import LogStore
 from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, open_store
-from quorate.store.disk import Disk, Executor, ThreadExecutor
-from quorate.transport import Answer, Packet, Transport
-from quorate.transport.calls import (
-    BootstrapCall,
-    Failure,
-    IdentifyCall,
-    Identity,
-    Reply,
-    Request,
-    StatusCall,
-    StatusIs,
-    error_from_failure,
-)
+from quorate.store.disk import Disk, ThreadExecutor, blocking
+from quorate.surroundings import Surroundings
+from quorate.transport import Answer, Packet
+from quorate.transport.calls import Failure, Reply, Request, StatusCall, StatusIs
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
-from quorate.types import Address, PeerId, Run, is_name, parse_node
+from quorate.types import Address, MemberKind, PeerId, is_name, parse_node
 
 logger: logging.Logger = logging.getLogger("quorate.node")
 
 M = TypeVar("M", bound=StateMachine)
 T = TypeVar("T")
-
-
-class Surroundings(msgspec.Struct, frozen=True):
-    """What a node lives in: the real things by default, those of the simulator in a simulation.
-
-    Attributes:
-        transport: the network.
-        executor: runs what blocks, one job at a time, away from the loop.
-        clock: monotonic time, and calls at an instant.
-        wall: the wall clock, seconds since 1970.
-        random: chance.
-        directory: opens the node's identities, given its address.
-        store: opens the store.
-    """
-
-    transport: Transport
-    executor: Executor
-    clock: Clock
-    wall: Callable[[], float]
-    random: random.Random
-    directory: Callable[[str], Directory]
-    store: Callable[[Directory], LogStore]
 
 
 class Node:
@@ -97,6 +66,7 @@ class Node:
         store: Literal["rocksdb", "lmdb", "memory"] | LogStore = "rocksdb",
         settings: Settings | None = None,
         tls: TLS | None = None,
+        addresses: Mapping[str, str] | None = None,
         surroundings: Callable[[], Surroundings] | None = None,
     ) -> None:
         """Describe a node; nothing is opened before ``start``.
@@ -109,6 +79,8 @@ class Node:
                 stops; or an object that keeps the ``LogStore`` contract.
             settings: the knobs; the defaults suit one data centre.
             tls: certificate, key and authority; every connection then needs a certificate of that authority.
+            addresses: where peers with these names are reached, ``{"peer1": "10.0.0.1:7001"}``, whatever their groups
+                have for them: for when all of them have moved, and nobody knows where anybody is.
             surroundings: everything the node lives in, for simulations.
 
         Raises:
@@ -125,6 +97,7 @@ class Node:
         self._data_dir = None if data_dir is None else Path(data_dir)
         self._store_choice: str | LogStore = store
         self._tls = tls
+        self._told = check_told(addresses or {})
         self._make_surroundings = surroundings or self._real_surroundings
         self._surroundings: Surroundings | None = None
         self._directory: Directory | None = None
@@ -133,6 +106,8 @@ class Node:
         self._places: dict[str, Place] = {}
         self._by_id: dict[PeerId, Seat] = {}
         self._starting: set[str] = set()
+        self._address_keepers: dict[str, asyncio.Task[None]] = {}
+        self._ask = make_ask(lambda: self._running().transport, self.receive_request, self._told)
 
     @property
     def address(self) -> str:
@@ -166,8 +141,8 @@ class Node:
         try:
             await surroundings.transport.listen(self)
             address = surroundings.transport.address
-            self._directory = directory = await self._blocking(lambda: surroundings.directory(address))
-            store = await self._blocking(lambda: surroundings.store(directory))
+            self._directory = directory = await blocking(surroundings.executor, lambda: surroundings.directory(address))
+            store = await blocking(surroundings.executor, lambda: surroundings.store(directory))
         except BaseException:
             await self._let_go()
             raise
@@ -198,24 +173,42 @@ class Node:
         where = self._surroundings.transport.address if self._surroundings else f"{self._bind} stopped"
         return f"<Node {where} peers={','.join(self._places) or 'none'}>"
 
-    async def start_peer(self, machine: type[M], *, name: str) -> Peer[M]:
+    async def start_peer(
+        self,
+        machine: type[M],
+        *,
+        name: str,
+        join: str | Address | Sequence[str | Address] | None = None,
+        kind: MemberKind = "voter",
+    ) -> Peer[M]:
         """Start a peer: a new and empty one, or one that has been on this node before, with all its data.
 
-        A new one follows nobody until it is named in ``Peer.set_configuration``, its own or another's.
+        A new one follows nobody until it is named in ``Peer.set_configuration``, its own or another's; or, with
+        ``join``, asks a group to take it, and is returned when it is a member. So it may be started with ``join``
+        every time: one that is a member already asks nobody.
 
         Args:
             machine: the class of the state machine; an instance of it is made and its commands replayed.
             name: the peer's name: unique in its group and on this node; letters, digits, ``.``, ``_``, ``-``.
+            join: the address of any member of a group, or of some, ``name@host:port``.
+            kind: what it joins as: ``"voter"``; ``"learner"``, which receives everything and has no vote; or
+                ``"witness"``, which votes and keeps no data.
 
         Raises:
-            ValueError: the name cannot be used, or runs on this node already.
+            ValueError: the name or an address cannot be used, or the name runs on this node already.
             Stopped: the node is not running.
             StoreLocked: the data directory belongs to another node or group.
             Corrupted: what is on the disk is not what was written.
             StoreError: the disk failed.
             MachineError: the log holds commands that the machine does not have.
+            InvalidConfiguration: with ``join``: the group cannot take it; the message says why. It is stopped again, as
+                after the next two.
+            Unavailable: with ``join``: no leader was found, or it did not catch up, within
+                ``Settings.change_timeout``.
+            OutcomeUnknown: with ``join``: the time was over before the leader answered; it may have become a member.
         """
         surroundings = self._running()
+        seeds = None if join is None else parse_seeds(name, join)
         if not is_name(name):
             raise ValueError(f"{name!r} cannot name a peer; use up to 128 letters, digits, '.', '_' and '-'")
         if name in self._places and self._places[name].seat.failure is not None:
@@ -225,44 +218,45 @@ class Node:
         assert self._directory is not None, "a running node has its directory"
         assert self._disk is not None, "a running node has its disk"
         assert self._loop is not None, "a running node has its loop"
-        directory, disk, loop = self._directory, self._disk, self._loop
+        loop = self._loop
         machine_type = describe(machine)
-        names: set[str] = set()
         self._starting.add(name)
         try:
-            identity = await self._blocking(lambda: directory.identity(name))
-            stored = await disk.load(name, lambda run: names.update(command_names(run)))
+            opened = await reopen(name, machine_type, self._directory, self._disk, self.settings, surroundings)
         finally:
             self._starting.discard(name)
-        unknown = sorted(names - machine_type.write_names)
-        if unknown:
-            raise MachineError(
-                f"the log of {name} holds commands that {machine_type.name} does not have: {', '.join(unknown)}. Start"
-                ' it with the machine it had, or keep old names with @write(name="…")'
-            )
-        apply = Apply(machine(), machine_type)
-        raft = Raft(PeerId(identity.id), self.settings, stored, surroundings.random.random, surroundings.clock.time())
-        group = raft.status().group
-        if identity.group and group != identity.group:
-            raise Corrupted(
-                f"{name} belongs to group {identity.group}, and its log to group {group or 'none'}: the data directory"
-                " was put together from two. Restore it as it was"
-            )
-        if group and not identity.group:
-            await self._blocking(lambda: directory.set_group(name, group))
-        seat = Seat(name, raft, apply, self.settings, loop, stored.time)
         address = Address(name, *parse_node(surroundings.transport.address))
+        reach = Addresses(address, self._told)
+        seat = Seat(name, opened.raft, opened.apply, opened.snapshots, reach, self.settings, loop, opened.time)
 
         async def close() -> None:
             await self._stop_peer(name)
 
-        peer: Peer[M] = Peer(
-            address, machine_type, seat, self.settings, ask=self._asker, new_group=self._new_id, close=close
+        random_ = surroundings.random.random
+        membership = Membership(
+            address, seat, machine_type.name, self.settings, ask=self._ask, random=random_, new_group=self._new_id
         )
-        self._places[name] = Place(peer, seat, PeerId(identity.id), machine_type, self.settings)
-        self._by_id[PeerId(identity.id)] = seat
+        peer: Peer[M] = Peer(address, machine_type, seat, self.settings, membership=membership, close=close)
+        self._places[name] = Place(peer, seat, opened.id, machine_type, self.settings)
+        self._by_id[opened.id] = seat
         loop.add(seat)
+        await self._take_up_membership(membership, seeds, kind)
         return peer
+
+    async def _take_up_membership(
+        self, membership: Membership, seeds: Sequence[Address] | None, kind: MemberKind
+    ) -> None:
+        """Join a group if that is wanted, else stop the peer; and see to it that its group knows its address."""
+        name = membership.own.name
+        if seeds is not None:
+            try:
+                await join_group(membership, seeds, kind)
+            except BaseException:
+                await self._stop_peer(name)
+                raise
+        own = own_member(membership)
+        if own is not None and own.address != membership.own:
+            self._address_keepers[name] = asyncio.create_task(keep_address(membership), name=f"address of {name}")
 
     # What the transport delivers: see ``quorate.transport.Receiver``.
 
@@ -289,41 +283,6 @@ class Node:
             )
         else:
             carry_out(place, request, answer, self._running().clock.time())
-
-    # Asking other peers.
-
-    def _asker(self, timeout: float) -> Ask:
-        """Give what asks a peer, here or elsewhere, until a deadline that begins now."""
-        deadline = self._running().clock.time() + timeout
-
-        async def ask(member: Address, call: IdentifyCall | BootstrapCall) -> Identity:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    reply = await self._ask(member, Request(1, member.name, call))
-            except TimeoutError:
-                raise Unavailable(f"no answer within {timeout:g} s") from None
-            except ConnectionError as error:
-                raise Unavailable(f"the connection broke: {error}") from error
-            if isinstance(reply.answer, Failure):
-                raise error_from_failure(reply.answer)
-            if not isinstance(reply.answer, Identity):
-                raise Unavailable(f"it answered with {type(reply.answer).__name__}, which is no identity")
-            return reply.answer
-
-        return ask
-
-    async def _ask(self, member: Address, request: Request) -> Reply:
-        """Ask one peer."""
-        transport = self._running().transport
-        if member.node == transport.address:
-            future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-            self.receive_request(request, lambda reply: None if future.done() else future.set_result(reply))
-            return await future
-        channel = await transport.connect(member.node)
-        try:
-            return await channel.call(request)
-        finally:
-            await channel.close()
 
     # Beginning and end.
 
@@ -355,6 +314,7 @@ class Node:
                 self._bind, advertise=self._advertise, settings=self.settings, tls=self._tls, random=chance.random
             ),
             executor=ThreadExecutor(loop),
+            aside=ThreadExecutor(loop, "quorate-snapshots"),
             clock=loop,
             wall=time.time,
             random=chance,
@@ -371,6 +331,10 @@ class Node:
         place = self._places.get(name)
         if place is None:
             return
+        keeper = self._address_keepers.pop(name, None)
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
         seat = place.seat
         await seat.close(self.settings.election_timeout_max)
         self._places.pop(name, None)
@@ -390,6 +354,7 @@ class Node:
             await self._disk.stop()
         else:
             surroundings.executor.stop()
+        surroundings.aside.stop()
         if self._directory is not None:
             self._directory.close()
         self._places.clear()
@@ -412,25 +377,3 @@ class Node:
         logger.critical("the disk of %r failed, its peers stop: %s", self, error)
         if self._loop is not None:
             self._loop.stop(error)
-
-    async def _blocking(self, job: Callable[[], T]) -> T:
-        """Run what blocks away from the loop."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-        def done(result: T | None, error: BaseException | None) -> None:
-            if future.cancelled():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)  # type: ignore[arg-type]
-
-        self._running().executor.submit(job, done)
-        return await future
-
-
-def command_names(run: Run) -> set[str]:
-    """Give the names of the commands in a run."""
-    if run.kind != run.kind.COMMAND:
-        return set()
-    return {command_name(payload) for payload in run.payloads}

@@ -6,19 +6,20 @@ Turns typed calls into bytes and waits for their replies. The protocol is the co
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, get_args, overload
 
-from quorate.bootstrap import Ask, form_group, parse_members
+from quorate.bootstrap import parse_addresses
 from quorate.calling import MachineType
+from quorate.changing import PRIORITY_MAX, Membership
 from quorate.errands import FindLeader, HandOver
-from quorate.errors import Stopped
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.seat import Seat
 from quorate.settings import Settings
-from quorate.types import Address, Status
+from quorate.types import Address, Consistency, MemberKind, StaleRead, Status, parse_node
 from quorate.waiters import FutureWaiter
 
 M = TypeVar("M", bound=StateMachine)
@@ -29,8 +30,8 @@ R = TypeVar("R")
 class Peer(Generic[M]):
     """One member of one group, running in this process; made by ``Node.start_peer``.
 
-    Writes and linearizable reads are answered by the leader alone: on any other peer they raise ``NotLeader`` with the
-    leader's address. ``connect`` follows it for you.
+    Writes are taken by the leader alone: on any other peer they raise ``NotLeader`` with the leader's address;
+    ``connect`` follows it for you. Reads are answered by every peer that has a machine, from its own.
 
     Attributes:
         address: the peer's name, and where its node is reached.
@@ -43,46 +44,45 @@ class Peer(Generic[M]):
         seat: Seat,
         settings: Settings,
         *,
-        ask: Callable[[float], Ask],
-        new_group: Callable[[], str],
+        membership: Membership,
         close: Callable[[], Awaitable[None]],
-        timeout: float | None = None,
     ) -> None:
         """Speak for a seat; use ``Node.start_peer`` to get one."""
         self.address = address
         self._machine = machine
         self._seat = seat
         self._settings = settings
-        self._ask = ask
-        self._new_group = new_group
+        self._membership = membership
         self._close = close
-        self._timeout = settings.call_timeout if timeout is None else timeout
+        self._timeout = settings.call_timeout
+        self._change_timeout = settings.change_timeout
+        self._consistency: Consistency = "linearizable"
 
     @property
     def name(self) -> str:
         """The peer's name, unique in its group."""
         return self.address.name
 
-    def with_options(self, *, timeout: float) -> Peer[M]:
-        """Give the same peer with another deadline for its calls.
+    def with_options(self, *, timeout: float | None = None, consistency: Consistency | None = None) -> Peer[M]:
+        """Give the same peer with other options for its calls; those that are not named stay as they are.
 
         Args:
             timeout: seconds from the call to its deadline; above 0.
+            consistency: what ``read`` sees. ``"linearizable"``, the default: every write acknowledged before the call;
+                it asks a quorum. ``"lease"``: the same, without asking anybody if this peer leads and heard a quorum
+                just now, and only as long as the clocks of the group keep to ``Settings.clock_drift_max``.
+                ``"stale"``: what this peer holds just now; see ``read_stale``.
 
         Raises:
-            ValueError: the timeout is not above 0.
+            ValueError: the timeout is not above 0 and finite, or there is no such consistency.
         """
-        check_timeout(timeout)
-        return type(self)(
-            self.address,
-            self._machine,
-            self._seat,
-            self._settings,
-            ask=self._ask,
-            new_group=self._new_group,
-            close=self._close,
-            timeout=timeout,
+        other = copy.copy(self)
+        other._timeout, other._consistency = checked_options(
+            self._timeout if timeout is None else timeout, consistency or self._consistency
         )
+        if timeout is not None:
+            other._change_timeout = timeout
+        return other
 
     @overload
     async def write(self, method: WriteMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -121,7 +121,10 @@ class Peer(Generic[M]):
     @overload
     async def read(self, query: Query[R], /) -> R: ...
     async def read(self, call: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Read, linearizably: what is read is at least as new as every write acknowledged before the call (thesis 6.4).
+        """Read: by default what is read is at least as new as every write acknowledged before the call (thesis 6.4).
+
+        A leader asks a quorum whether it still leads; any other peer asks the leader, and answers from its own machine.
+        Reads that are made in one turn of the event loop share one round. ``with_options`` changes what is asked for.
 
         Args:
             call: a ``@read`` method of the machine, followed by its arguments; or a ``Query``.
@@ -134,17 +137,43 @@ class Peer(Generic[M]):
         Raises:
             TypeError: the arguments do not fit the method.
             ValueError: the query is larger than ``Settings.command_bytes_max``.
-            NotLeader: another peer leads.
-            Unavailable: the deadline passed before a quorum confirmed that this peer still leads.
+            NotLeader: this peer knows of no leader, or ceased to lead; or it is a witness, which has no machine.
+            Unavailable: the deadline passed before it was known how much this peer must have applied, or before it had.
             Stopped: the peer has stopped.
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
-        encoded = self._machine.encode_read(call, args, kwargs)
-        check_size(encoded, self._settings)
-        waiter = self._waiter(call)
-        self._seat.read(encoded, waiter)
-        return await waiter.future
+        if self._consistency == "stale":
+            return (await self.read_stale(call, *args, **kwargs)).value
+        return await self._read(call, args, kwargs, self._consistency)
+
+    @overload
+    async def read_stale(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> StaleRead[R]: ...
+    @overload
+    async def read_stale(self, query: Query[R], /) -> StaleRead[R]: ...
+    async def read_stale(self, call: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Read what this peer holds just now: at once, also while there is no leader and no quorum.
+
+        It is what every peer held, or will hold, after the same index; while this peer runs, later reads of it never
+        show less. Writes that were acknowledged may be missing.
+
+        Args:
+            call: a ``@read`` method of the machine, followed by its arguments; or a ``Query``.
+            args: the arguments.
+            kwargs: more of them, by name.
+
+        Returns:
+            What the handler returned, after which index, and for how long more may have been written.
+
+        Raises:
+            TypeError: the arguments do not fit the method.
+            ValueError: the query is larger than ``Settings.command_bytes_max``.
+            NotLeader: this peer is a witness, which has no machine.
+            Stopped: the peer has stopped.
+            Rejected: the handler refused.
+            MachineError: the handler raised anything else.
+        """
+        return await self._read(call, args, kwargs, "stale")
 
     async def leader(self, *, other_than: str | Address | None = None) -> Address:
         """Tell who leads, as far as this peer knows; wait for a leader while there is none.
@@ -188,30 +217,128 @@ class Peer(Generic[M]):
         self._seat.run(HandOver(waiter, name))
         return cast(Address, await waiter.future)
 
+    async def take_snapshot(self) -> int:
+        """Take a snapshot of this peer's machine now, and shorten its log (Raft §7).
+
+        Each peer does so by itself when ``Settings.snapshot_entries`` or ``snapshot_bytes`` are reached; call this
+        before a backup, or to make room.
+
+        Returns:
+            The last index that is in the snapshot.
+
+        Raises:
+            MachineError: the machine cannot give its state.
+            DiskFull: there is no room for it; the log is as it was.
+            StoreError: the disk refused.
+            Stopped: the peer has stopped.
+        """
+        waiter = self._plain_waiter()
+        self._seat.take_snapshot(waiter)
+        return cast(int, await waiter.future)
+
     def status(self) -> Status:
         """Tell what this peer knows of itself and its group; after a stop, what it knew last."""
         return self._seat.status()
 
     async def set_configuration(self, *members: str | Address) -> None:
-        """Form the group: write its first configuration on every member. To be called on one of them, once.
+        """Say who the members are: form the group with them, or change those that it has to these.
 
-        Repeating it with the same members does nothing, or finishes what an earlier call could not. Afterwards the
-        members elect a leader: see ``leader``.
+        **On an empty peer** it writes the first configuration on every member, this peer among them. Repeating it with
+        the same members does nothing, or finishes what an earlier call could not. Afterwards they elect a leader: see
+        ``leader``.
+
+        **On any member of a group** it changes the members, all at once (thesis 4.3), and returns when that is done:
+        the call is carried to the leader; newcomers receive the log first, and then their votes; those that are not
+        named leave. Names that are members already keep their kinds and priorities, and move to the addresses given.
+        ``status().members`` shows how far it has come.
 
         Args:
-            members: the addresses of all members, ``name@host:port``, this peer's among them; each must be started.
+            members: the addresses of all members, ``name@host:port``; newcomers, which become voters, must run.
 
         Raises:
-            InvalidConfiguration: the members cannot form this group; the message says which and why. Changing the
-                members of a group that is configured is not supported yet.
-            Unavailable: a member did not answer; the message says which.
+            InvalidConfiguration: they cannot be the members of this group; the message says which and why.
+            ChangeInProgress: another change is under way.
+            Unavailable: a member or the leader did not answer, or a newcomer did not catch up; nothing was changed.
+            OutcomeUnknown: the leader was lost, or the deadline passed (``Settings.change_timeout``, unless
+                ``with_options`` says otherwise), while the change was under way: it goes on; ask ``status``.
             Stopped: the peer has stopped.
         """
-        if self._seat.failure is not None:
-            raise Stopped(str(self._seat.failure))
-        addresses = parse_members(self.address, members)
-        current = self._seat.raft.state.configuration
-        await form_group(self.address, current, addresses, self._ask(self._timeout), self._new_group)
+        await self._membership.set(members, self._timeout, self._change_timeout)
+
+    async def add_peer(self, address: str | Address, *, kind: MemberKind = "voter", priority: int = 0) -> None:
+        """Add a member, which must run and be empty; one that is a member already becomes what is said here.
+
+        Args:
+            address: ``name@host:port``.
+            kind: ``"voter"``; ``"learner"``, which receives everything and has no vote; or ``"witness"``, which votes
+                and keeps no data. Witnesses must be fewer than half of those that vote.
+            priority: see ``set_priority``.
+
+        Raises:
+            ValueError: there is no such kind, or the priority is out of its bounds.
+            QuorateError: as ``set_configuration`` has it.
+        """
+        if kind not in get_args(MemberKind):
+            raise ValueError(f"{kind!r} is no kind of member; there are {', '.join(get_args(MemberKind))}")
+        (parsed,) = parse_addresses([address])
+        edit = self._membership.adding(parsed, kind, checked_priority(priority))
+        await self._membership.change(edit, self._change_timeout)
+
+    async def remove_peer(self, name: str) -> None:
+        """Remove a member, running or not. A leader may be removed too: it hands over.
+
+        Args:
+            name: its name.
+
+        Raises:
+            QuorateError: as ``set_configuration`` has it.
+        """
+        await self._membership.change(self._membership.removing(name), self._change_timeout)
+
+    async def replace_peer(self, name: str, address: str | Address) -> None:
+        """Put a newcomer in the place of a member, with its kind and priority, in one change.
+
+        A newcomer of the same name, such as one whose disk was lost, takes two: the old one leaves first, and if
+        adding the new one fails, ``add_peer`` is left to be done.
+
+        Args:
+            name: who is to leave.
+            address: who is to come, ``name@host:port``.
+
+        Raises:
+            QuorateError: as ``set_configuration`` has it.
+        """
+        (parsed,) = parse_addresses([address])
+        await self._membership.replace(name, parsed, self._change_timeout)
+
+    async def change_address(self, name: str, node: str) -> None:
+        """Tell the group where a member is reached now. One that runs there says so itself.
+
+        Args:
+            name: its name.
+            node: ``host:port``.
+
+        Raises:
+            ValueError: the address cannot be read.
+            QuorateError: as ``set_configuration`` has it.
+        """
+        address = Address(name, *parse_node(node))
+        (parsed,) = parse_addresses([address])
+        await self._membership.change(self._membership.moving(name, parsed.node), self._change_timeout)
+
+    async def set_priority(self, name: str, priority: int) -> None:
+        """Prefer a voter as leader: of those that could lead, one with the highest priority comes to lead before long.
+
+        Args:
+            name: its name.
+            priority: 0 unless it was set; from -1,000,000 to 1,000,000.
+
+        Raises:
+            ValueError: the priority is out of its bounds.
+            QuorateError: as ``set_configuration`` has it.
+        """
+        edit = self._membership.preferring(name, checked_priority(priority))
+        await self._membership.change(edit, self._change_timeout)
 
     async def stop(self) -> None:
         """Stop this peer: what is under way is answered first, if that takes no longer than an election. Idempotent.
@@ -235,6 +362,27 @@ class Peer(Generic[M]):
         status = self.status()
         role = "stopped" if self._seat.failure else status.role
         return f"<Peer {self.name} {role} term={status.term} commit={status.commit_index}>"
+
+    async def _read(
+        self,
+        call: ReadMethod[Any, ..., Any] | Query[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        consistency: Consistency,
+    ) -> object:
+        """Read; a stale reply comes as a ``StaleRead``."""
+        encoded = self._machine.encode_read(call, args, kwargs)
+        check_size(encoded, self._settings)
+        waiter = self._waiter(call)
+        if consistency == "stale":
+            waiter.detach = self._detach_stale
+        self._seat.read(encoded, waiter, consistency)
+        return await waiter.future
+
+    def _detach_stale(self, name: str, reply: object) -> object:
+        """Give a stale reply that a caller may keep; see ``MachineType.detach_reply``."""
+        assert isinstance(reply, StaleRead), "a stale read is answered with its index and age"
+        return StaleRead(self._machine.detach_reply(name, reply.value), reply.index, reply.age)
 
     def _waiter(
         self, call: WriteMethod[Any, ..., Any] | ReadMethod[Any, ..., Any] | Command[Any] | Query[Any]
@@ -263,11 +411,25 @@ def check_size(encoded: bytes, settings: Settings) -> None:
         )
 
 
-def check_timeout(timeout: float) -> None:
-    """Check that a deadline can be kept.
+def checked_options(timeout: float, consistency: Consistency) -> tuple[float, Consistency]:
+    """Give the options of calls, once they are checked.
 
     Raises:
-        ValueError: it is not above 0 s, or not finite.
+        ValueError: the timeout is not above 0 s and finite, or there is no such consistency.
     """
     if not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be above 0 s and finite, not {timeout}")
+    if consistency not in get_args(Consistency):
+        raise ValueError(f"consistency must be one of {', '.join(get_args(Consistency))}, not {consistency}")
+    return timeout, consistency
+
+
+def checked_priority(priority: int) -> int:
+    """Give a priority that is within its bounds.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if abs(priority) > PRIORITY_MAX:
+        raise ValueError(f"a priority must be from {-PRIORITY_MAX} to {PRIORITY_MAX}, not {priority}")
+    return priority

@@ -15,21 +15,32 @@ from typing import Protocol
 
 import msgspec
 
+from quorate.addresses import Addresses
 from quorate.apply import Apply, Query
-from quorate.core import Envelope, Event, EventKind, Message, Raft, Ready
-from quorate.core.messages import AppendEntries
-from quorate.errands import Errand, FindLeader, FormGroup, HandOver, expire, is_over, start
-from quorate.errors import NotLeader, Overloaded, QuorateError, Stopped, Unavailable
+from quorate.core import Envelope, Event, EventKind, Message, Raft
+from quorate.core.configuration import configuration_text
+from quorate.core.messages import InstallSnapshot
+from quorate.core.state import State
+from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_over, start, stopped
+from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped, Unavailable
+from quorate.machine import StateMachine
+from quorate.reading import Reads
+from quorate.sending import Sender
 from quorate.settings import Settings
+from quorate.snapshots import Snapshots
 from quorate.store import Batch
 from quorate.store.cache import Cache
 from quorate.transport import Packet
-from quorate.types import Index, PeerId, ReadId, Run, Status
+from quorate.transport.calls import SnapshotCall
+from quorate.types import Consistency, Index, PeerId, Run, Snapshot, Status
 from quorate.waiters import FutureWaiter, Waiter
 
 logger: logging.Logger = logging.getLogger("quorate.raft")
 
 FOREVER = float("inf")
+
+SWEEP_PAUSE = 0.05
+"""Seconds between two looks at who has waited too long: each looks at all who wait, and they may be many."""
 
 
 class Outside(Protocol):
@@ -51,6 +62,10 @@ class Outside(Protocol):
         """Give the wall clock, seconds since 1970."""
         ...
 
+    def act(self, seat: Seat, act: Callable[..., object], *args: object) -> None:
+        """Let the seat act outside its turn; what it raises stops its peer."""
+        ...
+
     def joined(self, seat: Seat, group: str) -> None:
         """Note that the seat's peer belongs to that group, and that its log durably says so."""
         ...
@@ -63,16 +78,30 @@ class Seat:
         name: the peer's name, and the name of its log.
         raft: its core.
         apply: its machine and who waits for it.
+        snapshots: its snapshots.
+        addresses: where the others are reached.
         counts: events since the start, by kind.
         failure: why it has stopped; None while it runs.
         is_closing: whether it takes no new calls.
     """
 
-    def __init__(self, name: str, raft: Raft, apply: Apply, settings: Settings, outside: Outside, time: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        raft: Raft,
+        apply: Apply,
+        snapshots: Snapshots,
+        addresses: Addresses,
+        settings: Settings,
+        outside: Outside,
+        time: float,
+    ) -> None:
         """Take a seat; ``time`` is the wall time of the last run in the log."""
         self.name = name
         self.raft = raft
         self.apply = apply
+        self.snapshots = snapshots
+        self.addresses = addresses
         self.counts: dict[EventKind, int] = dict.fromkeys(EventKind, 0)
         self.failure: QuorateError | None = None
         self.is_closing: bool = False
@@ -80,21 +109,21 @@ class Seat:
         self._outside = outside
         self._time = time
         self._cache = Cache(settings.cache_bytes_max)
+        self._sender = Sender(self._cache, snapshots, addresses, settings, self)
         self._messages: list[tuple[PeerId, Message]] = []
         self._writes: list[tuple[bytes, Waiter]] = []
-        self._queries: list[Query] = []
+        self._reads = Reads(name, addresses)
         self._errands: list[Errand] = []
-        self._waiting: list[FindLeader | HandOver] = []
-        self._rounds: dict[ReadId, list[Query]] = {}
-        self._reading: set[PeerId] = set()
+        self._waiting: list[Waiting] = []
         self._is_reading_to_apply = False
+        self._restoring: Snapshot | None = None
+        self._pointers: deque[tuple[int, Snapshot]] = deque()
         self._written = 0
         self._durable = 0
         self._after: deque[tuple[int, tuple[Envelope, ...], list[FormGroup]]] = deque()
         self._placed: list[FormGroup] = []
         self._commit_index = Index(0)
         self._sweep_at = FOREVER
-        self._founder: tuple[PeerId, str, str] | None = None
         self._group = raft.status().group
         self._idle: asyncio.Future[None] | None = None
 
@@ -102,16 +131,16 @@ class Seat:
 
     def write(self, command: bytes, waiter: Waiter) -> None:
         """Propose a command."""
-        if self._is_refused(waiter):
+        if self._is_refused(waiter) or self._is_removed(waiter):
             return
         self._writes.append((command, waiter))
         self._outside.wake(self)
 
-    def read(self, query: bytes, waiter: Waiter) -> None:
-        """Read, linearizably."""
-        if self._is_refused(waiter):
+    def read(self, query: bytes, waiter: Waiter, consistency: Consistency = "linearizable") -> None:
+        """Read; the waiter of a stale read is given a ``StaleRead``."""
+        if self._is_refused(waiter) or (consistency != "stale" and self._is_removed(waiter)):
             return
-        self._queries.append(Query(query, waiter))
+        self._reads.add(Query(query, waiter), consistency)
         self._outside.wake(self)
 
     def receive(self, source: str, packet: Packet) -> None:
@@ -120,16 +149,40 @@ class Seat:
         A peer without a configuration belongs to no group yet: whoever knows its id speaks for the one it will join.
         """
         configuration = self.raft.state.configuration
-        if self.failure is None and (configuration is None or configuration.group == packet.group):
+        if isinstance(packet.message, InstallSnapshot):
+            self.counts[EventKind.IGNORED] += 1  # Only `receive_snapshot` knows whether its file is here.
+        elif self.failure is None and (configuration is None or configuration.group == packet.group):
             if configuration is None:
-                self._founder = (packet.sender, source, packet.group)
+                self._sender.founder = (packet.sender, packet.group)
+            self.addresses.hear(packet.sender, source, configuration)
             self._messages.append((packet.sender, packet.message))
             self._outside.wake(self)
         else:
             self.counts[EventKind.IGNORED] += 1
 
+    def receive_snapshot(self, call: SnapshotCall, waiter: Waiter) -> None:
+        """Take a piece of a snapshot that the leader of this group sends."""
+        if self._is_refused(waiter):
+            return
+        state, message = self.raft.state, call.message
+        if state.configuration is not None and state.configuration.group != call.group:
+            waiter.fail(InvalidConfiguration(f"{self.name} belongs to another group"))
+        elif message.term < state.term:
+            waiter.fail(NotLeader(self.addresses.redirect(state), self.name))
+        elif message.snapshot.index <= state.commit_index:
+            self._take_in(message)  # All of it is known here: the core will say so, and need no file.
+            waiter.succeed(call.size)
+        else:
+            self.snapshots.receive(call, waiter, self._take_in)
+
+    def take_snapshot(self, waiter: Waiter) -> None:
+        """Take a snapshot of what is applied now; the waiter is given its index once it is durable."""
+        if not self._is_refused(waiter):
+            self.snapshots.want(waiter)
+            self._outside.wake(self)
+
     def run(self, errand: Errand) -> None:
-        """Form the group, find the leader, or hand over."""
+        """Begin what is asked beside writes and reads."""
         if self._is_refused(errand.waiter):
             return
         self._errands.append(errand)
@@ -138,8 +191,10 @@ class Seat:
     def status(self) -> Status:
         """Tell what the peer knows of itself and its group."""
         status = self.raft.status()
-        why = f"it has stopped: {self.failure}" if self.failure else status.why
-        return msgspec.structs.replace(status, name=self.name, last_applied=self.apply.last_applied, why=why)
+        why = f"it has stopped: {self.failure}" if self.failure else removed_text(self.raft.state) or status.why
+        leader = self.addresses.leader(self.raft.state)
+        applied = self.apply.last_applied
+        return msgspec.structs.replace(status, name=self.name, last_applied=applied, leader=leader, why=why)
 
     # The turn, in the order in which the loop calls it.
 
@@ -153,6 +208,8 @@ class Seat:
         messages, self._messages = self._messages, []
         for sender, message in messages:
             raft.receive(sender, message, now)
+            self._reads.hear(raft.state, sender, message, self.apply.last_applied)
+        self._reads.lead(raft.state, self.apply.last_applied, now)
         if now >= raft.deadline():
             raft.tick(now)
         if now >= self._sweep_at:
@@ -161,8 +218,7 @@ class Seat:
             self._start_errands(now)
         if self._writes:
             self._propose(now)
-        if self._queries:
-            self._read(now)
+        self._sweep_at = min(self._sweep_at, self._reads.begin(raft, self.apply, now))
 
     def obey(self) -> Batch | None:
         """Take what the core hands over: send what may go at once, and remember what must wait.
@@ -171,11 +227,15 @@ class Seat:
             What is to be written, or None.
         """
         ready = self.raft.ready()
+        if ready.compaction is not None:
+            self._pointers.append((ready.number, ready.compaction.snapshot))
+            if ready.compaction.replaces_log:
+                self._restore(ready.compaction.snapshot)
         runs = self._stamp(ready.entries)
         for run in runs:
             self._cache.append(run)
         for envelope in ready.messages:
-            self._send(envelope)
+            self._sender.send(self.raft, envelope)
         if ready.writes:
             self._written = ready.number
         if ready.messages_after_persist or self._placed:
@@ -183,10 +243,10 @@ class Seat:
             self._after.append((self._written, ready.messages_after_persist, placed))
         self._send_what_is_durable()
         self._commit_index = ready.commit_index
-        self._take_reads(ready)
+        self._reads.take(ready, self.raft, self.apply)
         for event in ready.events:
             self._log(event)
-        return Batch(self.name, ready.hard_state, runs) if ready.writes else None
+        return Batch(self.name, ready.hard_state, runs, ready.compaction) if ready.writes else None
 
     def written(self) -> int:
         """Give the number that ``persisted`` must name once the batch that ``obey`` returned is durable."""
@@ -196,7 +256,11 @@ class Seat:
         """Learn that all up to that ``Ready`` is durable."""
         self._durable = number
         self.raft.persisted(number)
+        # Also what is not applied yet: it is read again. A machine that is slow, or being restored, costs no memory.
+        self._cache.trim(self.raft.state.persisted_index)
         self._send_what_is_durable()
+        while self._pointers and self._pointers[0][0] <= number:
+            self.snapshots.keep(self._pointers.popleft()[1])
         configuration = self.raft.state.configuration
         if configuration and configuration.group != self._group:
             # Only now: an identity that names a group must never stand beside a log that was lost.
@@ -207,20 +271,22 @@ class Seat:
     def advance(self) -> None:
         """Apply what is committed, a bounded number of entries at a time, and answer those who wait for a leader."""
         if self._waiting:
-            self._waiting = [errand for errand in self._waiting if not is_over(errand, self.raft)]
+            self._waiting = [errand for errand in self._waiting if not is_over(errand, self.raft, self.addresses)]
         if self._idle and self.apply.is_idle and not self._idle.done():
             self._idle.set_result(None)
+        if self._restoring or self.failure:
+            return
+        self._compact()
         first = Index(self.apply.last_applied + 1)
-        if first > self._commit_index or self._is_reading_to_apply or self.failure:
+        if first > self._commit_index or self._is_reading_to_apply:
             return
         last = Index(min(self._commit_index, first + self._settings.apply_entries_max - 1))
         runs = self._cache.take(first, last, self._settings.append_bytes_max)
         if runs is None:
             self._is_reading_to_apply = True
-            self._read_durable(first, last, self._apply_read)
+            self.read_durable(first, last, self._apply_read)
             return
         self.apply.apply(runs)
-        self._cache.trim(Index(min(self.apply.last_applied, self.raft.state.persisted_index)))
         if self.apply.last_applied < self._commit_index:
             self._outside.wake(self)
 
@@ -247,15 +313,15 @@ class Seat:
         why = str(failure)
         for _, waiter in self._writes:
             waiter.fail(Stopped(why))
-        queries = [*self._queries, *(query for queries in self._rounds.values() for query in queries)]
+        self._reads.stop(why)
         errands = [*self._errands, *self._waiting, *self._placed]
         errands += [errand for _, _, placed in self._after for errand in placed]
-        for waiter in [*(query.waiter for query in queries), *(errand.waiter for errand in errands)]:
-            waiter.fail(Stopped(why))
+        for errand in errands:
+            errand.waiter.fail(stopped(errand, why))
         self.apply.stop(why)
-        for waiting in (self._writes, self._queries, self._errands, self._waiting, self._placed, self._messages):
+        self.snapshots.stop(why)
+        for waiting in (self._writes, self._errands, self._waiting, self._placed, self._messages):
             waiting.clear()
-        self._rounds.clear()
         self._after.clear()
 
     # Inputs.
@@ -267,15 +333,22 @@ class Seat:
         waiter.fail(Stopped(str(self.failure or f"{self.name} is stopping")))
         return True
 
+    def _is_removed(self, waiter: Waiter) -> bool:
+        """Refuse a call to a peer that was removed, and so learns no more of what the others decide."""
+        why = removed_text(self.raft.state)
+        if why is not None:
+            waiter.fail(Unavailable(f"{self.name} cannot answer: {why}"))
+        return why is not None
+
     def _propose(self, now: float) -> None:
         """Propose all commands of this turn as one batch."""
         writes, self._writes = self._writes, []
         waiters = [waiter for _, waiter in writes]
         try:
             taken = self.raft.propose([command for command, _ in writes], now)
-        except NotLeader as error:
+        except NotLeader:
             for waiter in waiters:
-                waiter.fail(NotLeader(error.redirect, self.name))
+                waiter.fail(NotLeader(self.addresses.redirect(self.raft.state), self.name))
             return
         if len(taken) < len(waiters):
             limit = self._settings.uncommitted_bytes_max
@@ -286,22 +359,11 @@ class Seat:
             self.apply.expect(Index(taken.start), self.raft.state.term, waiters)
             self._sweep_at = min(self._sweep_at, min(waiter.deadline for waiter in waiters))
 
-    def _read(self, now: float) -> None:
-        """Ask for one read index for all queries of this turn."""
-        queries, self._queries = self._queries, []
-        try:
-            self._rounds[self.raft.read(now)] = queries
-        except NotLeader as error:
-            for query in queries:
-                query.waiter.fail(NotLeader(error.redirect, self.name))
-            return
-        self._sweep_at = min(self._sweep_at, min(query.waiter.deadline for query in queries))
-
     def _start_errands(self, now: float) -> None:
         """Begin what was asked beside writes and reads."""
         errands, self._errands = self._errands, []
         for errand in errands:
-            if not start(errand, self.raft, self.name, now):
+            if not start(errand, self.raft, self.addresses, self.name, now):
                 continue
             self._sweep_at = min(self._sweep_at, errand.waiter.deadline)
             if isinstance(errand, FormGroup):
@@ -312,20 +374,11 @@ class Seat:
     def _expire(self, now: float) -> None:
         """Give up on all whose deadline has passed."""
         self.apply.expire(now)
-        for queries in self._rounds.values():
-            for query in queries:
-                if query.waiter.deadline <= now:
-                    query.waiter.fail(Unavailable(self._unconfirmed_text()))
+        reads = self._reads.expire(self.raft, now)
         expire(self._waiting, self.raft, self.name, now)
         self._waiting = [errand for errand in self._waiting if errand.waiter.deadline > now]
-        waiting = [query.waiter for queries in self._rounds.values() for query in queries]
-        waiting += [errand.waiter for errand in self._waiting]
-        later = min((waiter.deadline for waiter in waiting if waiter.deadline > now), default=FOREVER)
-        self._sweep_at = min(later, self.apply.deadline(now))
-
-    def _unconfirmed_text(self) -> str:
-        """Say why a read was not confirmed in time."""
-        return f"no quorum confirmed in time that {self.name} still leads; the read was not answered"
+        errands = min((errand.waiter.deadline for errand in self._waiting), default=FOREVER)
+        self._sweep_at = max(now + SWEEP_PAUSE, min(reads, errands, self.apply.deadline(now)))
 
     # Outputs.
 
@@ -346,69 +399,79 @@ class Seat:
         while self._after and self._after[0][0] <= self._durable:
             _, envelopes, placed = self._after.popleft()
             for envelope in envelopes:
-                self._send(envelope)
+                self._sender.send(self.raft, envelope)
             for errand in placed:
                 errand.waiter.succeed(None)
 
-    def _send(self, envelope: Envelope) -> None:
-        """Send a message, with the entries it offers: from memory, or from the disk."""
-        message = envelope.message
-        if not envelope.first or not isinstance(message, AppendEntries):
-            self._post(envelope.to, message)
-            return
-        if envelope.to in self._reading:
-            return  # What is being read goes first; `sent` then tells the core where to go on.
-        runs = self._cache.take(envelope.first, envelope.last, self._settings.append_bytes_max)
-        if runs is not None:
-            self._post_entries(envelope, message, runs)
-            return
-        self._reading.add(envelope.to)
+    # What `quorate.sending.Way` has.
 
-        def attach(found: tuple[Run, ...]) -> None:
-            self._reading.discard(envelope.to)
-            # Within its term a leader's log only grows: an unchanged term is proof enough that these are its entries.
-            if self.raft.state.term == message.term and self.raft.state.leader == self.raft.state.peer:
-                self._post_entries(envelope, message, found)
-                self._outside.wake(self)
+    def wake(self) -> None:
+        """See to it that this seat has a turn soon."""
+        self._outside.wake(self)
 
-        self._read_durable(envelope.first, envelope.last, attach)
+    def post(self, node: str, packet: Packet) -> None:
+        """Send a packet to a node with the next frame."""
+        self._outside.post(node, packet)
 
-    def _read_durable(self, first: Index, last: Index, done: Callable[[tuple[Run, ...]], None]) -> None:
+    def read_durable(self, first: Index, last: Index, done: Callable[[tuple[Run, ...]], None]) -> None:
         """Read entries from the disk, as far as they are durable: beyond it may still hold what was truncated."""
         self._outside.read(self, first, Index(min(last, self.raft.state.persisted_index)), done)
-
-    def _post_entries(self, envelope: Envelope, message: AppendEntries, runs: tuple[Run, ...]) -> None:
-        """Attach entries and send them; when they are not all that was offered, the core hears of it."""
-        self._post(envelope.to, msgspec.structs.replace(message, entries=runs))
-        if runs[-1].last < self.raft.state.log.last:
-            self.raft.sent(envelope.to, runs[-1].last)
-            self._outside.wake(self)
-
-    def _post(self, to: PeerId, message: Message) -> None:
-        """Send a message to where the configuration says the peer is; before there is one, to where it spoke from."""
-        configuration = self.raft.state.configuration
-        member = configuration.member(to) if configuration else None
-        me = self.raft.state.peer
-        if configuration and member:
-            self._outside.post(member.address.node, Packet(configuration.group, me, to, message))
-        elif configuration is None and self._founder and self._founder[0] == to:
-            _, node, group = self._founder
-            self._outside.post(node, Packet(group, me, to, message))
-
-    def _take_reads(self, ready: Ready) -> None:
-        """Let confirmed reads wait for their index, and fail those that nobody may answer now."""
-        for confirmed in ready.reads:
-            self.apply.read(confirmed.index, self._rounds.pop(confirmed.id))
-        for read in ready.dropped:
-            for query in self._rounds.pop(read):
-                query.waiter.fail(NotLeader(self.raft.leader_address(), self.name))
 
     def _apply_read(self, runs: tuple[Run, ...]) -> None:
         """Apply entries that came from the disk."""
         self._is_reading_to_apply = False
-        if self.failure is None:
+        if self.failure is None and runs and runs[0].first == self.apply.last_applied + 1:
             self.apply.apply(runs)
             self._outside.wake(self)
+
+    # Snapshots.
+
+    def _compact(self) -> None:
+        """Take a snapshot if one is due or asked for: of the machine as it is now, written while it goes on."""
+        apply, raft = self.apply, self.raft
+        if self.snapshots.is_due(apply, raft.state.snapshot_index):
+            apply.bytes_since = 0
+
+            def done(taken: Snapshot) -> None:
+                self._outside.act(self, self._taken, taken)
+
+            self.snapshots.take(raft.snapshot_at(apply.last_applied, apply.time), apply.freeze, done)
+
+    def _taken(self, snapshot: Snapshot) -> None:
+        """Learn that a snapshot's file is durable: the log may be shortened."""
+        self.raft.compacted(snapshot)
+        self._outside.wake(self)
+
+    def _take_in(self, message: InstallSnapshot) -> None:
+        """Let the core decide what becomes of a snapshot whose file is here, whole and durable."""
+        if self.failure is None:
+            self._messages.append((message.leader_id, message))
+            self._outside.wake(self)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        """Begin anew with a snapshot; nothing is applied until the machine has been made from it."""
+        self._cache.clear()
+        self._restoring = snapshot
+
+        if snapshot.is_bare:
+            self._restored(snapshot, None)
+            return
+
+        def done(outcome: object) -> None:
+            self._outside.act(self, self._restored, snapshot, outcome)
+
+        self.snapshots.restore(snapshot, self.apply.type.restored, done)
+
+    def _restored(self, snapshot: Snapshot, outcome: object) -> None:
+        """Go on from a snapshot, or stop if the machine cannot be made from it."""
+        if snapshot is not self._restoring:
+            return  # A later one has taken its place.
+        if isinstance(outcome, BaseException):
+            raise outcome
+        assert outcome is None or isinstance(outcome, StateMachine), "a snapshot is restored into a machine"
+        self._restoring = None
+        self.apply.restore_to(outcome, snapshot)
+        self._outside.wake(self)
 
     def _log(self, event: Event) -> None:
         """Count an event, and log it: there is one for each change of state, none for a write."""
@@ -419,3 +482,16 @@ class Seat:
 
 QUIET: Sequence[EventKind] = (EventKind.IGNORED, EventKind.VOTE)
 """Events that another machine can cause at will: counted always, logged only on request."""
+
+
+def removed_text(state: State) -> str | None:
+    """Say that a peer was removed from its group, and what to do; None of one that was not, or leads yet."""
+    configuration = state.configuration
+    if state.leader == state.peer or configuration is None or state.me is not None:
+        return None
+    if not any(before.member(state.peer) for _, before in state.configurations):
+        return None  # It may be a newcomer, whose log has not come to the entry that names it.
+    return (
+        f"it was removed from the group of {configuration_text(configuration)}; stop it, or let it join anew"
+        " (join=…), best with an empty data directory"
+    )

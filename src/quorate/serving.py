@@ -6,20 +6,24 @@ What comes over the network is checked before it goes further. Knows calls and s
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from quorate.addresses import is_reachable
 from quorate.calling import MachineType, command_name
-from quorate.core import Configuration
-from quorate.errands import FindLeader, FormGroup
-from quorate.errors import InvalidConfiguration, MachineError, QuorateError
+from quorate.changing import PRIORITY_MAX
+from quorate.core.configuration import Members
+from quorate.errands import ChangeMembers, FindLeader, FormGroup
+from quorate.errors import InvalidConfiguration, MachineError, NotLeader, QuorateError
 from quorate.peer import Peer, check_size
 from quorate.seat import Seat
 from quorate.settings import Settings
 from quorate.transport import Answer
 from quorate.transport.calls import (
     BootstrapCall,
+    ChangeCall,
     Failure,
     IdentifyCall,
     Identity,
@@ -28,13 +32,24 @@ from quorate.transport.calls import (
     ReadCall,
     Reply,
     Request,
+    SnapshotAt,
+    SnapshotCall,
+    StaleValue,
     StatusCall,
     StatusIs,
     Value,
     WriteCall,
     failure_from_error,
 )
-from quorate.types import Address, PeerId
+from quorate.types import Address, PeerId, StaleRead
+
+MEMBERS_MAX = 100
+"""The most members that a configuration from the network may have."""
+
+ID_LENGTH_MAX = 64
+"""The longest id of a peer from the network; ours have 16 characters."""
+
+GARBAGE = f"these cannot be the members of a group: more than {MEMBERS_MAX}, or with ids or addresses that are none"
 
 TIMEOUT_MAX = 3600.0
 """The longest deadline that a call from the network may ask for, seconds."""
@@ -90,6 +105,10 @@ class CallWaiter:
             self.answer(Reply(self.id, failure_from_error(error)))
 
 
+MakeWaiter = Callable[[float, Callable[[object], object]], CallWaiter]
+"""Gives who waits for the reply to a request: for how many seconds, and what encodes the reply."""
+
+
 def carry_out(place: Place, request: Request, answer: Answer, now: float) -> None:
     """Carry out a request to a peer, and answer it, now or when it is done.
 
@@ -107,20 +126,19 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
     match request.call:
         case WriteCall(command=command, timeout=timeout):
             if is_sound(place, request, answer, command, machine.check_write):
-                name = command_name(command)
-                seat.write(command, waiter(timeout, lambda reply: Value(machine.encode_reply(name, reply))))
-        case ReadCall(query=query, timeout=timeout):
-            if is_sound(place, request, answer, query, machine.check_read):
-                name = command_name(query)
-                seat.read(query, waiter(timeout, lambda reply: Value(machine.encode_reply(name, reply))))
+                seat.write(command, waiter(timeout, partial(as_value, machine, command_name(command))))
+        case ReadCall():
+            read(place, request, request.call, answer, waiter)
         case LeaderCall(timeout=timeout):
             seat.run(FindLeader(waiter(timeout, lambda leader: LeaderIs(as_address(leader)))))
         case StatusCall():
             answer(Reply(request.id, StatusIs((seat.status(),))))
         case IdentifyCall():
             answer(Reply(request.id, identity(place)))
-        case BootstrapCall(configuration=configuration):
-            place_configuration(place, configuration, waiter(place.settings.call_timeout, lambda _: identity(place)))
+        case SnapshotCall():
+            seat.receive_snapshot(request.call, waiter(place.settings.call_timeout, as_offset))
+        case BootstrapCall() | ChangeCall():
+            configure(place, request.call, waiter)
 
 
 def is_sound(place: Place, request: Request, answer: Answer, encoded: bytes, check: Callable[[bytes], None]) -> bool:
@@ -134,26 +152,75 @@ def is_sound(place: Place, request: Request, answer: Answer, encoded: bytes, che
     return True
 
 
+def read(place: Place, request: Request, call: ReadCall, answer: Answer, make_waiter: MakeWaiter) -> None:
+    """Read, unless only a leader is to answer and this peer does not lead."""
+    if not is_sound(place, request, answer, call.query, place.machine.check_read):
+        return
+    raft = place.seat.raft
+    waiter = make_waiter(call.timeout, read_encoder(place.machine, call))
+    if call.leader_only and raft.state.leader != raft.state.peer:
+        waiter.fail(NotLeader(place.seat.addresses.redirect(raft.state), place.seat.name))
+    else:
+        place.seat.read(call.query, waiter, call.consistency)
+
+
+def read_encoder(machine: MachineType, call: ReadCall) -> Callable[[object], object]:
+    """Give what encodes the reply of that read."""
+    return partial(as_stale_value if call.consistency == "stale" else as_value, machine, command_name(call.query))
+
+
+def as_value(machine: MachineType, name: str, reply: object) -> Value:
+    """Encode the reply of a write or read.
+
+    Raises:
+        MachineError: the reply cannot be encoded.
+    """
+    return Value(machine.encode_reply(name, reply))
+
+
+def as_stale_value(machine: MachineType, name: str, reply: object) -> StaleValue:
+    """Encode the reply of a stale read, with its index and age.
+
+    Raises:
+        MachineError: the reply cannot be encoded.
+    """
+    assert isinstance(reply, StaleRead), "a stale read is answered with its index and age"
+    return StaleValue(machine.encode_reply(name, reply.value), reply.index, reply.age)
+
+
 def identity(place: Place) -> Identity:
     """Tell who a peer is."""
-    return Identity(place.id, place.machine.name, place.seat.raft.state.configuration)
+    state = place.seat.raft.state
+    return Identity(place.id, place.machine.name, state.configuration, place.seat.addresses.leader(state))
 
 
-def place_configuration(place: Place, configuration: Configuration, waiter: CallWaiter) -> None:
-    """Have the first configuration written, if its addresses are such that others could be reached there."""
-    bad = [repr(member.address) for member in configuration.voters if not is_reachable(member.address)]
-    if bad:
-        waiter.fail(InvalidConfiguration(f"{', '.join(bad)} cannot be the address of a peer"))
+def configure(place: Place, call: BootstrapCall | ChangeCall, waiter: MakeWaiter) -> None:
+    """Have the first configuration written, or the members changed, if others could be reached at their addresses."""
+    errand: FormGroup | ChangeMembers
+    if isinstance(call, BootstrapCall):
+        members = call.configuration.members
+        errand = FormGroup(waiter(place.settings.call_timeout, lambda _: identity(place)), call.configuration)
     else:
-        place.seat.run(FormGroup(waiter, configuration))
+        members = call.members
+        errand = ChangeMembers(waiter(call.timeout, lambda _: identity(place)), call.current, members)
+    if are_sound(members):
+        place.seat.run(errand)
+    else:
+        errand.waiter.fail(InvalidConfiguration(GARBAGE))
 
 
-def is_reachable(address: Address) -> bool:
-    """Tell whether an address from the network is one that could be typed."""
-    try:
-        return address.port > 0 and Address.parse(str(address)) == address
-    except ValueError:
-        return False
+def are_sound(members: Members) -> bool:
+    """Tell whether members from the network are such as this program would send."""
+    return len(members) <= MEMBERS_MAX and all(
+        is_reachable(member.address) and 0 < len(member.id) <= ID_LENGTH_MAX and abs(member.priority) <= PRIORITY_MAX
+        for member in members
+    )
+
+
+def as_offset(value: object) -> SnapshotAt:
+    """Give the answer to a piece of a snapshot that was stored."""
+    assert isinstance(value, int), "a piece of a snapshot is answered by where to go on"
+    return SnapshotAt(value)
 
 
 def as_address(value: object) -> Address:

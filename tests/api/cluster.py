@@ -37,19 +37,19 @@ class Cluster(Generic[M]):
         self.nodes: dict[str, Node] = {}
         self.peers: dict[str, Peer[M]] = {}
 
-    async def start(self, name: str) -> Peer[M]:
-        """Start one node and its peer."""
+    async def start(self, name: str, **options: Any) -> Peer[M]:
+        """Start one node, and its peer with these options."""
         address = self.address(name)
         where = {"store": "memory"} if self.directory is None else {"data_dir": self.directory / name}
         node = Node(address.node, **{**where, **self.options})
         await node.start()
         self.nodes[name] = node
-        self.peers[name] = await node.start_peer(self.machine, name=name)
+        self.peers[name] = await node.start_peer(self.machine, name=name, **options)
         return self.peers[name]
 
     async def stop(self, name: str) -> None:
         """Stop one node and its peer."""
-        self.peers.pop(name)
+        self.peers.pop(name, None)
         await self.nodes.pop(name).stop()
 
     async def form(self) -> Peer[M]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import io
 import json
@@ -12,14 +13,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import quorate as quorate_package
+from quorate import Settings
 from quorate.cli import main
-from quorate.cli.opening import load_machine
+from quorate.cli.opening import load_machine, settings_from
 from quorate.cli.output import CommandError, Output
 from quorate.cli.status import COLUMNS, NUMBERS, Found, Group, grouped, json_text, show, summary
-from quorate.types import Address, Index, PeerId, Role, Status, Term
+from quorate.types import Address, Index, MemberStatus, PeerId, Role, Status, Term
 
 SECONDS = 30  # far more than any command takes
 SOURCES = str(Path(quorate_package.__file__).parents[1])
@@ -75,6 +78,11 @@ def test_the_command_line_loads_only_what_it_needs(module: str) -> None:
         (["start", "quorate.machines:KV", "--peer", "a@0.0.0.0:7001"], "others cannot reach a@0.0.0.0:7001"),
         (["start", "quorate.machines:KV", "--peer", "a@127.0.0.1:1", "--bind", "here"], "write it as host:port"),
         (["start", "quorate.machines:KV"], "--peer"),
+        (
+            ["start", "quorate.machines:KV", "--setting", "snapshot_entries"],
+            "'snapshot_entries' sets nothing; write it as",
+        ),
+        (["start", "quorate.machines:KV", "--setting", "moon=1"], "there is no moon; there are heartbeat_interval, "),
         (["frobnicate"], "frobnicate"),
     ],
 )
@@ -149,6 +157,17 @@ def test_a_durable_store_needs_a_directory() -> None:
     assert "--data-dir is needed" in done.stderr
 
 
+def test_knobs_are_numbers_within_their_bounds() -> None:
+    chosen = settings_from(argparse.Namespace(setting=[("snapshot_entries", "10"), ("heartbeat_interval", "0.1")]))
+    assert chosen == Settings(snapshot_entries=10, heartbeat_interval=0.1)
+    for value, sentence in (
+        ("many", "Expected `int`"),
+        ("0", "snapshot_entries and snapshot_bytes must be at least 1"),
+    ):
+        with pytest.raises(CommandError, match=sentence):
+            settings_from(argparse.Namespace(setting=[("snapshot_entries", value)]))
+
+
 def test_a_port_in_use_is_explained() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -206,6 +225,10 @@ def status_of(
         last_applied=Index(6),
         last_index=Index(8),
         why=None if leader else "it waits",
+        members=tuple(
+            MemberStatus(address=member, id=PeerId(f"id-{member.name}"), kind="voter", becomes="voter")
+            for member in members
+        ),
     )
 
 
@@ -225,14 +248,43 @@ def test_members_that_did_not_answer_stand_in_the_table_of_their_group_with_the_
     stream = io.StringIO()
     show(Output(stream), groups, left)
     assert stream.getvalue().splitlines() == [
-        "NAME  ROLE         TERM  LEADER  COMMIT  APPLIED  LAST  ADDRESS",
-        "a     leader          2  a            7        6     8  h:1",
-        "b     follower        2  a            7        6     8  h:2",
-        "c     not reached     -  -            -        -     -  h:3",
+        "NAME  KIND   ROLE         TERM  LEADER  COMMIT  APPLIED  LAST  ADDRESS",
+        "a     voter  leader          2  a            7        6     8  h:1",
+        "b     voter  follower        2  a            7        6     8  h:2",
+        "c     voter  not reached     -  -            -        -     -  h:3",
         "c was not reached: h:3 is silent",
         "a leads this group in term 2; 2 of its 3 members answered.",
         "",
         "Not reached: h:9 is silent",
+    ]
+
+
+def test_a_change_under_way_is_shown_with_how_far_each_has_come() -> None:
+    leader = msgspec.structs.replace(
+        status_of("a", role="leader", leader="a"),
+        members=(
+            MemberStatus(address=Address("a", "h", 1), id=PeerId("1"), kind="voter", becomes=None),
+            MemberStatus(
+                address=Address("b", "h", 2), id=PeerId("2"), kind="learner", becomes="voter", match_index=Index(5)
+            ),
+            MemberStatus(
+                address=Address("c", "h", 3), id=PeerId("3"), kind="learner", becomes="voter", is_installing=True
+            ),
+        ),
+    )
+    groups, _ = grouped([found(leader)], {Address("b", "h", 2): "h:2 is silent"})
+    assert list(groups[0].unreachable) == [Address("b", "h", 2)], "learners are members too"
+    stream = io.StringIO()
+    show(Output(stream), groups, {})
+    assert stream.getvalue().splitlines()[-4:-1] == [
+        "a is about to leave.",
+        "b is a learner, and becomes a voter: it holds 5 of 8 entries.",
+        "c is a learner, and becomes a voter, and receives a snapshot.",
+    ]
+    (fields,) = json.loads(json_text(groups, {}))["groups"][0]["peers"]
+    assert [(member["address"], member["becomes"]) for member in fields["members"]][:2] == [
+        ("a@h:1", None),
+        ("b@h:2", "voter"),
     ]
 
 
@@ -273,9 +325,9 @@ def test_a_colourful_terminal_gets_the_same_words() -> None:
 
     stream = Terminal()
     output = Output(stream)
-    output.table(COLUMNS, [("[bold]a", "leader", "2", "a", "7", "6", "8", "h:1")], right=NUMBERS)
+    output.table(COLUMNS, [("[bold]a", "voter", "leader", "2", "a", "7", "6", "8", "h:1")], right=NUMBERS)
     with output.working("wait"):
         output.line("a leads :smile:", "green")
     words = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
-    assert "[bold]a  leader     2  a            7        6     8  h:1" in words
+    assert "[bold]a  voter  leader     2  a            7        6     8  h:1" in words
     assert "a leads :smile:" in words

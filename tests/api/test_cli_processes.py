@@ -24,6 +24,7 @@ from quorate import OutcomeUnknown, connect
 from quorate.cli import demo
 from quorate.cli.output import Output
 from quorate.cli.session import Session
+from quorate.cli.status import COLUMNS
 from quorate.cli.walk import StepFailed, Walk
 from quorate.machines import KV
 from quorate.types import Address
@@ -256,7 +257,8 @@ async def test_the_session_of_the_readme_works_at_three_prompts(tmp_path: Path) 
         other = next(address for address in left if address != new)
         assert shells[other].type(f'print(await peer.leader(other_than="{leader}"))') == new
         redirect = f"quorate.errors.NotLeader: {other.partition('@')[0]} does not lead; try {new}"
-        assert shells[other].type('await peer.read(KV.get, "foo")') == redirect
+        assert shells[other].type('await peer.write(KV.set, "foo", "baz")') == redirect
+        assert shells[other].type('await peer.read(KV.get, "foo")') == "'bar'"
         assert shells[new].type('await peer.read(KV.get, "foo")') == "'bar'"
         assert [shell.end()[0] for shell in (a, b, c)] == [0, 0, 0]
 
@@ -398,8 +400,8 @@ def test_status_shows_the_leader_of_a_group(tmp_path: Path) -> None:
         for asked in (node, address):
             done = status(asked)
             heading, row, sentence = done.stdout.splitlines()[:3]
-            assert heading.split() == ["NAME", "ROLE", "TERM", "LEADER", "COMMIT", "APPLIED", "LAST", "ADDRESS"]
-            assert row.split() == ["peer1", "leader", "2", "peer1", "3", "3", "3", node]
+            assert tuple(heading.split()) == COLUMNS
+            assert row.split() == ["peer1", "voter", "leader", "2", "peer1", "3", "3", "3", node]
             assert sentence == "peer1 leads this group in term 2; 1 of its 1 members answered."
             assert done.returncode == 0
         content = json.loads(status(node, "--json").stdout)
@@ -504,20 +506,18 @@ def test_a_demo_that_nobody_reads_any_longer_leaves_nothing_behind(tmp_path: Pat
     assert processes_with(str(tmp_path)) == []
 
 
-async def test_a_step_that_is_not_seen_ends_the_demo_with_what_was_expected_seen_and_logged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_step_that_is_not_seen_ends_the_demo_with_what_was_expected_seen_and_logged(tmp_path: Path) -> None:
     async def fail(walk: Walk) -> str:
         raise StepFailed("a unicorn", "a horse")
 
     async def never(walk: Walk) -> str:
         raise AssertionError("a step after one that failed")
 
-    monkeypatch.setattr(demo, "steps_for", lambda store: (("A unicorn appears.", fail), ("It sings.", never)))
+    plan = demo.Plan("Two steps.", 1, (), 1, (("A unicorn appears.", fail), ("It sings.", never)))
     session = Session(Address("peer1", "127.0.0.1", 1), "memory", tmp_path)
     (tmp_path / "peer1.log").write_text("".join(f"line {number}\n" for number in range(100)))
     stream = io.StringIO()
-    assert await demo.show(Output(stream), Walk(Output(stream), [session], "memory")) is False
+    assert await demo.show(Output(stream), Walk(Output(stream), [session], "memory"), plan) is False
     assert "Step 1 failed: expected a unicorn; seen: a horse" in stream.getvalue()
     assert "line 99" in stream.getvalue()
     assert "line 9\n" not in stream.getvalue()

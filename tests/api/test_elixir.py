@@ -14,7 +14,7 @@ import pytest
 from quorate import NotLeader, OutcomeUnknown, QuorateError, Rejected, connect
 from quorate.core.election import is_up_to_date
 from quorate.core.log import Log
-from quorate.core.quorum import reached_by_majority
+from quorate.core.quorum import reached_by_quorum
 from quorate.core.state import State, draw_election_deadline
 from quorate.machines import Stack
 from quorate.settings import Settings
@@ -23,6 +23,7 @@ from quorate.types import Index, PeerId, Term
 from .cluster import SETTINGS, cluster
 
 
+@pytest.mark.covers("toniqsystems/raft starting a cluster")
 async def test_starting_a_cluster() -> None:
     """Peers start without a configuration, one is told of the others, and all agree on the leader."""
     async with cluster(Stack) as nodes:
@@ -35,6 +36,7 @@ async def test_starting_a_cluster() -> None:
         assert {peer.status().configuration for peer in nodes.peers.values()} == {tuple(nodes.addresses)}
 
 
+@pytest.mark.covers("toniqsystems/raft log replication with 3 servers")
 async def test_log_replication_with_three_servers() -> None:
     """What is written to the leader stands in every log, and is applied by every machine."""
     async with cluster(Stack) as nodes:
@@ -46,6 +48,7 @@ async def test_log_replication_with_three_servers() -> None:
         assert [nodes.machine_of(name).values for name in nodes.peers] == [[1, 2, 3, 4]] * 3
 
 
+@pytest.mark.covers("toniqsystems/raft leader failure")
 async def test_leader_failure() -> None:
     """The leader dies, another is elected, and the old one follows it when it returns."""
     async with cluster(Stack) as nodes:
@@ -65,20 +68,23 @@ async def test_leader_failure() -> None:
         assert refused.value.redirect == successor.address
 
 
+@pytest.mark.covers("toniqsystems/raft up_to_date?/4")
 def test_up_to_date() -> None:
     """Term first, then index: the original compares them the wrong way round."""
     state = State(PeerId("a"), Settings(), lambda: 0.5, 0.0)
-    state.log = Log([Index(1), Index(4)], [Term(1), Term(2)], Index(5))  # ends with index 5 of term 2
+    state.log = Log(starts=[Index(1), Index(4)], terms=[Term(1), Term(2)], last=Index(5))  # ends with index 5 of term 2
     judged = [is_up_to_date(state, Term(t), Index(i)) for t, i in ((1, 9), (2, 4), (2, 5), (2, 6), (3, 1))]
     assert judged == [False, False, True, True, True]
 
 
+@pytest.mark.covers("toniqsystems/raft quorum_max/2")
 @pytest.mark.parametrize(("held", "agreed"), [([1, 2, 3], 2), ([1, 2, 3, 4], 2), ([5, 0, 5, 1, 3], 3)])
 def test_quorum_max(held: list[float], agreed: float) -> None:
     """The highest index that a majority holds."""
-    assert reached_by_majority(held) == agreed
+    assert reached_by_quorum([range(len(held))], held.__getitem__) == agreed
 
 
+@pytest.mark.covers("toniqsystems/raft election_timeout/1")
 def test_election_timeout_is_drawn_between_its_bounds() -> None:
     """And drawn anew, differently, each time."""
     state = State(PeerId("a"), Settings(), random.Random(7).random, 100.0)
@@ -106,6 +112,7 @@ async def test_leader_partition_leaves_one_side_that_writes() -> None:
         assert "no answer from" in why or "election" in why, why
 
 
+@pytest.mark.covers("toniqsystems/raft node shutdowns")
 async def test_node_shutdowns_under_random_put_and_pop_on_five_peers(tmp_path: Path) -> None:
     """The original's fuzzy test: bursts of commands while random nodes stop and return; at the end all machines agree
     with the acknowledged commands.

@@ -94,6 +94,7 @@ class Writer:
         assert self.acknowledged, "the run was not empty"
 
 
+@pytest.mark.covers("pitfall 69")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("victims", ["leader", "follower", "all"])
 async def test_no_acknowledged_write_is_lost_by_sigkill(tmp_path: Path, victims: str) -> None:

@@ -75,6 +75,7 @@ async def test_stop_is_idempotent_and_answers_what_is_under_way() -> None:
         assert repr(leader).startswith(f"<Peer {leader.name} stopped")
 
 
+@pytest.mark.covers("pitfall 34")
 async def test_a_write_under_way_when_no_quorum_is_left_is_unknown_after_stop() -> None:
     async with cluster(KV) as nodes:
         leader = await nodes.form()
@@ -136,6 +137,8 @@ async def test_a_log_with_commands_that_the_machine_lacks_is_refused(tmp_path: P
 
 class Fragile(StateMachine):
     """A machine with a bug, and one with a mood."""
+
+    count: int
 
     def __init__(self) -> None:
         self.count = 0

@@ -30,6 +30,7 @@ async def test_without_a_target_any_other_peer_takes_over() -> None:
         assert await leader.transfer_leadership() != leader.address
 
 
+@pytest.mark.covers("pitfall 34", "pitfall 82")
 async def test_writes_under_way_are_answered_and_those_after_follow_the_new_leader() -> None:
     async with cluster(KV) as nodes:
         leader = await nodes.form()
@@ -53,6 +54,7 @@ async def test_who_cannot_hand_over_or_be_handed_to_is_told() -> None:
             await leader.transfer_leadership("stranger")
 
 
+@pytest.mark.covers("pitfall 82")
 async def test_a_target_that_is_down_leaves_the_leader_leading() -> None:
     async with cluster(KV) as nodes:
         leader = await nodes.form()

@@ -38,7 +38,7 @@ def check(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_there_is_something_to_find():
-    assert len(expected()) == 27
+    assert len(expected()) == 33
 
 
 def test_mypy_finds_each_wrong_use_and_no_other(tmp_path):

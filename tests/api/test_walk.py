@@ -32,8 +32,9 @@ async def test_the_walk_with_rocksdb(tmp_path: Path) -> None:
         follower = next(peer for peer in nodes.peers.values() if peer.address != address)
         await follower.leader()  # it may not have heard of the leader yet
         with pytest.raises(NotLeader) as refused:
-            await follower.read(KV.get, "foo")
+            await follower.write(KV.set, "foo", "baz")
         assert refused.value.redirect == address
+        assert await follower.read(KV.get, "foo") == "bar"
         await leader.stop()
         with pytest.raises(Stopped):
             await leader.write(KV.set, "foo", "too late")
@@ -75,6 +76,7 @@ async def test_while_an_election_is_in_progress_there_is_no_redirect() -> None:
             await peer.with_options(timeout=0.05).leader()
 
 
+@pytest.mark.covers("pitfall 36", "pitfall 37")
 async def test_a_read_that_no_quorum_confirms_is_unavailable_and_a_write_unknown() -> None:
     async with cluster(KV) as nodes:
         leader = await nodes.form()

@@ -26,6 +26,7 @@ from quorate.core.messages import (
 from quorate.transport import Packet
 from quorate.transport.calls import (
     BootstrapCall,
+    ChangeCall,
     Failure,
     IdentifyCall,
     Identity,
@@ -34,6 +35,7 @@ from quorate.transport.calls import (
     ReadCall,
     Reply,
     Request,
+    StaleValue,
     StatusCall,
     StatusIs,
     Value,
@@ -86,10 +88,12 @@ MESSAGES: list[Message] = [
 REQUESTS = [
     Request(1, "peer1", WriteCall(b"command", 0.0)),
     Request(2, "peer1", ReadCall(b"query", 5.0)),
+    Request(6, "peer1", ReadCall(b"query", 5.0, "lease", True)),
     Request(3, "peer1", LeaderCall(1.0)),
     Request(4, "", StatusCall()),
     Request(5, "peer1", IdentifyCall()),
     Request(6, "peer1", BootstrapCall(CONFIGURATION)),
+    Request(7, "peer1", ChangeCall(CONFIGURATION.members, (), 5.0)),
 ]
 STATUS = Status(
     name="peer1",
@@ -106,9 +110,10 @@ STATUS = Status(
 )
 REPLIES = [
     Reply(1, Value(b"value")),
+    Reply(6, StaleValue(b"value", Index(7), float("inf"))),
     Reply(2, LeaderIs(Address("peer1", "::1", 7001))),
     Reply(3, StatusIs((STATUS,))),
-    Reply(4, Identity(PeerId("i1"), "KV", CONFIGURATION)),
+    Reply(4, Identity(PeerId("i1"), "KV", CONFIGURATION, Address("peer1", "::1", 7001))),
     Reply(5, Failure("NotLeader", "peer1", Address("peer2", "h", 1))),
 ]
 PACKETS = [packet(message) for message in MESSAGES]

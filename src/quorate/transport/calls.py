@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from quorate.core.configuration import Configuration
+from quorate.core.configuration import Configuration, Members
+from quorate.core.messages import InstallSnapshot
 from quorate.errors import (
     ChangeInProgress,
     ConfigurationError,
@@ -27,7 +28,7 @@ from quorate.errors import (
     StoreLocked,
     Unavailable,
 )
-from quorate.types import Address, PeerId, Status
+from quorate.types import Address, Consistency, Index, PeerId, Status
 
 
 class WriteCall(msgspec.Struct, frozen=True, array_like=True, tag="write"):
@@ -43,15 +44,20 @@ class WriteCall(msgspec.Struct, frozen=True, array_like=True, tag="write"):
 
 
 class ReadCall(msgspec.Struct, frozen=True, array_like=True, tag="read"):
-    """Read, linearizably. Answered by ``Value`` with the encoded reply of the handler.
+    """Read. Answered by ``Value`` with the encoded reply of the handler, or by ``StaleValue`` if it may be stale.
 
     Attributes:
         query: the encoded query.
         timeout: seconds from arrival until the peer answers ``Unavailable``; above 0.
+        consistency: what the reply must have seen.
+        leader_only: whether a peer that does not lead is to answer ``NotLeader`` in place of asking the leader: so the
+            caller learns who leads.
     """
 
     query: bytes
     timeout: float
+    consistency: Consistency = "linearizable"
+    leader_only: bool = False
 
 
 class LeaderCall(msgspec.Struct, frozen=True, array_like=True, tag="leader"):
@@ -65,7 +71,7 @@ class StatusCall(msgspec.Struct, frozen=True, array_like=True, tag="status"):
 
 
 class IdentifyCall(msgspec.Struct, frozen=True, array_like=True, tag="identify"):
-    """Ask a peer who it is, before a group is formed. Answered by ``Identity``."""
+    """Ask a peer who it is, before a group is formed or changed. Answered by ``Identity``."""
 
 
 class BootstrapCall(msgspec.Struct, frozen=True, array_like=True, tag="bootstrap"):
@@ -78,7 +84,42 @@ class BootstrapCall(msgspec.Struct, frozen=True, array_like=True, tag="bootstrap
     configuration: Configuration
 
 
-Call = WriteCall | ReadCall | LeaderCall | StatusCall | IdentifyCall | BootstrapCall
+class ChangeCall(msgspec.Struct, frozen=True, array_like=True, tag="change"):
+    """Change the members of the group (thesis 4). Answered by ``Identity`` when that is done.
+
+    Attributes:
+        current: the members that the caller knows of, at the end of any change under way: if there are others by now,
+            nothing is changed.
+        members: those wanted.
+        timeout: seconds from arrival until the peer answers ``OutcomeUnknown``; above 0.
+    """
+
+    current: Members
+    members: Members
+    timeout: float
+
+
+class SnapshotCall(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
+    """Take a piece of a snapshot's file. Answered by ``SnapshotAt``, by which a broken transfer goes on where it was.
+
+    When the piece is the last one, the answer waits until the whole file is verified and durable.
+
+    Attributes:
+        group: the id of the group.
+        message: what the snapshot stands for, and who leads.
+        size: the bytes of the whole file.
+        offset: where the piece belongs.
+        piece: bytes of the file; empty to ask where to go on.
+    """
+
+    group: str
+    message: InstallSnapshot
+    size: int
+    offset: int
+    piece: bytes
+
+
+Call = WriteCall | ReadCall | LeaderCall | StatusCall | IdentifyCall | BootstrapCall | ChangeCall | SnapshotCall
 """Everything that can be asked."""
 
 
@@ -102,6 +143,20 @@ class Value(msgspec.Struct, frozen=True, array_like=True, tag="value"):
     value: bytes
 
 
+class StaleValue(msgspec.Struct, frozen=True, array_like=True, tag="stale"):
+    """The reply to a read that may be stale: see ``StaleRead``.
+
+    Attributes:
+        value: the encoded reply of the machine's handler.
+        index: the last entry that the machine had applied.
+        age: seconds since the peer knew that this was all; infinity when it never did.
+    """
+
+    value: bytes
+    index: Index
+    age: float
+
+
 class LeaderIs(msgspec.Struct, frozen=True, array_like=True, tag="leader"):
     """The reply to ``LeaderCall``."""
 
@@ -115,17 +170,25 @@ class StatusIs(msgspec.Struct, frozen=True, array_like=True, tag="status"):
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True, tag="identity"):
-    """The reply to ``IdentifyCall`` and ``BootstrapCall``.
+    """The reply to ``IdentifyCall``, ``BootstrapCall`` and ``ChangeCall``.
 
     Attributes:
         id: the peer's random id.
         machine: the name of its machine's class, for a friendly refusal.
         configuration: its configuration, or None while it is empty.
+        leader: who leads as far as it knows, and where that is reached; None when it knows of none.
     """
 
     id: PeerId
     machine: str
     configuration: Configuration | None
+    leader: Address | None = None
+
+
+class SnapshotAt(msgspec.Struct, frozen=True, array_like=True, tag="snapshot_at"):
+    """The reply to ``SnapshotCall``: how many bytes of the file are there."""
+
+    offset: int
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, tag="error"):
@@ -148,7 +211,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     """The reply to the request with the same id."""
 
     id: int
-    answer: Value | LeaderIs | StatusIs | Identity | Failure
+    answer: Value | StaleValue | LeaderIs | StatusIs | Identity | SnapshotAt | Failure
 
 
 PLAIN_ERRORS: dict[str, type[QuorateError]] = {

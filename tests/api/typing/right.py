@@ -6,6 +6,8 @@ from typing import assert_type
 
 from sample import KV, Get, Ordered, Peer, Set, Stack
 
+from quorate.types import StaleRead
+
 
 async def methods(peer: Peer[KV]) -> None:
     assert_type(await peer.write(KV.set, "foo", "bar"), str)
@@ -13,6 +15,16 @@ async def methods(peer: Peer[KV]) -> None:
     assert_type(await peer.write(KV.delete, key="foo"), None)
     assert_type(await peer.read(KV.get, "foo"), str | None)
     assert_type(await peer.read(KV.count), int)
+
+
+async def reads(peer: Peer[KV]) -> None:
+    assert_type(await peer.read_stale(KV.get, "foo"), StaleRead[str | None])
+    assert_type(await peer.read_stale(Get("foo")), StaleRead[str | None])
+    assert_type((await peer.read_stale(KV.count)).value, int)
+    assert_type((await peer.read_stale(KV.count)).age, float)
+    assert_type(await peer.with_options(consistency="lease").read(KV.count), int)
+    wider: StaleRead[object] = await peer.read_stale(KV.count)
+    print(wider, peer.with_options(timeout=1.0, consistency="stale"))
 
 
 async def structs(peer: Peer[KV]) -> None:

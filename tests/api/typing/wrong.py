@@ -42,6 +42,16 @@ async def structs(peer: Peer[KV]) -> None:
     print(number)
 
 
+async def reads(peer: Peer[KV]) -> None:
+    await peer.read_stale(KV.get)  # missing argument
+    await peer.read_stale(KV.set, "foo", "bar")  # a write passed to a read
+    await peer.read_stale(Stack.top)  # another machine's read
+    number: int = await peer.read_stale(KV.count)  # the value comes with its index and age
+    peer.with_options(consistency="fresh")  # no such consistency
+    peer.with_options("stale")  # options go by name
+    print(number)
+
+
 def plain() -> None:
     KV().set("foo", 1)  # wrong argument type
     KV().set("foo")  # missing argument

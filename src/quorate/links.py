@@ -1,0 +1,74 @@
+"""Links: the connections of a client, opened when they are needed and shared by all of its calls.
+
+Knows addresses and channels; does not know what is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from quorate.errors import Unavailable
+from quorate.transport import Channel, Transport
+from quorate.types import Address
+
+
+class Links:
+    """The connections of a client, shared by all that ``with_options`` made of it.
+
+    Attributes:
+        leader: who led last, as far as is known.
+        place: which of the client's addresses was asked last.
+        nearest: which of them is asked for stale reads.
+    """
+
+    def __init__(self) -> None:
+        """Have no connections."""
+        self.leader: Address | None = None
+        self.place = 0
+        self.nearest = 0
+        self._transport: Transport | None = None
+        self._channels: dict[str, Channel] = {}
+        self._opening: dict[str, asyncio.Task[Channel]] = {}
+
+    async def channel(self, node: str, make_transport: Callable[[], Transport]) -> Channel:
+        """Give the open connection to a node, opened now if need be; callers that wait for one share it.
+
+        Raises:
+            Unavailable: it cannot be reached, or the client was closed.
+            CancelledError: the caller was cancelled.
+        """
+        channel = self._channels.get(node)
+        if channel is not None and not channel.closed:
+            return channel
+        if self._transport is None:
+            self._transport = make_transport()
+        task = self._opening.get(node)
+        if task is None:
+            task = self._opening[node] = asyncio.create_task(self._transport.connect(node))
+            task.add_done_callback(lambda done: self._opened(node, done))
+        try:
+            # Shielded: a caller that gives up must not take the connection away from the others.
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if task.cancelled() and me is not None and not me.cancelling():
+                raise Unavailable("the client was closed") from None
+            raise
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for task in list(self._opening.values()):
+            task.cancel()
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            await channel.close()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.stop()
+
+    def _opened(self, node: str, task: asyncio.Task[Channel]) -> None:
+        """Keep a connection that was opened."""
+        self._opening.pop(node, None)
+        if not task.cancelled() and task.exception() is None:
+            self._channels[node] = task.result()

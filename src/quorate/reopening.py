@@ -1,0 +1,123 @@
+"""A peer from what its node's disk holds: identity, log, snapshot, machine.
+
+Knows files and the core. Does not know the network, and serves nobody: the node does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from quorate.apply import Apply
+from quorate.calling import MachineType, command_name
+from quorate.core import Raft
+from quorate.errors import Corrupted, MachineError
+from quorate.settings import Settings
+from quorate.snapshots import Snapshots
+from quorate.store.directory import Directory, PeerIdentity
+from quorate.store.disk import Disk, Executor, blocking
+from quorate.store.snapshots import SnapshotStore
+from quorate.surroundings import Surroundings
+from quorate.transport import Channel
+from quorate.types import Kind, PeerId, Run, Stored
+
+
+class Reopened(msgspec.Struct, frozen=True):
+    """A peer as it was when it stopped, ready for its seat.
+
+    Attributes:
+        id: its random id.
+        raft: its core.
+        apply: its machine, restored from the latest snapshot if there is one.
+        snapshots: its snapshots.
+        time: the wall time of the last run in its log.
+    """
+
+    id: PeerId
+    raft: Raft
+    apply: Apply
+    snapshots: Snapshots
+    time: float
+
+
+async def reopen(
+    name: str, machine: MachineType, directory: Directory, disk: Disk, settings: Settings, surroundings: Surroundings
+) -> Reopened:
+    """Make a peer of what the disk holds under its name: a new and empty one if that is nothing.
+
+    Args:
+        name: the peer's name.
+        machine: what its machine's class declares.
+        directory: where identities and snapshots are.
+        disk: where the logs are.
+        settings: the knobs.
+        surroundings: what the node lives in.
+
+    Raises:
+        TypeError: snapshots could not keep the state of the machine.
+        StoreLocked: the data directory belongs to another node or group.
+        Corrupted: what is on the disk is not what was written.
+        StoreError: the disk failed.
+        MachineError: the log or the snapshot holds what the machine does not have.
+    """
+    apply = Apply(machine.machine(), machine)
+    executor = surroundings.executor
+    identity = await blocking(executor, lambda: directory.identity(name))
+    names: set[str] = set()
+    stored = await disk.load(name, lambda run: names.update(command_names(run)))
+    check_names(name, names, machine)
+    raft = Raft(PeerId(identity.id), settings, stored, surroundings.random.random, surroundings.clock.time())
+    check_group(name, identity, raft)
+    group = raft.status().group
+    if group and not identity.group:
+        await blocking(executor, lambda: directory.set_group(name, group))
+    store = await blocking(executor, lambda: directory.snapshots(name))
+    await restore(apply, store, stored, surroundings.aside)
+    connect: Callable[[str], Awaitable[Channel]] = surroundings.transport.connect
+    snapshots = Snapshots(name, store, surroundings.aside, connect, settings)
+    return Reopened(PeerId(identity.id), raft, apply, snapshots, stored.time)
+
+
+async def restore(apply: Apply, store: SnapshotStore, stored: Stored, aside: Executor) -> None:
+    """Bring the machine to where the log begins, and remove what a crash left of other snapshots."""
+    snapshot = stored.compaction.snapshot if stored.compaction else None
+    if snapshot is not None and snapshot.is_bare:
+        apply.restore_to(None, snapshot)
+    elif snapshot is not None:
+        found = snapshot
+        apply.restore_to(await blocking(aside, lambda: apply.type.restored(store.chunks(found))), snapshot)
+    await blocking(aside, lambda: store.keep(snapshot))
+
+
+def check_names(name: str, names: set[str], machine: MachineType) -> None:
+    """Check that the machine has every command in the log.
+
+    Raises:
+        MachineError: it has not.
+    """
+    unknown = sorted(names - machine.write_names)
+    if unknown:
+        raise MachineError(
+            f"the log of {name} holds commands that {machine.name} does not have: {', '.join(unknown)}. Start"
+            ' it with the machine it had, or keep old names with @write(name="…")'
+        )
+
+
+def check_group(name: str, identity: PeerIdentity, raft: Raft) -> None:
+    """Check that identity and log are of one group.
+
+    Raises:
+        Corrupted: they are not.
+    """
+    group = raft.status().group
+    if identity.group and group != identity.group:
+        raise Corrupted(
+            f"{name} belongs to group {identity.group}, and its log to group {group or 'none'}: the data directory"
+            " was put together from two. Restore it as it was"
+        )
+
+
+def command_names(run: Run) -> set[str]:
+    """Give the names of the commands in a run."""
+    return {command_name(payload) for payload in run.payloads} if run.kind is Kind.COMMAND else set()
