@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from quorate import OutcomeUnknown, Settings, connect
+from quorate import Address, NotLeader, OutcomeUnknown, Settings, connect
 from quorate.calling import describe
 from quorate.machines import KV
 from quorate.testing.clock import VirtualLoop
 from quorate.transport import Answer, Packet
-from quorate.transport.calls import Reply, Request, Value
+from quorate.transport.calls import Reply, Request, Value, failure_from_error
 from quorate.transport.memory import MemoryNetwork, MemoryTransport
 
 
@@ -48,4 +48,31 @@ def test_a_client_leaves_a_peer_that_hangs_after_the_first_deadline(calls: int) 
     finally:
         loop.close()
     assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * calls
+    assert reply == "b"
+
+
+class Redirects(Hangs):
+    """A node whose peer follows one that hangs, and has not noticed yet."""
+
+    def receive_request(self, request: Request, answer: Answer) -> None:
+        answer(Reply(request.id, failure_from_error(NotLeader(Address("peer1", "a", 1), "peer2"))))
+
+
+def test_a_client_leaves_a_peer_that_redirects_it_to_one_that_hangs() -> None:
+    async def main() -> tuple[object, str]:
+        network = MemoryNetwork()
+        await MemoryTransport(network, "a:1").listen(Hangs())
+        await MemoryTransport(network, "b:1").listen(Redirects())
+        await MemoryTransport(network, "c:1").listen(Answers())
+        make = lambda: MemoryTransport(network, "client:1", Settings())  # noqa: E731
+        async with connect(KV, "peer2@b:1", "peer3@c:1", transport=make, random=lambda: 0.5) as kv:
+            (first,) = await asyncio.gather(kv.write(KV.set, "a", "b"), return_exceptions=True)
+            return first, await kv.write(KV.set, "a", "b")
+
+    loop = VirtualLoop()
+    try:
+        first, reply = loop.run_until_complete(main())
+    finally:
+        loop.close()
+    assert isinstance(first, OutcomeUnknown)
     assert reply == "b"

@@ -39,7 +39,7 @@ def test_a_second_run_in_one_process_is_the_same() -> None:
 def test_a_failing_seed_prints_how_to_repeat_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("quorate.core.election.has_majority", lambda votes, voters: votes > 0)
+    monkeypatch.setattr("quorate.core.election.is_quorum", lambda groups, agrees: True)
     assert main(["sim", "--seed", "0"]) == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert re.match(r"make sim SEED=0  (ElectionSafety|LeaderCompleteness): peer\d", last)

@@ -1,14 +1,15 @@
 """Faults planted in the product, each of which the simulator must catch, and what it calls them."""
 
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 
 from quorate.apply import Apply
 from quorate.core import replication
-from quorate.core.quorum import reached_by_majority
-from quorate.core.ready import ReadReady
+from quorate.core.quorum import reached_by_quorum
 from quorate.core.state import Leader, State, commit, send
 from quorate.errors import NotCommitted
 from quorate.seat import Seat
@@ -59,7 +60,10 @@ def vote_cleared_within_a_term(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def half_is_a_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quorate.core.election.has_majority", lambda votes, voters: votes >= max(voters // 2, 1))
+    def half(groups, agrees) -> bool:
+        return all(sum(map(agrees, group)) >= max(len(group) // 2, 1) for group in groups)
+
+    monkeypatch.setattr("quorate.core.election.is_quorum", half)
 
 
 def acknowledgement_before_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,8 +74,9 @@ def own_entry_counted_before_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     def advance(state: State) -> None:
         assert isinstance(state.role, Leader)
         progress = state.role.progress
-        held = [progress[voter].match_index if voter in progress else state.log.last for voter in state.voters]
-        agreed = Index(int(reached_by_majority(held)))
+        last = state.log.last
+        held = reached_by_quorum(state.groups, lambda peer: progress[peer].match_index if peer in progress else last)
+        agreed = Index(int(held))
         if agreed > state.commit_index and state.log.term(agreed) == state.term:
             commit(state, agreed)
 
@@ -101,13 +106,7 @@ def commit_beyond_what_was_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read_without_a_quorum_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    def release_at_once(state: State) -> None:
-        assert isinstance(state.role, Leader)
-        while state.role.rounds:
-            _, index, reads = state.role.rounds.popleft()
-            state.outbox.reads.extend(ReadReady(read, index) for read in reads)
-
-    monkeypatch.setattr("quorate.core.reads.release_reads", release_at_once)
+    monkeypatch.setattr("quorate.core.reads.confirmed_round", lambda state, leader: float("inf"))
 
 
 def future_never_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,14 +115,6 @@ def future_never_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def not_committed_told_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quorate.apply.OutcomeUnknown", NotCommitted)
-
-
-def disk_read_beyond_what_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Found by the simulator: a peer restarted, truncated its tail, and applied the old one, which its disk still held.
-    def read(seat: Seat, first: Index, last: Index, done: Callable[[tuple[Run, ...]], None]) -> None:
-        seat._outside.read(seat, first, last, done)
-
-    monkeypatch.setattr(Seat, "_read_durable", read)
 
 
 def leader_never_steps_down(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,13 +130,12 @@ PLANTS: dict[Plant, tuple[str, range]] = {
     half_is_a_quorum: ("ElectionSafety LeaderCompleteness", range(50)),
     acknowledgement_before_fsync: ("PersistBeforeSend", range(20)),
     own_entry_counted_before_fsync: ("CommittedOnQuorum", range(20)),
-    stale_tail_kept: ("PersistBeforeSend LogMatching AckedDurable", range(50)),
-    tail_truncated_by_every_message: ("PersistBeforeSend LogMatching AckedDurable", range(50)),
+    stale_tail_kept: ("PersistBeforeSend LogMatching AckedDurable StateMachineSafety", range(50)),
+    tail_truncated_by_every_message: ("PersistBeforeSend LogMatching AckedDurable CommittedOnQuorum", range(50)),
     commit_beyond_what_was_compared: ("StateMachineSafety", range(100)),
     read_without_a_quorum_round: ("ReadFloor", range(100)),
     future_never_resolved: ("EveryCallResolves", range(100)),
     not_committed_told_too_early: ("RefusedIsFinal", range(100)),
-    disk_read_beyond_what_is_durable: ("StateMachineSafety", range(80, 180)),
     leader_never_steps_down: ("LivenessFailure", range(50, 150)),
 }
 
@@ -155,3 +145,14 @@ def test_a_planted_fault_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch
     invariants, seeds = PLANTS[plant]
     plant(monkeypatch)
     assert first_failure(seeds) in invariants.split()
+
+
+def test_the_disk_is_read_as_far_as_it_is_durable() -> None:
+    # Found by the simulator: a peer restarted, truncated its tail, and applied the old one, which its disk still held.
+    # It takes more seeds than a test has time for.
+    asked: list[tuple[Index, Index]] = []
+    outside = SimpleNamespace(read=lambda _seat, first, last, _done: asked.append((first, last)))
+    seat: Any = SimpleNamespace(_outside=outside, raft=SimpleNamespace(state=SimpleNamespace(persisted_index=Index(5))))
+    for last in (4, 9):
+        Seat.read_durable(seat, Index(3), Index(last), lambda _: None)
+    assert asked == [(3, 4), (3, 5)]

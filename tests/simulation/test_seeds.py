@@ -58,7 +58,10 @@ def test_a_seed_runs_clean(seed: int) -> None:
 
 def test_the_worlds_differ() -> None:
     profiles = [Profile.draw(Random(seed)) for seed in range(60)]
-    assert {profile.size for profile in profiles} == {1, 2, 3, 5}
+    assert {profile.size for profile in profiles} == {1, 2, 3, 4, 5}
+    assert max(profile.size + profile.spares for profile in profiles) == 7
+    assert len({profile.settings.snapshot_entries for profile in profiles}) > 3
+    assert {profile.settings.trailing_entries for profile in profiles} >= {0, 20}
     assert {profile.network.fifo for profile in profiles} == {True, False}
     assert len({profile.settings.append_bytes_max for profile in profiles}) > 3
     assert {profile.settings.in_flight_max for profile in profiles} >= {1, 32}
@@ -66,7 +69,7 @@ def test_the_worlds_differ() -> None:
 
 
 def test_faults_strike_leaders_and_followers() -> None:
-    struck = {fault for seed in range(6) for fault in Simulation(seed).run().faults}
+    struck = {fault for seed in range(12) for fault in Simulation(seed).run().faults}
     assert {
         "crash (leader)",
         "crash (follower)",
@@ -76,6 +79,36 @@ def test_faults_strike_leaders_and_followers() -> None:
         "repeat",
         "park",
     } <= struck
+
+
+LIFE = {
+    "configuration that waits",
+    "joint configuration",
+    "snapshot installed",
+    "snapshot sent",
+    "snapshot taken",
+    "transfer",
+    "add ok",
+    "join ok",
+    "remove ok",
+    "turn ok",
+    "prefer ok",
+    "transfer ok",
+    "snapshot ok",
+    "empty disk",
+}
+"""What a group does and is asked for, in the words of a report."""
+
+
+def test_the_group_lives() -> None:
+    missing = set(LIFE)
+    for seed in range(100, 200):
+        report = Simulation(seed).run()
+        assert report.failure is None
+        missing -= {*report.steps, *report.asked}
+        if not missing:
+            break
+    assert not missing
 
 
 def test_a_machine_of_the_users_own() -> None:

@@ -12,6 +12,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import msgspec
+
 from quorate.calling import describe
 from quorate.client import Client, connect
 from quorate.errors import (
@@ -33,6 +35,7 @@ from quorate.testing.profile import Profile
 from quorate.testing.trace import CLIENT_SYMBOL, Trace
 from quorate.testing.workload import Call, Workload
 from quorate.transport.memory import MemoryTransport
+from quorate.types import StaleRead
 
 SLACK = 0.5
 """How much later than its deadline a call may be answered, virtual seconds: clocks drift, and replies travel."""
@@ -131,6 +134,11 @@ class Clients:
             if life is not None:
                 life.tasks.pop(task, None)
         self._judge(name, call, encoded, floor, outcome)
+        if isinstance(outcome, StaleRead) and life is not None:
+            if outcome.index < life.stale_index:
+                text = f"{name}: {call} was answered after index {outcome.index}, and {life.stale_index} before"
+                self._history.fail("StaleMonotonic", text)
+            life.stale_index = outcome.index
         return outcome
 
     async def _work(self, name: str, until: float) -> None:
@@ -141,13 +149,20 @@ class Clients:
             await asyncio.sleep(profile.pause * random.random() ** 2)
             if self._loop.time() >= until:
                 break
-            calls = [self._workload.draw(random) for _ in range(random.randint(1, profile.burst))]
+            calls = [self._draw_call() for _ in range(random.randint(1, profile.burst))]
             patience = random.choice((0.3, 1.0, profile.settings.call_timeout))
             life = self._draw_life() if random.random() < DIRECT_SHARE else None
             bursts.append(asyncio.gather(*(self.call(name, call, patience, life) for call in calls)))
             if len(bursts) > BURSTS_MAX:
                 await bursts.popleft()
         await asyncio.gather(*bursts)
+
+    def _draw_call(self) -> Call:
+        """Draw a call, and what it must see if it reads."""
+        call, drawn = self._workload.draw(self._random), self._random.random()
+        if call.is_write or drawn >= self._profile.lease_share + self._profile.stale_share:
+            return call
+        return msgspec.structs.replace(call, consistency="lease" if drawn < self._profile.lease_share else "stale")
 
     def _draw_life(self) -> Life | None:
         """Draw a process that runs, most often one whose peer believes that it leads; None when there is none."""
@@ -159,8 +174,10 @@ class Clients:
     async def _ask(self, name: str, call: Call, patience: float, life: Life | None) -> object:
         """Make the call itself."""
         target: Any = life.peer if life is not None else self.clients[name]
-        bound = target.with_options(timeout=patience)
-        verb = bound.write if call.is_write else bound.read
+        bound = target.with_options(timeout=patience, consistency=call.consistency)
+        if call.is_write:
+            return await bound.write(call.method, *call.args)
+        verb = bound.read_stale if call.consistency == "stale" else bound.read
         return await verb(call.method, *call.args)
 
     def _encode(self, call: Call) -> bytes:

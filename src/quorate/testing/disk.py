@@ -1,20 +1,25 @@
 """A disk on virtual time that forgets at a crash what was not synced, and the executor that takes its time over it.
 
 The contract is ``quorate.store``'s: of what was appended and not synced a crash keeps some whole batches from the
-front, and nothing else. Knows nothing of elections; what it writes is told to an ``Observer``.
+front, and nothing else. Of a snapshot's file that was being put in place it keeps the whole or nothing. Knows nothing
+of elections; what it writes is told to an ``Observer``.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, Protocol, TypeVar
 
+from quorate.errors import DiskFull
 from quorate.store import Batch
+from quorate.store.directory import MemoryDirectory
 from quorate.store.memory import MemoryStore
+from quorate.store.snapshots import MemorySnapshots
 from quorate.testing.clock import ProcessClock, VirtualLoop
-from quorate.types import Index, Run, Stored
+from quorate.types import Index, Run, Snapshot, Stored
 
 T = TypeVar("T")
 
@@ -48,7 +53,6 @@ class SimulatedDisk:
         self._observer = observer
         self._visible = MemoryStore()
         self._durable = MemoryStore()
-        self._logs: dict[str, None] = {}
         self._flushing = 0
 
     def load(self, log: str, visit: Callable[[Run], None] | None = None) -> Stored:
@@ -60,7 +64,6 @@ class SimulatedDisk:
         self._visible.append(batches)
         self.unsynced += batches
         for batch in batches:
-            self._logs[batch.log] = None
             self._observer.written(batch)
 
     def sync(self) -> None:
@@ -86,11 +89,7 @@ class SimulatedDisk:
         self._flushing = 0
         self.unsynced.clear()
         self._observer.forgot()
-        self._visible = MemoryStore()
-        for log in self._logs:
-            runs: list[Run] = []
-            stored = self._durable.load(log, runs.append)
-            self._visible.append([Batch(log, stored.hard_state, tuple(runs))])
+        self._visible = copy.deepcopy(self._durable)
 
     def _keep(self, count: int) -> None:
         """Make the first batches durable."""
@@ -100,12 +99,93 @@ class SimulatedDisk:
             self._observer.persisted(count)
 
 
+class PlannedFull(DiskFull):
+    """A disk that the simulation wants to be full, and of which the product may therefore complain."""
+
+
+class SimulatedSnapshots(MemorySnapshots):
+    """A ``SnapshotStore`` that survives its process.
+
+    Attributes:
+        is_full: asked before each piece is written whether there is no room for it.
+    """
+
+    def __init__(self, seen: Callable[[str], None]) -> None:
+        """Begin empty; ``seen`` is told each step, by a word."""
+        super().__init__()
+        self.is_full: Callable[[], bool] = lambda: False
+        self._seen = seen
+        self._placing: list[Snapshot] = []
+
+    def write(self, snapshot: Snapshot, chunks: Iterable[bytes]) -> None:
+        """Put a snapshot in place; see ``SnapshotStore.write``."""
+        self._make_room()
+        super().write(snapshot, chunks)
+        self._placing.append(snapshot)
+        self._seen("snapshot")
+
+    def receive(self, snapshot: Snapshot, offset: int, piece: bytes) -> int:
+        """Add a piece; see ``SnapshotStore.receive``."""
+        self._make_room()
+        self._seen("piece")
+        return super().receive(snapshot, offset, piece)
+
+    def received(self, snapshot: Snapshot, size: int) -> None:
+        """Verify all pieces, and put the file in place; see ``SnapshotStore.received``."""
+        super().received(snapshot, size)
+        self._placing.append(snapshot)
+        self._seen("received")
+
+    def holds(self, snapshot: Snapshot) -> bool:
+        """Tell whether a snapshot is durably in place."""
+        return snapshot in self._files and snapshot not in self._placing
+
+    def finish(self) -> None:
+        """End what the executor's job did: it is durable."""
+        self._placing.clear()
+
+    def crash(self, random: Random) -> None:
+        """Lose what was being put in place, or not; pieces on their way stay until the next start."""
+        for snapshot in self._placing:
+            if random.random() < 0.5:
+                self._files.pop(snapshot, None)
+        self._placing.clear()
+
+    def _make_room(self) -> None:
+        """Find room for what is to be written.
+
+        Raises:
+            PlannedFull: there is none.
+        """
+        if self.is_full():
+            raise PlannedFull("there is no room on the simulated disk")
+
+
+class SimulatedDirectory(MemoryDirectory):
+    """The identity of one peer, and its snapshots; both survive its process."""
+
+    def __init__(self, snapshots: SimulatedSnapshots, make_id: Callable[[], str]) -> None:
+        """Know nobody."""
+        super().__init__(make_id)
+        self._own = snapshots
+
+    def snapshots(self, name: str) -> SimulatedSnapshots:
+        """Give the place of the peer's snapshots."""
+        return self._own
+
+
+class Durable(Protocol):
+    """What becomes durable when a job of an executor ends."""
+
+    def finish(self) -> None:
+        """End the job."""
+        ...
+
+
 class SimulatedExecutor:
     """Runs the jobs of one process on its disk, one at a time; a ``quorate.store.disk.Executor``."""
 
-    def __init__(
-        self, loop: VirtualLoop, clock: ProcessClock, disk: SimulatedDisk, latency: Callable[[], float]
-    ) -> None:
+    def __init__(self, loop: VirtualLoop, clock: ProcessClock, disk: Durable, latency: Callable[[], float]) -> None:
         """Begin with nothing to do; ``latency`` gives how many seconds the next job takes."""
         self._loop = loop
         self._clock = clock

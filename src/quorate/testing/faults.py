@@ -13,13 +13,18 @@ from random import Random
 
 import msgspec
 
+from quorate.core import Configuration
+from quorate.testing.books import majorities
 from quorate.testing.clock import VirtualLoop
+from quorate.testing.invariants import History
 from quorate.testing.network import SHAPES, Rates, SimulatedNetwork
 from quorate.testing.process import Process
 from quorate.testing.profile import CALM_DISK, Profile
 from quorate.testing.trace import FAULT_SYMBOL, Trace
+from quorate.types import PeerId
 
-MOMENTS = ("vote", "voted", "append", "appended", "writes", "leader", "candidate", "truncate")
+MOMENTS = ["vote", "voted", "append", "appended", "writes", "leader", "candidate", "truncate", "timeout_now"]
+MOMENTS += ["configuration", "snapshot", "piece", "received", "install", "compacts"]
 """What a crash may wait for: a message sent (by its tag), a write to the disk, a decision of the core."""
 
 HEALED_DELAY_MAX = 0.005
@@ -41,6 +46,7 @@ class Faults:
         processes: Sequence[Process],
         loop: VirtualLoop,
         network: SimulatedNetwork,
+        history: History,
         trace: Trace,
         random: Random,
     ) -> None:
@@ -50,6 +56,7 @@ class Faults:
         self._processes = processes
         self._loop = loop
         self._network = network
+        self._history = history
         self._trace = trace
         self._random = random
         self._trap: tuple[str, str] | None = None
@@ -70,9 +77,12 @@ class Faults:
             self._mend: 2,
             self._release: 3,
             self._slow_disk: 2,
+            self._full_disk: 1,
+            self._reset: 2,
         }
         while True:
-            await asyncio.sleep(self._random.expovariate(1.0) * self._profile.fault_pause)
+            pause = self._random.expovariate(1.0) * self._profile.fault_pause
+            await asyncio.sleep(max(min(pause, until - self._loop.time()), 0.0))
             if self._loop.time() >= until:
                 return
             act = self._random.choices(list(acts), list(acts.values()))[0]
@@ -87,9 +97,15 @@ class Faults:
         The quorum's own members all run and hear one another: nothing that the others do may keep them from progress.
         """
         self._end()
-        count = len(self._processes)
-        shuffled = self._random.sample(self._processes, count)
-        core, rest = shuffled[: count // 2 + 1], shuffled[count // 2 + 1 :]
+        # Nobody may change the members from here on: a quorum of those of now is to suffice.
+        self._network.reset_all()
+        for process in self._processes:
+            if process.join:
+                process.join = ()
+                self._crash(process, "crash")
+        await asyncio.sleep(HEALED_DELAY_MAX)
+        core = self._draw_core()
+        rest = [process for process in self._processes if process not in core]
         ways = [
             way
             for process in rest
@@ -113,13 +129,36 @@ class Faults:
         self._trace.add(FAULT_SYMBOL, "all", f"core healed: {names}; still cut: {kept}")
         await self._run(core)
 
+    def _draw_core(self) -> list[Process]:
+        """Draw processes that must be able to go on by themselves: a quorum of each configuration there may be.
+
+        A witness may hold entries that nobody else does, and then votes for nobody: where there are some, all voters
+        that hold data are needed.
+        """
+        possible = list(self._history.possible_configurations())
+        states = [
+            process.life.peer._seat.raft.state for process in self._processes if process.life and process.life.peer
+        ]
+        possible += [state.configuration for state in states if state.configuration]
+        deciding = [group for configuration in possible for group in deciding_groups(configuration)]
+        members = [member for configuration in possible for member in (*configuration.everyone, *configuration.target)]
+        needed = {member.id for member in members if member.kind == "voter"}
+        if all(member.kind != "witness" for member in members):
+            needed.clear()
+        core: list[Process] = []
+        for process in self._random.sample(self._processes, len(self._processes)):
+            lacking = [group for group in deciding if not majorities([group], {chosen.id for chosen in core})]
+            if process.id in needed or any(process.id in group for group in lacking):
+                core.append(process)
+        return core
+
     async def heal(self) -> None:
         """End all faults: everything runs, everything is connected, and what was late arrives."""
         self._end()
         self._network.heal()
         self._network.release()
         self._trace.add(FAULT_SYMBOL, "all", "healed")
-        await self._run(self._processes)
+        await self._run([process for process in self._processes if not process.is_new])
 
     def _end(self) -> None:
         """Inject nothing more, and let nothing end by itself: what lasts now lasts until it is healed."""
@@ -127,7 +166,8 @@ class Faults:
         self._trap = None
         for process in self._processes:
             process.seen = lambda _name, _kind: None
-            process.disk_rates = CALM_DISK
+            process.disk_rates = process.aside_rates = CALM_DISK
+            process.snapshots.is_full = lambda: False
         usual = self._profile.network
         # "broadcastTime ≪ electionTimeout" (Raft §5.6) is what progress may rely on.
         self._network.rates = Rates(delay_max=min(usual.delay_max, HEALED_DELAY_MAX), fifo=usual.fifo)
@@ -266,9 +306,36 @@ class Faults:
 
         self._loop.call_later(2 * self._down_time(), recover)
 
+    def _full_disk(self) -> None:
+        """Let one disk have no room for snapshots, for a while."""
+        process = self._victim()
+        if process is None or process.role is None:
+            return
+        self._note("full disk", process.role, process.name)
+        disk = process.snapshots
+        disk.is_full = lambda: True
+
+        def make_room() -> None:
+            disk.is_full = lambda: False
+
+        self._loop.call_later(2 * self._down_time(), make_room)
+
+    def _reset(self) -> None:
+        """Break all connections of one process: a snapshot on its way among them."""
+        process = self._victim()
+        if process is not None and process.role is not None:
+            self._note("reset", process.role, process.name)
+            self._network.reset(process.address.node)
+
     def _seen(self, name: str, kind: str) -> None:
         """Spring the trap when its moment has come: after what is under way, before anything else."""
         if self._trap == (name, kind):
             self._trap = None
             process = next(process for process in self._processes if process.name == name)
             self._loop.call_soon(self._crash, process, f"crash at {kind}")
+
+
+def deciding_groups(configuration: Configuration) -> list[tuple[PeerId, ...]]:
+    """Give the ids of those whose majorities decide in a configuration, and once a change under way goes on."""
+    target = tuple(member.id for member in configuration.target if member.votes)
+    return [*configuration.groups, target] if target else list(configuration.groups)

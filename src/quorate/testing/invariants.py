@@ -1,31 +1,30 @@
 """What is true of several peers together, over all that ever happened: Raft's Figure 3, and what clients were told.
 
-``History`` is shown every input of every peer, every batch on every disk, every message before it leaves, every entry
-applied and every call answered. Each check costs a few comparisons: what agreed once is not compared again. What is
-true of one peer alone is in ``core/invariants.py``. Knows no time and no network.
+``History`` is shown every input of every peer, every batch on every disk, every message before it leaves, every
+snapshot, every entry applied and every call answered. Each check costs a few comparisons: what agreed once is not
+compared again. What is true of one peer alone is in ``core/invariants.py``. Knows no time and no network.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from quorate.apply import Apply
+from quorate.calling import describe
+from quorate.core import Configuration
+from quorate.core.configuration import decode_configuration
 from quorate.core.invariants import Facts, check, check_step, facts
-from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
-from quorate.core.quorum import has_majority
+from quorate.core.quorum import Voters
 from quorate.core.state import Leader, State
 from quorate.machine import StateMachine
 from quorate.store import Batch
+from quorate.testing.books import Book, Entry, Piece, broken_promise, digests, majorities
 from quorate.transport import Packet
-from quorate.types import HardState, Index, PeerId, Run, Term
-
-Entry = tuple[Term, int]
-"""An entry as it is compared: its term, and a digest of all it holds."""
+from quorate.types import HardState, Index, Kind, PeerId, Run, Snapshot, Term
 
 DIGEST_EVERY = 4
 """Machines are compared when the last index of a batch that was applied is a multiple of this."""
@@ -44,40 +43,6 @@ class Violation(Exception):
         self.invariant = invariant
 
 
-@dataclass(slots=True)
-class Piece:
-    """One batch as it is compared.
-
-    Attributes:
-        hard_state: term and vote, or None when they did not change.
-        first: the index of the first entry; meaningless without entries.
-        entries: what is written from there on.
-    """
-
-    hard_state: HardState | None
-    first: Index
-    entries: list[Entry]
-
-
-@dataclass(slots=True)
-class Book:
-    """What one peer's disk holds.
-
-    Attributes:
-        peer: the peer's id; None before its first start.
-        hard_state: term and vote that are durable.
-        written: all entries, durable or not.
-        durable: the entries that survive a crash.
-        pieces: the batches that are not durable yet.
-    """
-
-    peer: PeerId | None = None
-    hard_state: HardState = HardState()
-    written: list[Entry] = field(default_factory=list)
-    durable: list[Entry] = field(default_factory=list)
-    pieces: deque[Piece] = field(default_factory=deque)
-
-
 class History:
     """All that happened in one group, and may not be contradicted.
 
@@ -86,7 +51,8 @@ class History:
         events: inputs to peers that were checked.
         committed: every entry that any peer ever held committed, from index 1 on.
         committed_in: the term in which each of them was. Invariant: ascending.
-        applied: the same as the machines saw it.
+        configurations: the index and payload of every configuration that was committed. Invariant: ascending.
+        runs: what the first machine to apply it applied, from index 1 on.
         leaders: who led each term.
         books: what each disk holds, by the peer's name.
     """
@@ -97,11 +63,13 @@ class History:
         self.events: int = 0
         self.committed: list[Entry] = []
         self.committed_in: list[Term] = []
-        self.applied: list[int] = []
+        self.configurations: list[tuple[Index, bytes]] = []
+        self.runs: list[Run] = []
         self.leaders: dict[Term, PeerId] = {}
         self.books: dict[str, Book] = {name: Book() for name in names}
         self._alarm = alarm
-        self._entries: dict[tuple[int, Term], tuple[Term, int]] = {}
+        self._entries: dict[tuple[int, Term], tuple[Term, int | None]] = {}
+        self._payloads: dict[tuple[int, Term], bytes] = {}
         self._places: dict[int, int] = {}
         self._refused: dict[int, str] = {}
         self._proposed: Counter[int] = Counter()
@@ -124,16 +92,23 @@ class History:
         Raises:
             Violation: it does not.
         """
-        book = self.books[name]
+        book, log = self.books[name], state.log
         self._states[state.peer] = state
         book.peer = state.peer
-        held = [(term, first) for first, term in zip(state.log.starts, state.log.terms, strict=True)]
-        expected = stretches(book.durable)
-        if held != expected or state.log.last != len(book.durable) or state.hard_state != book.hard_state:
+        held = [(term, first) for first, term in zip(log.starts, log.terms, strict=True)]
+        here = (log.start, log.start_term, held, log.last, state.hard_state)
+        durable = book.durable
+        if here != (durable.start, durable.start_term, durable.stretches(), durable.last, book.hard_state):
             raise self.fail("DiskTruth", f"{name} starts with another log, term or vote than its disk holds")
 
-    def stepped(self, name: str, state: State, before: Facts) -> Facts:
+    def stepped(self, name: str, state: State, before: Facts, groups: Voters) -> Facts:
         """Check one peer after one input; give what the next step is compared with.
+
+        Args:
+            name: the peer.
+            state: its state.
+            before: what was true of it before.
+            groups: whose majorities decided before.
 
         Raises:
             Violation: something is wrong.
@@ -148,7 +123,9 @@ class History:
         if after.is_leader and not (before.is_leader and before.hard_state.term == after.hard_state.term):
             self._elected(name, state)
         if after.commit_index > before.commit_index:
-            self._commits(name, state)
+            self._commits(name, state, groups)
+        if groups is not state.groups:
+            self._reconfigures(name, state)
         return after
 
     def _elected(self, name: str, state: State) -> None:
@@ -162,12 +139,15 @@ class History:
         if self.leaders.setdefault(state.term, state.peer) != state.peer:
             raise self.fail("ElectionSafety", f"{name} is the second leader of term {state.term} (§5.2)")
         last = bisect_left(self.committed_in, state.term)
+        log = state.log
         # Log matching: if the last committed entry is there, all before it are.
-        if last and (state.log.last < last or state.log.term(Index(last)) != self.committed[last - 1][0]):
+        if log.last < last or (last > log.start and log.term(Index(last)) != self.committed[last - 1][0]):
             raise self.fail("LeaderCompleteness", f"{name} leads term {state.term} without entry {last} (§5.4)")
 
-    def _commits(self, name: str, state: State) -> None:
+    def _commits(self, name: str, state: State, groups: Voters) -> None:
         """Check that what a peer holds committed is durable on a quorum, and is what others hold committed.
+
+        Whoever is the first to hold it committed leads, and the quorum is one of the configuration it had in force.
 
         Raises:
             Violation: it is not so.
@@ -175,18 +155,35 @@ class History:
         log = state.log
         for index in range(len(self.committed) + 1, state.commit_index + 1):
             term = log.term(Index(index))
-            held = [
-                book.durable[index - 1]
-                for book in self.books.values()
-                if len(book.durable) >= index and book.durable[index - 1][0] == term
-            ]
-            if not has_majority(len(held), len(self.books)):
-                text = f"{name} holds entry {index} of term {term} committed, and it is durable on {len(held)}"
-                raise self.fail("CommittedOnQuorum", f"{text} of {len(self.books)} (§5.3)")
-            self.committed.append(held[0])
+            books = self.books.values()
+            holders = {book.peer for book in books if book.peer and book.durable.holds(index, term)}
+            if not majorities(groups, holders):
+                text = f"{name} holds entry {index} of term {term} committed, and it is durable on {len(holders)} alone"
+                raise self.fail("CommittedOnQuorum", f"{text} (§5.3; joint: a majority of each group, thesis 4.3)")
+            self.committed.append((term, self._entries[index, term][1]))
             self.committed_in.append(state.term)
+            payload = self._payloads.get((index, term))
+            if payload is not None:
+                self.configurations.append((Index(index), payload))
         if log.term(state.commit_index) != self.committed[state.commit_index - 1][0]:
             raise self.fail("StateMachineSafety", f"{name} holds another entry {state.commit_index} committed (§5.4.3)")
+
+    def _reconfigures(self, name: str, state: State) -> None:
+        """Check that one change is under way at a time, and that none began before its leader knew what is committed.
+
+        Raises:
+            Violation: it is not so.
+        """
+        if len(state.configurations) < 2:
+            return
+        index, (before, _) = state.configurations[-1][0], state.configurations[-2]
+        if before > len(self.committed):
+            text = f"{name} has configuration {index} in force, and {before} is not committed"
+            raise self.fail("OneChangeAtATime", f"{text} (thesis 4.1)")
+        role = state.role
+        if isinstance(role, Leader) and index >= role.first_index and self.committed_in[-1] < state.term:
+            text = f"{name} changes the members in term {state.term} before it has committed an entry of it"
+            raise self.fail("ChangeAfterCommit", f"{text} (the fault found in 2015)")
 
     def check_read(self, name: str, index: Index, floor: int) -> None:
         """Check that a read sees all that was committed, anywhere, when it was asked.
@@ -203,7 +200,25 @@ class History:
             text = f"{name} reads at index {index}, and {floor} was committed before it was asked (thesis 6.4)"
             raise self.fail("ReadFloor", text)
 
+    def check_snapshot(self, name: str, snapshot: Snapshot) -> None:
+        """Check that a snapshot stands for what is committed, the configuration in it too.
+
+        Raises:
+            Violation: it does not.
+        """
+        place = bisect_right(self.configurations, snapshot.index, key=lambda found: found[0])
+        latest = self.configurations[place - 1] if place else None
+        is_committed = snapshot.index <= len(self.committed) and snapshot.term == self.committed[snapshot.index - 1][0]
+        if not is_committed or latest != (snapshot.configuration_index, snapshot.configuration):
+            raise self.fail(
+                "SnapshotIsCommitted", f"{name} has a snapshot {snapshot.index} of what is not committed (§7)"
+            )
+
     # Disks.
+
+    def wiped(self, name: str) -> None:
+        """Note that a disk was emptied: whoever starts from it is another peer."""
+        self.books[name] = Book()
 
     def written(self, name: str, batch: Batch) -> None:
         """Check a batch that was appended to a peer's log.
@@ -211,23 +226,38 @@ class History:
         Raises:
             Violation: it contradicts another peer's log, or leaves a hole.
         """
-        book, entries = self.books[name], []
+        book, entries = self.books[name], list[Entry]()
+        log = book.written
+        if batch.compaction is not None:
+            self.check_snapshot(name, batch.compaction.snapshot)
+            log.compact(batch.compaction)
         first = batch.runs[0].first if batch.runs else Index(0)
         if batch.runs:
-            if first > len(book.written) + 1:
-                raise self.fail("NoHole", f"{name} writes entry {first} behind entry {len(book.written)}")
-            del book.written[first - 1 :]
-        previous = book.written[-1][0] if book.written else Term(0)
+            if not log.start < first <= log.last + 1:
+                raise self.fail("NoHole", f"{name} writes entry {first} behind entry {log.last}")
+            log.cut(first)
+        previous = log.last_term
         for run in batch.runs:
-            for index, payload in enumerate(run.payloads, run.first):
-                digest = hash((run.kind, run.time, payload))
-                known = self._entries.setdefault((index, run.term), (previous, digest))
-                if known != (previous, digest):
-                    raise self.fail("LogMatching", f"entry {index} of term {run.term} is another on {name} (§5.3)")
+            for index, digest in enumerate(digests(run), run.first):
+                self._compare(name, index, run.term, previous, digest)
+                if run.kind is Kind.CONFIGURATION:
+                    self._payloads[index, run.term] = run.payloads[index - run.first]
                 entries.append((run.term, digest))
                 previous = run.term
-        book.written += entries
-        book.pieces.append(Piece(batch.hard_state, first, entries))
+        log.held += entries
+        book.pieces.append(Piece(batch.hard_state, batch.compaction, first, entries))
+
+    def _compare(self, name: str, index: int, term: Term, previous: Term, digest: int | None) -> None:
+        """Check that an entry, and the term of the one before it, are the same on every disk.
+
+        Raises:
+            Violation: they are not.
+        """
+        known = self._entries.get((index, term))
+        if known is None or (known[0] == previous and known[1] is None):
+            self._entries[index, term] = (previous, digest)
+        elif known[0] != previous or digest not in (None, known[1]):
+            raise self.fail("LogMatching", f"entry {index} of term {term} is another on {name} (§5.3)")
 
     def persisted(self, name: str, count: int) -> None:
         """Check what became durable on a peer's disk.
@@ -240,25 +270,25 @@ class History:
             piece = book.pieces.popleft()
             if piece.hard_state is not None:
                 self._check_hard_state(name, book.hard_state, piece.hard_state)
-                book.hard_state = piece.hard_state
-            if piece.entries:
-                self._check_overwritten(name, book, piece)
-                del book.durable[piece.first - 1 :]
-                book.durable += piece.entries
+            self._check_overwritten(name, book, piece)
+            book.persist(piece)
 
     def forgot(self, name: str) -> None:
         """Note that a crash lost what was not durable.
 
         A lone voter wins its term and writes the first entries of it in one batch. If that is lost nobody knows of
-        them, and it may lead the same term again with others.
+        them, and it may lead the same term again with others; or another may, where both vote by now.
         """
         book = self.books[name]
+        lost = [term for term, leader in self.leaders.items() if leader == book.peer and term > book.hard_state.term]
         for piece in book.pieces:
             for index, (term, _) in enumerate(piece.entries, piece.first):
-                if term > book.hard_state.term and self.leaders.get(term) == book.peer:
+                if term in lost:
                     self._entries.pop((index, term), None)
-        book.pieces.clear()
-        book.written = list(book.durable)
+                    self._payloads.pop((index, term), None)
+        for term in lost:
+            del self.leaders[term]
+        book.forget()
 
     def _check_hard_state(self, name: str, before: HardState, after: HardState) -> None:
         """Check that the term on a disk never falls, and that the vote in it is never another.
@@ -272,15 +302,17 @@ class History:
             raise self.fail("VoteOnce", f"{name} changes its vote in term {after.term} (§5.2)")
 
     def _check_overwritten(self, name: str, book: Book, piece: Piece) -> None:
-        """Check that a disk that holds a committed entry keeps it.
+        """Check that a disk that holds a committed entry keeps it, or a snapshot that stands for it.
 
         Raises:
             Violation: it does not.
         """
-        for index in range(piece.first, min(len(book.durable), len(self.committed)) + 1):
-            place = index - piece.first
-            new = piece.entries[place] if place < len(piece.entries) else None
-            if book.durable[index - 1] == self.committed[index - 1] != new:
+        log, low = book.durable, piece.first if piece.entries else book.durable.last + 1
+        if piece.compaction is not None and piece.compaction.replaces_log:
+            low = piece.compaction.start + 1
+        for index in range(max(low, log.start + 1), min(log.last, len(self.committed)) + 1):
+            term = self.committed[index - 1][0]
+            if log.entry(index)[0] == term and piece.kept(index, log) != term:
                 raise self.fail("AckedDurable", f"{name} overwrites entry {index}, which is committed (§5.4.3)")
 
     # Messages.
@@ -297,9 +329,25 @@ class History:
             if broken:
                 raise self.fail("PersistBeforeSend", f"{name} {broken}")
 
+    # Members.
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """The latest configuration that was committed."""
+        return decode_configuration(self.configurations[-1][1]) if self.configurations else None
+
+    def possible_configurations(self) -> Iterator[Configuration]:
+        """Give the configuration that is committed, and every later one that some disk holds: it may be yet."""
+        if self.configurations:
+            yield decode_configuration(self.configurations[-1][1])
+        for (index, term), payload in self._payloads.items():
+            logs = [book.written for book in self.books.values()]
+            if index > len(self.committed) and any(log.last >= index and log.holds(index, term) for log in logs):
+                yield decode_configuration(payload)
+
     # Machines and calls.
 
-    def applies(self, name: str, runs: Sequence[Run]) -> None:
+    def applies(self, name: str, runs: Sequence[Run], *, is_witness: bool) -> None:
         """Check entries before a peer's machine sees them.
 
         Raises:
@@ -308,26 +356,45 @@ class History:
         for run in runs:
             if run.last > len(self.committed):
                 raise self.fail("AppliedIsCommitted", f"{name} applies entry {run.last} before it is committed")
-            for index, payload in enumerate(run.payloads, run.first):
-                digest = hash((run.kind, run.time, payload))
-                if index > len(self.applied):
-                    self.applied.append(digest)
-                    self._note_applied(index, hash(payload))
-                elif digest != self.applied[index - 1]:
+            for index, digest in enumerate(digests(run), run.first):
+                if digest != self.committed[index - 1][1] and not (is_witness and digest is None):
                     raise self.fail("StateMachineSafety", f"{name} applies another entry {index} (§5.4.3)")
+            noted = self.runs[-1].last if self.runs else Index(0)
+            if run.last > noted and not is_witness:
+                fresh = run.part(Index(noted + 1), run.last)
+                self.runs.append(fresh)
+                for index, payload in enumerate(fresh.payloads, fresh.first):
+                    self._note_applied(index, hash(payload))
 
     def has_applied(self, name: str, apply: Apply) -> None:
-        """Check that machines which applied as much are equal.
+        """Check that machines which applied as much are equal: now and then, and where a snapshot was taken.
 
         Raises:
             Violation: two are not.
         """
-        if apply.last_applied % DIGEST_EVERY == 0:
-            digest = hash(machine_state(apply.machine))
-            known, other = self._machines.setdefault(apply.last_applied, (digest, name))
-            if known != digest:
-                text = f"the machines of {name} and {other} differ at index {apply.last_applied}"
-                raise self.fail("MachinesEqual", f"{text}: is every handler deterministic?")
+        if apply.last_applied % DIGEST_EVERY == 0 or apply.last_applied in self._machines:
+            self.compare_machine(name, apply)
+
+    def compare_machine(self, name: str, apply: Apply) -> None:
+        """Check that a machine is what others are, or were, that applied as much.
+
+        Raises:
+            Violation: it is not.
+        """
+        if apply.is_witness:
+            return
+        digest = hash(machine_state(apply.machine))
+        known, other = self._machines.setdefault(apply.last_applied, (digest, name))
+        if known != digest:
+            text = f"the machines of {name} and {other} differ at index {apply.last_applied}"
+            raise self.fail("MachinesEqual", f"{text}: is every handler deterministic?")
+
+    def replayed(self, machine: type[StateMachine]) -> bytes:
+        """Give the state of a machine of that class that applies all that was ever applied, entry by entry."""
+        described = describe(machine)
+        apply = Apply(described.machine(), described)
+        apply.apply(self.runs)
+        return machine_state(apply.machine)
 
     def called(self, command: bytes) -> None:
         """Note that a client writes a command."""
@@ -357,10 +424,6 @@ class History:
             raise self.fail("RefusedIsFinal", f"a client was told {error}, and its write stands at {self._places[key]}")
         self._refused[key] = error
 
-    def place(self, command: bytes) -> int | None:
-        """Give the index at which a command was last applied; None if it was not."""
-        return self._places.get(hash(command))
-
     def _note_applied(self, index: int, key: int) -> None:
         """Note where a command was applied first.
 
@@ -372,54 +435,6 @@ class History:
             raise self.fail(
                 "RefusedIsFinal", f"a client was told {self._refused[key]}, and its write stands at {index}"
             )
-
-
-def stretches(entries: Sequence[Entry]) -> list[tuple[Term, int]]:
-    """Give the term and first index of each stretch of entries of one term."""
-    found: list[tuple[Term, int]] = []
-    for index, (term, _) in enumerate(entries, 1):
-        if not found or found[-1][0] != term:
-            found.append((term, index))
-    return found
-
-
-def broken_promise(book: Book, packet: Packet, to: State | None) -> str | None:
-    """Say which promise of a message the sender's disk does not keep; None when it keeps them all.
-
-    Args:
-        book: what the sender's disk holds.
-        packet: the message.
-        to: the state of the peer it is for.
-    """
-    durable, message = book.hard_state, packet.message
-    match message:
-        case RequestVote():
-            if durable.term < message.term or (durable.term == message.term and durable.voted_for != packet.sender):
-                return f"asks for votes in term {message.term} before its own vote is durable (§5.2)"
-        case RequestVoteReply(vote_granted=True):
-            if durable.term < message.term or (durable.term == message.term and durable.voted_for != packet.to):
-                return f"grants its vote in term {message.term} before that is durable (§5.2)"
-        case AppendEntriesReply(success=True):
-            if durable.term < message.term:
-                return f"acknowledges in term {message.term} before that term is durable (§5.1)"
-            # In a later term it may have been truncated again: it was there when that was promised.
-            if durable.term == message.term and not holds(book, message.match_index, message.term, to):
-                return f"acknowledges entry {message.match_index} before it is durable (§5.3)"
-        case AppendEntries():
-            if durable.term < message.term:
-                return f"leads term {message.term} before that term is durable (§5.1)"
-        case _:
-            pass
-    return None
-
-
-def holds(book: Book, match_index: Index, term: Term, leader: State | None) -> bool:
-    """Tell whether a disk holds the entry that is acknowledged to the leader of a term, as far as that still leads."""
-    if match_index > len(book.durable):
-        return False
-    if match_index == 0 or leader is None or not isinstance(leader.role, Leader) or leader.term != term:
-        return True
-    return match_index <= leader.log.last and leader.log.term(match_index) == book.durable[match_index - 1][0]
 
 
 def machine_state(machine: StateMachine) -> bytes:

@@ -187,6 +187,18 @@ class SimulatedNetwork(MemoryNetwork):
             else:
                 kept.append(one)
 
+    def reset(self, address: str) -> None:
+        """Break all connections from and to a node, which goes on."""
+        for link in list(self.links):
+            if address in (link.source.address, link.target.address):
+                link.cut("connection reset")
+
+    def reset_all(self) -> None:
+        """Break all connections; what they carried is lost."""
+        self._stuck.clear()
+        for link in list(self.links):
+            link.cut("connection reset")
+
     def pause(self, address: str) -> None:
         """Keep what arrives at a paused process."""
         self._paused.setdefault(address, [])

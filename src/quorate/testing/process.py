@@ -12,24 +12,28 @@ from random import Random
 from typing import Any
 
 from quorate.core import Event, Raft
+from quorate.errors import InvalidConfiguration, OutcomeUnknown, Stopped, Unavailable
 from quorate.loop import Clock
 from quorate.machine import StateMachine
-from quorate.node import Node, Surroundings
+from quorate.node import Node
 from quorate.peer import Peer
+from quorate.seat import Seat
 from quorate.settings import Settings
 from quorate.store import Batch
-from quorate.store.directory import MemoryDirectory
+from quorate.surroundings import Surroundings
 from quorate.testing.clock import ProcessClock, VirtualLoop
-from quorate.testing.disk import SimulatedDisk, SimulatedExecutor
+from quorate.testing.disk import SimulatedDirectory, SimulatedDisk, SimulatedExecutor, SimulatedSnapshots
 from quorate.testing.invariants import History
 from quorate.testing.network import SimulatedNetwork, WatchedTransport
 from quorate.testing.profile import CALM_DISK, DiskRates
 from quorate.testing.watch import WatchedApply, WatchedRaft
 from quorate.transport import Packet
-from quorate.types import Address, Role
+from quorate.types import Address, Index, MemberKind, PeerId, Role
 
 WALL_START = 1_700_000_000.0
 """What wall clocks show when a simulation begins, give or take the skew of each."""
+REFUSALS = (InvalidConfiguration, Unavailable, OutcomeUnknown, Stopped)
+"""How joining a group may fail."""
 
 
 @dataclass(slots=True)
@@ -42,6 +46,7 @@ class Life:
         peer: its one peer; None until it has started.
         tasks: what programs in this process are at, their calls among it: it dies with the process.
         resumed_at: when it went on after its last pause, virtual seconds.
+        stale_index: the highest index after which a stale read here was answered.
     """
 
     clock: ProcessClock
@@ -49,6 +54,7 @@ class Life:
     peer: Peer[Any] | None = None
     tasks: dict[asyncio.Task[Any], None] = field(default_factory=dict)
     resumed_at: float = 0.0
+    stale_index: Index = Index(0)
 
 
 class Process:
@@ -57,11 +63,16 @@ class Process:
     Attributes:
         address: of its one peer.
         disk: what survives of its log.
-        disk_rates: how slow that is now.
+        snapshots: what survives of its snapshots.
+        disk_rates: how slow its disk is now.
+        aside_rates: how slow that is with snapshots.
         life: the present one; None while it is down.
         changing: its start or stop, while one is under way.
         drift: its clock runs at most this much too fast or too slow, a share.
+        join: the members of a group that it joins at its next start; empty to wait until somebody names it.
+        kind: what its peer is or was in its group, or is to be; None with an empty disk.
         seen: told of every message, write and decision, by a word: for faults that wait for one.
+        joined: told how joining a group ended: "ok", or the name of an error.
     """
 
     def __init__(
@@ -77,12 +88,15 @@ class Process:
     ) -> None:
         """Prepare a process that is down, with an empty disk."""
         self.address = address
-        self.disk: SimulatedDisk = SimulatedDisk(self)
         self.disk_rates: DiskRates = CALM_DISK
+        self.aside_rates: DiskRates = CALM_DISK
         self.life: Life | None = None
         self.changing: asyncio.Task[None] | None = None
         self.drift: float = 0.0
+        self.join: tuple[Address, ...] = ()
+        self.kind: MemberKind | None = None
         self.seen: Callable[[str, str], None] = lambda _name, _kind: None
+        self.joined: Callable[[str, str], None] = lambda _name, _word: None
         self._machine = machine
         self._settings = settings
         self._loop = loop
@@ -90,8 +104,8 @@ class Process:
         self._history = history
         self._random = random
         self._note = note
-        self._directory = MemoryDirectory(lambda: f"{random.getrandbits(64):016x}")
         self._skew = random.uniform(-3.0, 3.0)
+        self._empty()
 
     @property
     def name(self) -> str:
@@ -104,6 +118,16 @@ class Process:
         return self.life.peer.status().role if self.life and self.life.peer else None
 
     @property
+    def id(self) -> PeerId:
+        """The id of its peer; a wiped disk makes a new one."""
+        return PeerId(self._directory.identity(self.name).id)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its disk is as empty as it was in the beginning, and it is down."""
+        return self.life is None and not self._is_used
+
+    @property
     def is_paused(self) -> bool:
         """Whether its process is paused."""
         return self.life is not None and self.life.clock.is_paused
@@ -113,6 +137,7 @@ class Process:
         clock = ProcessClock(self._loop, 1.0 + self._random.uniform(-self.drift, self.drift))
         node = Node(self.address.node, settings=self._settings, surroundings=lambda: self._surroundings(clock))
         life = self.life = Life(clock, node)
+        self._is_used = True
         return self._run(life, self._start(life))
 
     def stop(self) -> asyncio.Task[None]:
@@ -129,8 +154,18 @@ class Process:
         life.clock.kill()
         self._network.disconnect(self.address.node)
         self.disk.crash(self._random)
+        self.snapshots.crash(self._random)
+        if life.peer is not None:
+            life.peer._seat.snapshots.stop("it was killed")
         for task in list(life.tasks):
             task.cancel()
+
+    def wipe(self) -> None:
+        """Empty the disk of a process, which dies if it runs: whoever starts from it is another peer."""
+        self.crash()
+        self._history.wiped(self.name)
+        self.kind = None
+        self._empty()
 
     def pause(self) -> None:
         """Stop the process for a while: nothing runs, nothing is read, the disk finishes what it is at."""
@@ -149,8 +184,11 @@ class Process:
 
     def written(self, batch: Batch) -> None:
         """Show a batch that was appended."""
+        if batch.compaction is not None and not self.snapshots.holds(batch.compaction.snapshot):
+            index = batch.compaction.snapshot.index
+            self._history.fail("SnapshotBeforePointer", f"{self.name} points at snapshot {index}, which is not durable")
         self._history.written(self.name, batch)
-        self.seen(self.name, "writes")
+        self.seen(self.name, "writes" if batch.compaction is None else "compacts")
 
     def persisted(self, count: int) -> None:
         """Show how many batches became durable."""
@@ -163,19 +201,61 @@ class Process:
     # Lives.
 
     async def _start(self, life: Life) -> None:
-        """Start node and peer, and put the peer under watch before it has its first turn."""
+        """Start the node and its peer; a peer that joins a group goes on with that by itself."""
         await life.node.start()
-        peer = await life.node.start_peer(self._machine, name=self.name)
-        seat = peer._seat
-        seat.raft = WatchedRaft(seat.raft, self.name, self._history, self._noted)
-        seat.apply = WatchedApply(seat.apply, self.name, self._history)
-        life.peer = peer
+        seated = self._loop.create_future()
+        loop = life.node._loop
+        assert loop is not None, "a running node has its loop"
+        add = loop.add
+
+        def watch(seat: Seat) -> None:
+            seat.raft = WatchedRaft(seat.raft, self.name, self._history, self._noted)
+            seat.apply = WatchedApply(seat.apply, self.name, self._history)
+            life.peer = life.node.peers[0]
+            add(seat)
+            seated.set_result(None)
+
+        loop.add = watch  # type: ignore[method-assign]
+        starting = life.node.start_peer(
+            self._machine, name=self.name, join=self.join or None, kind=self.kind or "voter"
+        )
+        if not self.join:
+            await starting
+            return
+        task = self._loop.create_task(starting)
+        life.tasks[task] = None
+        task.add_done_callback(lambda done: self._has_joined(life, done))
+        await seated
+
+    def _has_joined(self, life: Life, task: asyncio.Task[Peer[Any]]) -> None:
+        """Note how joining ended; one that was refused leaves a node without a peer."""
+        life.tasks.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or self.life is not life or self.changing is not None:
+            return
+        self.joined(self.name, type(error).__name__ if error else "ok")
+        self.join = ()
+        if error is None:
+            return
+        if not isinstance(error, REFUSALS):
+            self._history.fail("StartsAndStops", f"{self.name}: {type(error).__name__}: {error}")
+        life.peer = None
+        _ = self._run(life, self._stop(life))
 
     async def _stop(self, life: Life) -> None:
         """Stop the node."""
         await life.node.stop()
         self.disk.crash(self._random)
+        self.snapshots.crash(self._random)
         self.life = None
+
+    def _empty(self) -> None:
+        """Begin with an empty disk."""
+        random = self._random
+        self.disk: SimulatedDisk = SimulatedDisk(self)
+        self.snapshots: SimulatedSnapshots = SimulatedSnapshots(lambda step: self.seen(self.name, step))
+        self._directory = SimulatedDirectory(self.snapshots, lambda: f"{random.getrandbits(64):016x}")
+        self._is_used = False
 
     def _run(self, life: Life, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run what the process does to itself: it dies with it."""
@@ -199,6 +279,7 @@ class Process:
         return Surroundings(
             transport=transport,
             executor=SimulatedExecutor(self._loop, clock, self.disk, lambda: self.disk_rates.draw(self._random)),
+            aside=SimulatedExecutor(self._loop, clock, self.snapshots, lambda: self.aside_rates.draw(self._random)),
             clock=as_clock,
             wall=lambda: WALL_START + self._skew + self._loop.time(),
             random=self._random,

@@ -12,7 +12,9 @@ import msgspec
 from quorate.settings import KIB, MIB, Settings
 from quorate.testing.network import Rates
 
-SIZES = (1, 2, 3, 3, 3, 3, 5, 5, 5, 5)
+SIZES = (1, 2, 3, 3, 3, 3, 4, 5, 5, 5)
+PROCESSES_MAX = 7
+"""The most processes of a run: those that form the group, and those that may join it."""
 
 
 class DiskRates(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +44,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """The world of one run.
 
     Attributes:
-        size: how many peers the group has.
+        size: how many peers form the group.
+        spares: how many processes more may join it.
         settings: the knobs of all of them.
         network: how bad the network is between beginning and healing.
         disk: how slow the disks are meanwhile.
+        aside: how slow they are with snapshots.
         drift: each clock runs at most this much too fast or too slow, a share.
         span: how long clients and faults go on, virtual seconds.
         clients: how many clients there are.
@@ -53,6 +57,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         burst: the most calls of one client at once.
         value_bytes: the longest value that clients write, bytes.
         fault_pause: the mean time between two faults, seconds; infinity for none.
+        change_pause: the mean time between two things that somebody asks of the group: other members, another leader,
+            a snapshot; seconds; infinity for none.
+        lease_share: the share of reads that trust the clocks.
+        stale_share: the share of reads that may be stale.
     """
 
     size: int
@@ -66,13 +74,19 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     burst: int
     value_bytes: int
     fault_pause: float
+    lease_share: float = 0.0
+    stale_share: float = 0.0
+    spares: int = 0
+    change_pause: float = float("inf")
+    aside: DiskRates = CALM_DISK
 
     @classmethod
     def draw(cls, random: Random) -> Profile:
         """Draw a world."""
         settings = draw_settings(random)
+        size = random.choice(SIZES)
         return cls(
-            size=random.choice(SIZES),
+            size=size,
             settings=settings,
             network=draw_rates(random),
             disk=DiskRates(
@@ -87,15 +101,28 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             burst=random.choice((1, 4, 12)),
             value_bytes=min(random.choice((0, 16, 200, 3000)), settings.command_bytes_max // 2),
             fault_pause=random.choice((0.15, 0.4, 0.8, 0.8)),
+            lease_share=random.choice((0.0, 0.3)),
+            stale_share=random.choice((0.0, 0.15)),
+            spares=min(random.choice((0, 1, 2, 3)), PROCESSES_MAX - size),
+            change_pause=random.choice((float("inf"), 0.2, 0.6, 1.5)),
+            aside=DiskRates(
+                latency=random.choice((0.001, 0.02, 0.2)),
+                stall=random.choice((0.0, 0.0, 0.1)),
+                stall_max=random.choice((0.5, 2.0)),
+            ),
         )
 
 
 def draw_settings(random: Random) -> Settings:
-    """Draw the knobs: from one entry a message and one message under way to everything at once."""
+    """Draw the knobs: from one entry a message and one message under way to everything at once.
+
+    Snapshots come with every few entries, or hardly ever, and what stays in the log behind them differs as much.
+    """
     append_bytes_max = random.choice((256, 1 * KIB, 8 * KIB, 1 * MIB))
     command_bytes_max = min(append_bytes_max, 4 * KIB)
+    election_timeout_max = random.choice((0.35, 0.6, 0.6, 1.2))
     return Settings(
-        election_timeout_max=random.choice((0.35, 0.6, 0.6, 1.2)),
+        election_timeout_max=election_timeout_max,
         append_bytes_max=append_bytes_max,
         command_bytes_max=command_bytes_max,
         in_flight_max=random.choice((1, 2, 4, 32)),
@@ -103,6 +130,13 @@ def draw_settings(random: Random) -> Settings:
         cache_bytes_max=random.choice((0, 512, 16 * KIB, 16 * MIB)),
         apply_entries_max=random.choice((1, 3, 1000)),
         call_timeout=random.choice((1.0, 2.0, 5.0)),
+        snapshot_entries=random.choice((5, 15, 50, 100_000)),
+        snapshot_bytes=random.choice((1 * KIB, 64 * MIB)),
+        trailing_entries=random.choice((0, 0, 3, 20)),
+        snapshot_chunk_bytes=random.choice((200, 2 * KIB, 1 * MIB)),
+        catch_up_timeout=random.choice((2, 5)) * election_timeout_max,
+        change_timeout=random.choice((2.0, 4.0, 8.0)),
+        reconnect_delay_max=random.choice((0.1, 1.0)),
     )
 
 

@@ -67,6 +67,8 @@ def print_seeds(first: int, count: int | None, jobs: int, budget: float | None) 
     seeds, events, span = 0, 0, 0.0
     faults: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    steps: Counter[str] = Counter()
     failing: list[int] = []
     for report in run_seeds(first, count, jobs, budget):
         seeds += 1
@@ -74,6 +76,8 @@ def print_seeds(first: int, count: int | None, jobs: int, budget: float | None) 
         span += report.span
         faults.update(report.faults)
         outcomes.update(report.outcomes)
+        asked.update(report.asked)
+        steps.update(report.steps)
         if report.failure is not None:
             failing.append(report.seed)
             show_progress("")
@@ -85,6 +89,8 @@ def print_seeds(first: int, count: int | None, jobs: int, budget: float | None) 
     print(f"{seeds} seeds from {first} on: {events} events in {took:.0f} s, {events / took:.0f} a second, {jobs} jobs;")
     print(f"{span / 3600:.2f} virtual hours, {sum(faults.values())} faults, {sum(outcomes.values())} calls of clients")
     print("faults:   " + ", ".join(f"{kind} {number}" for kind, number in sorted(faults.items())))
+    print("asked:    " + ", ".join(f"{word} {number}" for word, number in sorted(asked.items())))
+    print("steps:    " + ", ".join(f"{step} {number}" for step, number in sorted(steps.items())))
     print("calls:    " + ", ".join(f"{word} {number}" for word, number in sorted(outcomes.items())))
     print(f"failing:  {', '.join(map(str, failing)) or 'none'}")
     return not failing

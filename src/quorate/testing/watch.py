@@ -6,13 +6,14 @@ their state, before the seat has its first turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from quorate.apply import Apply
-from quorate.core import Configuration, Event, Message, Raft, Ready
+from quorate.core import Configuration, Event, Member, Message, Raft, Ready
 from quorate.core.invariants import facts
+from quorate.machine import StateMachine
 from quorate.testing.invariants import History
-from quorate.types import Index, PeerId, ReadId, Run
+from quorate.types import Index, Kind, PeerId, ReadId, Run, Snapshot
 
 
 class WatchedRaft(Raft):
@@ -25,12 +26,14 @@ class WatchedRaft(Raft):
         self._history = history
         self._note = note
         self._facts = facts(self.state)
+        self._groups = self.state.groups
         self._floors: dict[ReadId, int] = {}
         history.started(name, self.state)
 
     def _checked(self) -> None:
         """Check what the input led to."""
-        self._facts = self._history.stepped(self._name, self.state, self._facts)
+        self._facts = self._history.stepped(self._name, self.state, self._facts, self._groups)
+        self._groups = self.state.groups
 
     def receive(self, sender: PeerId, message: Message, now: float) -> None:
         """See ``Raft.receive``."""
@@ -48,16 +51,42 @@ class WatchedRaft(Raft):
         self._checked()
         return taken
 
-    def read(self, now: float) -> ReadId:
+    def read(self, now: float, *, by_lease: bool = False) -> ReadId:
         """See ``Raft.read``."""
-        read = super().read(now)
+        read = super().read(now, by_lease=by_lease)
         self._floors[read] = len(self._history.committed)
         self._checked()
         return read
 
-    def change(self, configuration: Configuration, now: float) -> None:
+    def transfer(self, to: PeerId | None, now: float) -> None:
+        """See ``Raft.transfer``."""
+        super().transfer(to, now)
+        self._checked()
+
+    def form(self, configuration: Configuration, now: float) -> None:
+        """See ``Raft.form``."""
+        super().form(configuration, now)
+        self._checked()
+
+    def change(self, members: Sequence[Member], now: float) -> None:
         """See ``Raft.change``."""
-        super().change(configuration, now)
+        super().change(members, now)
+        self._checked()
+
+    def snapshot_at(self, index: Index, time: float) -> Snapshot:
+        """See ``Raft.snapshot_at``."""
+        snapshot = super().snapshot_at(index, time)
+        self._history.check_snapshot(self._name, snapshot)
+        return snapshot
+
+    def compacted(self, taken: Snapshot) -> None:
+        """See ``Raft.compacted``."""
+        super().compacted(taken)
+        self._checked()
+
+    def shipped(self, peer: PeerId, index: Index, *, is_complete: bool) -> None:
+        """See ``Raft.shipped``."""
+        super().shipped(peer, index, is_complete=is_complete)
         self._checked()
 
     def persisted(self, number: int) -> None:
@@ -83,19 +112,35 @@ class WatchedRaft(Raft):
 
 
 class WatchedApply(Apply):
-    """A machine whose every entry is checked."""
+    """A machine whose every entry, snapshot and restoring is checked."""
 
     def __init__(self, apply: Apply, name: str, history: History) -> None:
         """Take the place of ``apply``."""
         self.__dict__.update(apply.__dict__)
         self._name = name
         self._history = history
+        history.has_applied(name, self)
 
     def apply(self, runs: Sequence[Run]) -> None:
         """See ``Apply.apply``."""
-        self._history.applies(self._name, runs)
+        # A witness that no configuration names yet is known by this.
+        is_bare = any(run.kind is Kind.BARE for run in runs)
+        self._history.applies(self._name, runs, is_witness=self.is_witness or is_bare)
         before = self.last_applied
         super().apply(runs)
+        if is_bare and not self.is_witness:
+            raise self._history.fail("StateMachineSafety", f"{self._name} applies commands that it was never sent")
         if self.last_applied < before:
             raise self._history.fail("AppliedMonotonic", f"{self._name} applied {before}, and now {self.last_applied}")
         self._history.has_applied(self._name, self)
+
+    def freeze(self) -> Iterable[bytes]:
+        """See ``Apply.freeze``."""
+        # Whoever restores it is compared with what was frozen.
+        self._history.compare_machine(self._name, self)
+        return super().freeze()
+
+    def restore_to(self, machine: StateMachine | None, snapshot: Snapshot) -> None:
+        """See ``Apply.restore_to``."""
+        super().restore_to(machine, snapshot)
+        self._history.compare_machine(self._name, self)

@@ -16,6 +16,7 @@ import msgspec
 from quorate.errors import Rejected
 from quorate.machine import ReadMethod, StateMachine, WriteMethod
 from quorate.machines import KV
+from quorate.types import Consistency, Index, StaleRead
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -25,16 +26,19 @@ class Call(msgspec.Struct, frozen=True):
         method: ``KV.set``, or a ``Command`` or ``Query``.
         args: its arguments.
         is_write: whether it is a write.
+        consistency: of a read: what it must see.
     """
 
     method: Any
     args: tuple[Any, ...]
     is_write: bool
+    consistency: Consistency = "linearizable"
 
     def __str__(self) -> str:
         """Give it as a person would write it, long values cut short."""
         name = self.method.name if isinstance(self.method, (WriteMethod, ReadMethod)) else repr(self.method)
-        return f"{name}({', '.join(map(shorten, self.args))})"
+        said = "" if self.consistency == "linearizable" else f" {self.consistency}"
+        return f"{name}({', '.join(map(shorten, self.args))}){said}"
 
 
 class Workload(Protocol):
@@ -56,7 +60,7 @@ class Workload(Protocol):
         Args:
             call: the call.
             floor: what ``began`` returned for it.
-            reply: the reply.
+            reply: the reply; of a stale read a ``StaleRead``.
         """
         ...
 
@@ -87,8 +91,9 @@ class KVWorkload:
     """Texts by key.
 
     A key ``a…`` is only appended to. So of any two values seen, one begins with the other; and a call that begins after
-    another was answered sees at least what that one saw: no look at the log is needed to judge that. A key ``x…`` is
-    set, deleted and compared; its values are only compared between peers.
+    another was answered sees at least what that one saw: no look at the log is needed to judge that. A stale read sees
+    what everybody sees after the same index. A key ``x…`` is set, deleted and compared; its values are only compared
+    between peers.
     """
 
     machine: type[StateMachine] = KV
@@ -98,6 +103,7 @@ class KVWorkload:
         self._value_bytes = value_bytes
         self._count = itertools.count(1)
         self._longest: dict[str, str] = {}
+        self._stale: dict[tuple[str, Index], str] = {}
 
     def draw(self, random: Random) -> Call:
         """Draw the next call."""
@@ -125,9 +131,17 @@ class KVWorkload:
         key = call.args[0]
         if key[0] != "a":
             return None
-        value = "" if isinstance(reply, Rejected) else str(reply)
-        if not value.startswith(str(floor)):
-            return f"{call} gave {shorten(value)}, and {shorten(floor)} had been seen before it began"
+        if call.consistency == "stale":
+            if not isinstance(reply, StaleRead):
+                return None
+            value = str(reply.value)
+            known = self._stale.setdefault((key, reply.index), value)
+            if value != known:
+                return f"{call} gave {shorten(value)} after index {reply.index}, and {shorten(known)} was seen there"
+        else:
+            value = "" if isinstance(reply, Rejected) else str(reply)
+            if not value.startswith(str(floor)):
+                return f"{call} gave {shorten(value)}, and {shorten(floor)} had been seen before it began"
         longest = self._longest.get(key, "")
         if not (value.startswith(longest) or longest.startswith(value)):
             return f"{call} gave {shorten(value)}, and {shorten(longest)} was seen too: neither begins with the other"

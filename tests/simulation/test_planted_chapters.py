@@ -1,0 +1,228 @@
+"""Faults planted in membership and snapshots, each of which the simulator must catch, and what it calls them."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from quorate.core import membership, raft, replication, snapshot, state
+from quorate.core.configuration import encode_configuration
+from quorate.core.quorum import majority
+from quorate.errors import ChangeInProgress
+from quorate.seat import Seat
+from quorate.snapshots import Snapshots
+from quorate.testing.disk import SimulatedSnapshots
+from quorate.testing.scenario import ScenarioError, check_file
+from quorate.testing.simulation import Simulation
+from quorate.types import Compaction, Index, Snapshot
+
+SCENARIOS = Path(__file__).parent.parent / "scenarios"
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def change_before_the_first_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault found in the thesis in 2015."""
+
+    def first_index_is_early(state, leader, members) -> None:
+        first, leader.first_index = leader.first_index, Index(0)
+        try:
+            membership_start(state, leader, members)
+        finally:
+            leader.first_index = first
+
+    membership_start = membership.start_change
+    monkeypatch.setattr(membership, "start_change", first_index_is_early)
+    monkeypatch.setattr("quorate.errands.start_change", start_at_once)
+
+
+def start_at_once(errand, raft, now) -> None:
+    """Do as ``errands.start_change`` does, on a leader that is new as well."""
+    errand.term = raft.state.term
+    raft.change(errand.members, now)
+
+
+def second_change_while_one_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(state, leader, members) -> None:
+        index, current = state.configurations[-1]
+        target = tuple(sorted(members, key=lambda member: member.address.name))
+        if target != current.members:
+            if index <= state.commit_index and not current.is_settled:
+                raise ChangeInProgress("joint")
+            membership.enter(state, current, target)
+
+    monkeypatch.setattr(membership, "start_change", start)
+    monkeypatch.setattr("quorate.errands.start_change", start_at_once)
+
+
+def joint_majority_of_the_union(monkeypatch: pytest.MonkeyPatch) -> None:
+    def union(groups) -> set[str]:
+        return {peer for group in groups for peer in group}
+
+    def is_quorum(groups, agrees) -> bool:
+        return sum(map(agrees, union(groups))) >= majority(len(union(groups)))
+
+    def reached(groups, value) -> float:
+        return sorted(map(value, union(groups)), reverse=True)[len(union(groups)) // 2]
+
+    monkeypatch.setattr("quorate.core.election.is_quorum", is_quorum)
+    monkeypatch.setattr(replication, "reached_by_quorum", reached)
+
+
+def new_members_decide_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    use = state.use_configuration
+
+    def use_the_last_group(state) -> None:
+        use(state)
+        state.groups = state.groups[:1]
+
+    monkeypatch.setattr(state, "use_configuration", use_the_last_group)
+
+
+def configuration_not_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    truncate = replication.truncate
+
+    def truncate_and_keep(state, first) -> None:
+        latest = state.configurations[-1]
+        truncate(state, first)
+        if state.configurations[-1] != latest:
+            state.configurations.append((state.log.last, latest[1]))
+            use_configuration(state)
+
+    use_configuration = state.use_configuration
+    monkeypatch.setattr(replication, "truncate", truncate_and_keep)
+
+
+def uncommitted_configuration_in_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    def latest(state, index, time) -> Snapshot:
+        at, configuration = state.configurations[-1]
+        return Snapshot(index, state.log.term(index), time, min(at, index), encode_configuration(configuration))
+
+    monkeypatch.setattr(snapshot, "snapshot_at", latest)
+
+
+def conflicting_tail_kept_after_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    install = snapshot.install
+
+    def keep_the_tail(state, taken) -> None:
+        last, term = state.log.last, state.log.last_term
+        install(state, taken)
+        if last > taken.index:
+            state.log.append(term, last - taken.index)
+
+    monkeypatch.setattr(snapshot, "install", keep_the_tail)
+
+
+def stale_snapshot_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def receive(state, sender, request) -> None:
+        if request.term >= state.term:
+            snapshot.become_follower(state, state.term, sender, "a leader")
+            snapshot.install(state, request.snapshot)
+
+    def always(seat, call, waiter) -> None:
+        seat.snapshots.receive(call, waiter, seat._take_in)
+
+    monkeypatch.setattr(snapshot, "receive_install_snapshot", receive)
+    monkeypatch.setattr(Seat, "receive_snapshot", always)
+
+
+def pointer_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Snapshots.take
+
+    def take_and_tell_at_once(self, taken, freeze, done) -> None:
+        take(self, taken, freeze, lambda *_: None)
+        done(taken)
+
+    monkeypatch.setattr(Snapshots, "take", take_and_tell_at_once)
+
+
+def file_dropped_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drop(self, index, but=()) -> None:
+        self._files = {kept: file for kept, file in self._files.items() if kept.index > index}
+
+    monkeypatch.setattr(SimulatedSnapshots, "drop_before", drop)
+
+
+def compaction_without_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    compact = snapshot.compact
+
+    def compact_all(state, taken) -> None:
+        compact(state, taken)
+        if state.outbox.compaction is not None and state.log.last > taken.index:
+            state.log.compact(state.log.last)
+            start = state.log.last
+            state.outbox.compaction = Compaction(taken, start, state.log.start_term)
+
+    monkeypatch.setattr(raft.snapshot, "compact", compact_all)
+
+
+def removed_peer_still_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    use = state.use_configuration
+
+    def add_the_old(state) -> None:
+        before = state.groups
+        use(state)
+        if before and state.configuration.is_settled:
+            state.groups = (tuple(dict.fromkeys((*state.groups[0], *before[-1]))),)
+
+    monkeypatch.setattr(state, "use_configuration", add_the_old)
+
+
+def snapshot_of_another_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state is read while it is written: the machine has gone on since."""
+
+    def freeze_late(attribute, value):
+        yield from attribute._pieces(value)
+
+    monkeypatch.setattr("quorate.keeping.Attribute.freeze", freeze_late)
+
+
+def first_failure(seeds: Iterable[int]) -> str:
+    """Give the name of the invariant that the first failing seed violates."""
+    for seed in seeds:
+        failure = Simulation(seed).run().failure
+        if failure is not None:
+            return failure.partition(":")[0]
+    return "nothing"
+
+
+# What may catch it first, and seeds among which the first that catches it comes early.
+PLANTS: dict[Plant, tuple[str, range]] = {
+    change_before_the_first_commit: ("ChangeAfterCommit", range(30, 130)),
+    second_change_while_one_is_under_way: ("OneChangeAtATime", range(20)),
+    joint_majority_of_the_union: ("CommittedOnQuorum LeaderCompleteness", range(50)),
+    new_members_decide_alone: ("CoreInvariants", range(20)),
+    removed_peer_still_counted: ("CoreInvariants", range(50)),
+    uncommitted_configuration_in_a_snapshot: ("SnapshotIsCommitted", range(20)),
+    pointer_before_the_file: ("SnapshotBeforePointer", range(20)),
+    file_dropped_too_early: ("StartsAndStops NothingFails", range(20)),
+    compaction_without_a_snapshot: ("CoreInvariants", range(20)),
+    snapshot_of_another_state: ("MachinesEqual", range(50)),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_a_planted_fault_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    invariants, seeds = PLANTS[plant]
+    plant(monkeypatch)
+    assert first_failure(seeds) in invariants.split()
+
+
+# Seeds hardly come to these: a log must conflict with a snapshot and go on beyond it; a snapshot must come very late;
+# a leader must be cut off right when it begins a change.
+BY_SCENARIO: dict[Plant, tuple[str, str]] = {
+    conflicting_tail_kept_after_install: (
+        "conflicting_log_replaced_by_a_snapshot",
+        "what 3 hands out for writing is what its log says",
+    ),
+    stale_snapshot_installed: ("stale_snapshot_ignored", "leaves another trace"),
+    configuration_not_rolled_back: ("configuration_rolled_back", "configurations are in the order of the log"),
+}
+
+
+@pytest.mark.parametrize("plant", BY_SCENARIO, ids=lambda plant: plant.__name__)
+def test_a_planted_fault_is_caught_by_a_scenario(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario, found = BY_SCENARIO[plant]
+    plant(monkeypatch)
+    with pytest.raises((ScenarioError, AssertionError), match=found):
+        check_file(SCENARIOS / f"{scenario}.txt")
