@@ -4,7 +4,7 @@
 #   PYTHON=python3.12   the interpreter to use (3.11 or later); the environment is remade for it
 #   ENV=.venv           where the environment lives
 #   SEED=7, SEEDS=1000  for `make sim`: one seed with its trace, or that many seeds
-#   ARGS='-k election'  for `make test` and `make bench`: further arguments
+#   ARGS='-k election'  for `make test`, `make bench` and `make demo`: further arguments, such as --full for the demo
 #   VERSIONS='3.12'     for `make test-all`
 
 ENV ?= .venv
@@ -23,7 +23,7 @@ export UV_PYTHON_DOWNLOADS := never
 # uv, where there is one that knows dependency groups.
 UV := $(shell uv pip install --help 2>/dev/null | grep -q -e --group && echo uv)
 
-.PHONY: help setup demo test test-all check fix sim bench docs clean remake
+.PHONY: help setup demo test test-all check fix sim bench suites docs clean remake
 
 help:
 	@echo "make demo       three nodes agree, lose one, and go on: half a minute, the best place to start"
@@ -32,11 +32,12 @@ help:
 	@echo "make fix        what of it can be put right automatically"
 	@echo "make sim        1,000 seeds of the simulator; make sim SEED=7 prints the trace of one"
 	@echo "make bench      writes and reads per second on this machine"
+	@echo "make suites     writes docs/reference/suites.md: which test covers which name of the field's suites"
 	@echo "make docs       the documentation as a site in site/"
 	@echo "make setup      the whole environment in $(ENV)     make clean   removes all that was made"
 
 demo: $(ENV)/.installed-run
-	@$(BIN)/quorate demo
+	@$(BIN)/quorate demo $(ARGS)
 
 test: $(ENV)/.installed-test
 	$(BIN)/python -m pytest $(ARGS)
@@ -65,6 +66,9 @@ sim: $(ENV)/.installed-run
 
 bench: $(ENV)/.installed-run
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+suites: $(ENV)/.installed-test
+	@$(BIN)/python -m tests.suites.page
 
 docs: $(ENV)/.installed-docs
 	$(BIN)/zensical build --clean --strict
