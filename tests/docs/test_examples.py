@@ -15,7 +15,8 @@ SHOWN = {
 write foo: bar
 read foo: bar
 read baz: key_not_found: 'baz'
-read foo: (?!(?P=leader))peer\d does not lead; it names (?P=leader)
+write foo: (?!(?P=leader))peer\d does not lead; it names (?P=leader)
+read foo: bar
 (?P=leader) is stopped
 read foo: bar
 write foo: again

@@ -7,10 +7,10 @@ import importlib.metadata
 import ipaddress
 import platform
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
-from quorate import Address
-from quorate.types import parse_node
+from quorate import Address, Settings
+from quorate.types import MemberKind, parse_node
 
 STORES = ("rocksdb", "lmdb", "memory")
 """The stores that have a name, the default first."""
@@ -22,6 +22,9 @@ examples:
   quorate demo
       Three nodes agree, lose their leader twice, and lose nothing: the best place to start.
 
+  quorate demo --full
+      One node grows to five, each of which is then killed and replaced, while clients write; and nothing is lost.
+
   quorate shell quorate.machines:KV --peer peer1@127.0.0.1:7001 --data-dir data/a
   quorate shell quorate.machines:KV --peer peer2@127.0.0.1:7002 --data-dir data/b
   quorate shell quorate.machines:KV --peer peer3@127.0.0.1:7003 --data-dir data/c
@@ -31,7 +34,7 @@ examples:
 
   quorate start mymachines:Bank --peer peer1@10.0.0.1:7001 --data-dir /var/lib/bank \\
       --tls-cert node.pem --tls-key node.key --tls-ca ca.pem
-      A node in the foreground, as a service runs it.
+      A node in the foreground, as a service runs it. With --join peer1@10.0.0.1:7001 another becomes a member.
 
   quorate status 127.0.0.1:7001
       Who leads, and how far everyone is. One address of the group is enough.
@@ -81,6 +84,12 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
         "Exits with 0 only if each step was seen. Leaves nothing behind."
     )
     parser.add_argument(
+        "--full",
+        action="store_true",
+        help="instead: one node grows to five by --join, from snapshots; leadership is handed over; each machine is "
+        "killed and replaced while clients write; about a minute",
+    )
+    parser.add_argument(
         "--store", choices=STORES, default=STORES[0], help=f"where the logs are kept (default: {STORES[0]})"
     )
     parser.add_argument("--plain", action="store_true", help="no colours, even where rich is installed")
@@ -90,7 +99,8 @@ def add_start(parser: argparse.ArgumentParser) -> None:
     """Say what ``quorate start`` takes."""
     parser.description = (
         "Runs one node with one peer in the foreground. SIGTERM or Ctrl-C stops it cleanly, a second one at once. "
-        "The group is formed once, by set_configuration on one of its peers: in `quorate shell`, or in a program."
+        "The group is formed once, by set_configuration on one of its peers: in `quorate shell`, or in a program. "
+        "Others become members with --join."
     )
     add_node(parser, log_level="info")
 
@@ -152,6 +162,15 @@ def add_node(parser: argparse.ArgumentParser, log_level: str) -> None:
         metavar="HOST:PORT",
         help="where to listen, if that is not where others reach the node",
     )
+    add_joining(parser)
+    parser.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        type=setting,
+        metavar="NAME=VALUE",
+        help="a knob of quorate.Settings, such as snapshot_entries=10000; may be given more than once",
+    )
     add_tls(parser)
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop, which must be installed")
     parser.add_argument(
@@ -159,6 +178,33 @@ def add_node(parser: argparse.ArgumentParser, log_level: str) -> None:
         choices=("debug", "info", "warning", "error"),
         default=log_level,
         help=f"what is logged to standard error (default: {log_level})",
+    )
+
+
+def add_joining(parser: argparse.ArgumentParser) -> None:
+    """Say how a node finds a group, and what its peer is to be there."""
+    parser.add_argument(
+        "--join",
+        action="append",
+        type=member_address,
+        metavar="NAME@HOST:PORT",
+        help="become a member of the group that this peer belongs to, unless it is one already; may be given more than "
+        "once, since any member will do",
+    )
+    parser.add_argument(
+        "--address",
+        action="append",
+        default=[],
+        type=member_address,
+        metavar="NAME@HOST:PORT",
+        help="where another peer is reached now, whatever its group has for it; may be given more than once",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=get_args(MemberKind),
+        default="voter",
+        help="what it joins as: voter, learner (receives everything, has no vote) or witness (votes, keeps no data); "
+        "default: voter",
     )
 
 
@@ -176,15 +222,24 @@ def peer_address(text: str) -> Address:
     Raises:
         ArgumentTypeError: it is not of that form, or nobody can dial it.
     """
-    try:
-        address = Address.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    address = member_address(text)
     if is_wildcard(address.host):
         raise argparse.ArgumentTypeError(
             f"others cannot reach {text}: name the address where they do, and add --bind {address.node}"
         )
     return address
+
+
+def member_address(text: str) -> Address:
+    """Read ``name@host:port``.
+
+    Raises:
+        ArgumentTypeError: it is not of that form.
+    """
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def node_address(text: str) -> str:
@@ -210,6 +265,20 @@ def node_or_peer(text: str) -> Address:
         return Address.parse(text) if "@" in text else Address("", *parse_node(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def setting(text: str) -> tuple[str, str]:
+    """Read ``NAME=VALUE``, the name being that of a knob.
+
+    Raises:
+        ArgumentTypeError: it is not of that form, or there is no such knob.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} sets nothing; write it as NAME=VALUE")
+    if name not in Settings.__struct_fields__:
+        raise argparse.ArgumentTypeError(f"there is no {name}; there are {', '.join(Settings.__struct_fields__)}")
+    return name, value
 
 
 def is_wildcard(host: str) -> bool:

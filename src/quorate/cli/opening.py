@@ -16,8 +16,11 @@ from collections.abc import AsyncIterator, Callable
 from types import ModuleType
 from typing import Any
 
-from quorate import TLS, Node, Peer, QuorateError, StateMachine
-from quorate.cli.output import CommandError
+import msgspec
+
+from quorate import TLS, Node, Peer, QuorateError, Settings, StateMachine
+from quorate.cli.output import CommandError, Output
+from quorate.cli.progress import member_text, progress_shown
 
 
 def log_to_stderr(level: str) -> None:
@@ -103,6 +106,18 @@ def tls_from(options: argparse.Namespace) -> TLS | None:
     return tls
 
 
+def settings_from(options: argparse.Namespace) -> Settings:
+    """Give the knobs: those that were named, and the defaults.
+
+    Raises:
+        CommandError: one is no number, or out of its bounds.
+    """
+    try:
+        return msgspec.convert(dict(options.setting), Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise CommandError(f"--setting cannot be used: {error}") from error
+
+
 def loop_factory(options: argparse.Namespace) -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Give what makes the event loop: uvloop's if it was asked for; None for asyncio's own.
 
@@ -130,18 +145,23 @@ async def opened(options: argparse.Namespace, machine: type[StateMachine]) -> As
         raise CommandError(
             "--data-dir is needed, a directory of this node's own; --store memory goes without, and forgets"
         )
-    listen = options.bind or options.peer.node
+    listen, tls = options.bind or options.peer.node, tls_from(options)
     node = Node(
         listen,
         data_dir=options.data_dir,
         advertise=options.peer.node if options.bind else None,
         store=options.store,
-        tls=tls_from(options),
+        settings=settings_from(options),
+        tls=tls,
+        addresses={address.name: address.node for address in options.address},
     )
     async with contextlib.AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(node)
-            peer = await node.start_peer(machine, name=options.peer.name)
+            async with progress_shown(Output(plain=True), node, machine, options, tls):
+                peer = await node.start_peer(machine, name=options.peer.name, join=options.join, kind=options.kind)
+            if options.join:
+                Output(plain=True).line(member_text(peer, peer.status()))
         except OSError as error:
             raise CommandError(listen_error_text(error, listen)) from error
         except (QuorateError, ValueError, RuntimeError) as error:

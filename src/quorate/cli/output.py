@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -61,9 +60,17 @@ class Output:
         for text in lines:
             self.line(" " * indent + text)
 
-    def working(self, text: str) -> AbstractContextManager[object]:
-        """Show, while the context lasts, that something is under way; on a terminal with rich only."""
-        return self._rich.status(text) if self._rich is not None else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def working(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show, while the context lasts, that something is under way; on a terminal with rich only.
+
+        Gives what puts another text in the place of the first.
+        """
+        if self._rich is None:
+            yield lambda text: None
+        else:
+            with self._rich.status(text) as status:
+                yield status.update
 
 
 def rich_console(stream: TextIO) -> Console | None:

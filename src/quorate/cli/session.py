@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
 from pathlib import Path
 
 from quorate import Address
@@ -31,19 +32,21 @@ class Session:
         command: the arguments after ``quorate`` that start it.
     """
 
-    def __init__(self, address: Address, store: str, directory: Path) -> None:
+    def __init__(self, address: Address, store: str, directory: Path, settings: Sequence[str] = ()) -> None:
         """Describe a session; nothing runs yet.
 
         Args:
             address: the peer, and where its node listens.
             store: the name of the store.
             directory: where its data and its log file go.
+            settings: the knobs that are not as they are by default, each ``NAME=VALUE``.
         """
         self.address = address
         self.data_dir: Path = directory / address.name
         place = ["--store", store] if store != "rocksdb" else []  # as a person would type it: not what is so anyway
         place += ["--data-dir", str(self.data_dir)] if store != "memory" else []
-        self.command: list[str] = ["shell", "quorate.machines:KV", "--peer", str(address), *place]
+        knobs = [argument for setting in settings for argument in ("--setting", setting)]
+        self.command: list[str] = ["shell", "quorate.machines:KV", "--peer", str(address), *place, *knobs]
         self._log_path = directory / f"{address.name}.log"
         self._process: Process | None = None
 
@@ -123,9 +126,13 @@ class Session:
 
     def log_tail(self, lines: int = 8) -> list[str]:
         """Give the last lines of what the process logged."""
+        return self.log()[-lines:]
+
+    def log(self) -> list[str]:
+        """Give all lines that the process logged."""
         if not self._log_path.exists():
             return []
-        return self._log_path.read_text("utf-8", "replace").splitlines()[-lines:]
+        return self._log_path.read_text("utf-8", "replace").splitlines()
 
     async def _read(self) -> str:
         """Read up to the next prompt.

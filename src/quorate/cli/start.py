@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Coroutine
 from typing import Any
 
-from quorate import Peer, StateMachine, Stopped, Unavailable
+from quorate import Node, Peer, StateMachine, Stopped, Unavailable
 from quorate.cli.opening import load_machine, log_to_stderr, loop_factory, opened, ready_text
 from quorate.cli.output import CommandError, Output
 
@@ -32,7 +33,11 @@ async def serve(options: argparse.Namespace, machine: type[StateMachine]) -> Non
     """Run a node until it is asked to stop."""
     asked_to_stop = asyncio.Event()
     stop_when_signalled(asyncio.get_running_loop(), asked_to_stop)
-    async with opened(options, machine) as (_, peer):
+    async with contextlib.AsyncExitStack() as stack:
+        peer = await until_asked(asked_to_stop, stack.enter_async_context(opened(options, machine)))
+        if peer is None:
+            logger.info("%s stops before it was ready", options.peer)
+            return
         Output(plain=True).line(ready_text(peer))
         while not asked_to_stop.is_set():
             with contextlib.suppress(TimeoutError):
@@ -41,6 +46,28 @@ async def serve(options: argparse.Namespace, machine: type[StateMachine]) -> Non
             await check_runs(peer)
         logger.info("%s stops", peer.address)
     logger.info("%s has stopped", peer.address)
+
+
+async def until_asked(
+    asked_to_stop: asyncio.Event, opening: Coroutine[Any, Any, tuple[Node, Peer[Any]]]
+) -> Peer[Any] | None:
+    """Open a node, and give its peer; None when it was asked to stop before: joining a group may take long.
+
+    Raises:
+        CancelledError: the caller was cancelled.
+    """
+    task = asyncio.create_task(opening)
+    asking = asyncio.create_task(asked_to_stop.wait())
+    asking.add_done_callback(lambda _: task.cancel())
+    try:
+        _, peer = await task
+    except asyncio.CancelledError:
+        if not asked_to_stop.is_set():
+            raise
+        return None
+    finally:
+        asking.cancel()
+    return peer
 
 
 def stop_when_signalled(loop: asyncio.AbstractEventLoop, asked_to_stop: asyncio.Event) -> None:

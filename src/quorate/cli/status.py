@@ -21,7 +21,7 @@ from quorate.transport.tcp import TCPTransport
 TIMEOUT = 2.0
 """How long each peer has to answer, seconds."""
 
-COLUMNS = ("NAME", "ROLE", "TERM", "LEADER", "COMMIT", "APPLIED", "LAST", "ADDRESS")
+COLUMNS = ("NAME", "KIND", "ROLE", "TERM", "LEADER", "COMMIT", "APPLIED", "LAST", "ADDRESS")
 NUMBERS = ("TERM", "COMMIT", "APPLIED", "LAST")
 
 
@@ -128,10 +128,10 @@ def members_of(found: dict[tuple[str, str], Found]) -> list[Address]:
     """Give the members of all groups found that have not answered yet."""
     statuses = [peer.status for peer in found.values()]
     members = {
-        member: None
+        member.address: None
         for status in statuses
-        for member in status.configuration
-        if (status.group, member.name) not in found
+        for member in status.members
+        if (status.group, member.address.name) not in found
     }
     return list(members)
 
@@ -150,7 +150,7 @@ def grouped(found: list[Found], unreachable: dict[Address, str]) -> tuple[list[G
     left = dict(unreachable)
     for group in groups.values():
         names = {peer.status.name for peer in group.found}
-        for member in dict.fromkeys(member for peer in group.found for member in peer.status.configuration):
+        for member in dict.fromkeys(member.address for peer in group.found for member in peer.status.members):
             if member.name not in names and member in unreachable:
                 group.unreachable[member] = unreachable[member]
                 left.pop(member, None)
@@ -165,6 +165,8 @@ def show(output: Output, groups: list[Group], unreachable: dict[Address, str]) -
         for member, reason in group.unreachable.items():
             output.line(f"{member.name} was not reached: {reason}", "yellow")
         output.line(summary(group), "green" if group.leader else "red")
+        for line in changes(group.latest):
+            output.line(line, "yellow")
         output.line()
     for reason in unreachable.values():
         output.line(f"Not reached: {reason}", "red")
@@ -175,18 +177,37 @@ def show(output: Output, groups: list[Group], unreachable: dict[Address, str]) -
 def table_rows(group: Group) -> list[tuple[str, ...]]:
     """Give the rows of a group's table: who answered, then who did not."""
     rows = []
+    kinds = {member.address.name: member.kind for member in group.latest.members}
     for peer in group.found:
         status = peer.status
         leader = status.leader.name if status.leader else "-"
         numbers = (status.commit_index, status.last_applied, status.last_index)
-        rows.append((status.name, status.role, str(status.term), leader, *map(str, numbers), peer.address.node))
-    return rows + [(member.name, "not reached", "-", "-", "-", "-", "-", member.node) for member in group.unreachable]
+        texts = (status.role, str(status.term), leader, *map(str, numbers), peer.address.node)
+        rows.append((status.name, kinds.get(status.name, "-"), *texts))
+    absent = ("not reached", "-", "-", "-", "-", "-")
+    return rows + [(member.name, kinds.get(member.name, "-"), *absent, member.node) for member in group.unreachable]
+
+
+def changes(status: Status) -> list[str]:
+    """Say what a change of the members that is under way makes of each, and how far it has come."""
+    lines = []
+    for member in status.members:
+        name = member.address.name
+        if member.becomes is None:
+            lines.append(f"{name} is about to leave.")
+        elif member.becomes != member.kind:
+            held = (
+                "" if member.match_index is None else f": it holds {member.match_index} of {status.last_index} entries"
+            )
+            how = ", and receives a snapshot" if member.is_installing else held
+            lines.append(f"{name} is a {member.kind}, and becomes a {member.becomes}{how}.")
+    return lines
 
 
 def summary(group: Group) -> str:
     """Say in a sentence who leads a group, or why nobody does."""
     latest = group.latest
-    reached = f"{len(group.found)} of its {len(latest.configuration)} members answered"
+    reached = f"{len(group.found)} of its {len(latest.members)} members answered"
     if not group.id:
         return f"{latest.name} belongs to no group: {latest.why}."
     if group.leader:
@@ -222,6 +243,10 @@ def peer_fields(peer: Found) -> dict[str, object]:
         value = getattr(status, field)
         fields[field] = str(value) if isinstance(value, Address) else value
     fields["configuration"] = [str(member) for member in status.configuration]
+    fields["members"] = [
+        {name: getattr(member, name) for name in member.__struct_fields__} | {"address": str(member.address)}
+        for member in status.members
+    ]
     return fields
 
 

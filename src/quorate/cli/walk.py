@@ -49,7 +49,7 @@ class Walk:
 
     Attributes:
         output: where the demo prints.
-        sessions: the three nodes.
+        sessions: the nodes, those to come among them.
         store: the name of their store.
         writer: the client that writes all the while.
         leader: who leads, as far as was seen.
@@ -57,12 +57,19 @@ class Walk:
         down: the nodes whose peers do not run now.
     """
 
-    def __init__(self, output: Output, sessions: Sequence[Session], store: str) -> None:
-        """Begin with three sessions that are not started yet."""
+    def __init__(self, output: Output, sessions: Sequence[Session], store: str, lanes: int = 1) -> None:
+        """Begin with sessions that are not started yet.
+
+        Args:
+            output: where to print.
+            sessions: the nodes.
+            store: the name of their store.
+            lanes: how many writes of the client are under way at once.
+        """
         self.output = output
         self.sessions: tuple[Session, ...] = tuple(sessions)
         self.store = store
-        self.writer: Writer = Writer([session.address for session in sessions])
+        self.writer: Writer = Writer([session.address for session in sessions], lanes)
         self.leader: Session = self.sessions[0]
         self.former: list[Session] = []
         self.down: list[Session] = []
@@ -89,6 +96,10 @@ class Walk:
     def show(self, who: str, code: str, printed: str = "") -> None:
         """Print a line that was typed, and what it printed."""
         self.output.line(f"    {who:>6} {code}", "cyan")
+        self.show_printed(printed)
+
+    def show_printed(self, printed: str) -> None:
+        """Print what was printed."""
         for text in printed.splitlines():
             self.output.line(f"           {text}")
 
@@ -122,12 +133,12 @@ class Walk:
         self.show(self.leader.name, f">>> {code}", text)
 
     async def expect_redirect(self, session: Session) -> None:
-        """See that a read of a peer that does not lead is answered with who does.
+        """See that a write to a peer that does not lead is answered with who does.
 
         Raises:
             StepFailed: it is not.
         """
-        code, printed = 'await peer.read(KV.get, "foo")', ""
+        code, printed = 'await peer.write(KV.set, "foo", "bar")', ""
 
         async def look() -> str | None:
             nonlocal printed
