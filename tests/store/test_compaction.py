@@ -15,7 +15,7 @@ import pytest
 from rocksdict import Options, Rdict
 
 from quorate.errors import Corrupted, StoreError
-from quorate.store import Batch, rocksdb, rocksdb_recovery
+from quorate.store import Batch, rocksdb_recovery
 from quorate.store.cache import Cache
 from quorate.store.lmdb import LMDBStore
 from quorate.store.records import compaction_key, encode_record, entry_key
@@ -222,7 +222,7 @@ def damage_tail(path: Path) -> None:
 def test_a_repair_keeps_a_compaction_that_was_durable_and_drops_one_that_was_not_whole(
     tmp_path, monkeypatch, is_durable
 ):
-    monkeypatch.setattr(rocksdb, "MARK_EVERY", 1)
+    monkeypatch.setattr("quorate.store.mark.MARK_EVERY", 1)
     compaction = make_compaction(1, 45, 40)
     path, image = tmp_path / "store", tmp_path / "image"
     with closing(RocksDBStore.open(path)) as store:
@@ -245,7 +245,7 @@ def test_a_repair_keeps_a_compaction_that_was_durable_and_drops_one_that_was_not
 
 @pytest.mark.parametrize("replaces_log", [False, True])
 def test_a_durable_compaction_that_cannot_be_read_back_is_reported(tmp_path, monkeypatch, replaces_log):
-    monkeypatch.setattr(rocksdb, "MARK_EVERY", 1)
+    monkeypatch.setattr("quorate.store.mark.MARK_EVERY", 1)
     path, image = tmp_path / "store", tmp_path / "image"
     with closing(RocksDBStore.open(path)) as store:
         append(store, "peer1", wide(1, 50))

@@ -428,7 +428,7 @@ def test_each_error_of_the_engine_becomes_one_of_ours(error, room, kind, tmp_pat
 
 
 def test_the_mark_lags_by_a_bounded_number_of_syncs_and_is_exact_after_a_close(store, path, monkeypatch):
-    monkeypatch.setattr(lmdb_store, "MARK_EVERY", 4)
+    monkeypatch.setattr("quorate.store.mark.MARK_EVERY", 4)
     marks = []
     for index in range(1, 11):
         append(store, index, index)

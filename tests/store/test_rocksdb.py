@@ -95,7 +95,7 @@ def store(path: Path) -> Iterator[RocksDBStore]:
 
 @pytest.fixture
 def marked_at_each_sync(monkeypatch):
-    monkeypatch.setattr(rocksdb, "MARK_EVERY", 1)
+    monkeypatch.setattr("quorate.store.mark.MARK_EVERY", 1)
 
 
 class Faulty:
@@ -369,7 +369,7 @@ def test_a_failed_flush_marks_nothing_as_durable(store, faulty, path):
 
 
 def test_the_mark_lags_by_a_bounded_number_of_syncs_and_is_exact_after_a_close(store, path, monkeypatch):
-    monkeypatch.setattr(rocksdb, "MARK_EVERY", 4)
+    monkeypatch.setattr("quorate.store.mark.MARK_EVERY", 4)
     marks = []
     for index in range(1, 11):
         append(store, index, index)

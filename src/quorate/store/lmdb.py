@@ -4,7 +4,7 @@ A write is one transaction, and durable when its commit returns: the engine sync
 meta page that points at them. So a crash leaves either all of it or nothing, commits never overtake one another, and
 there is no torn tail to repair. The engine's unsynced modes would halve the syncs, and give up that order: not used.
 
-A store's directory holds the database, ``logs.mdb``; ``mark``, which lags by at most ``MARK_EVERY`` syncs; and
+A store's directory holds the database, ``logs.mdb``; ``mark``, which lags by at most ``mark.MARK_EVERY`` syncs; and
 ``lock``: the engine's own lock would let a second process in, and is not used. Pages have no checksums, and a damaged
 one can end the process or hide a record. So nothing is read before the whole file is checked, which is what an open
 costs (``lmdb_checks.py``).
@@ -25,7 +25,7 @@ from quorate.errors import Corrupted
 from quorate.store import Batch
 from quorate.store.files import ASIDE, disk_errors, lock_directory, make_directory, sync_path
 from quorate.store.lmdb_checks import ENGINE, check_content, check_file, engine_errors, scan_runs
-from quorate.store.mark import Mark, check_mark, read_mark, store_damage, write_mark
+from quorate.store.mark import Mark, MarkKeeper, check_mark, read_mark, store_damage, write_mark
 from quorate.store.records import (
     Extent,
     changes_of,
@@ -43,9 +43,6 @@ from quorate.types import Compaction, Index, Run, Stored
 
 DATABASE = "logs.mdb"
 
-MARK_EVERY = 128
-"""Syncs between two writes of the mark: rare enough to cost a few hundredths, and the bound of what it lags."""
-
 MAP_BYTES = 64 * 1024 * 1024
 """How large a database may grow before more of it is mapped into memory; doubled each time that it has."""
 
@@ -61,9 +58,8 @@ class LMDBStore:
         self._directory = directory
         self._lock = lock
         self._database = database
-        self._mark = mark
+        self._mark = MarkKeeper(directory, mark)
         self._durable: int = database.info()["last_txnid"]
-        self._syncs_since_mark = 0
         self._closed = False
         self._extents: dict[str, Extent] = {}
 
@@ -92,7 +88,7 @@ class LMDBStore:
         except BaseException:
             os.close(lock)
             raise
-        store._save_mark()
+        store._mark.save(store._durable)
         return store
 
     def load(self, log: str, visit: Callable[[Run], None] | None = None) -> Stored:
@@ -132,9 +128,7 @@ class LMDBStore:
         Raises:
             StoreError: the disk failed; the store must not be used further.
         """
-        self._syncs_since_mark += 1
-        if self._syncs_since_mark >= MARK_EVERY:
-            self._save_mark()
+        self._mark.synced(self._durable)
 
     def read(self, log: str, first: Index, last: Index, bytes_max: int) -> tuple[Run, ...]:
         """Read entries from ``first`` on; see ``LogStore.read``.
@@ -160,7 +154,7 @@ class LMDBStore:
             return
         self._closed = True
         try:
-            self._save_mark()
+            self._mark.save(self._durable)
         finally:
             self._database.close()
             os.close(self._lock)
@@ -195,13 +189,6 @@ class LMDBStore:
             run = next(scan_runs(transaction, log, Index(2**64 - 1)), None)
             extent = self._extents[log] = Extent.of(read_compaction(transaction, log), run)
         return extent
-
-    def _save_mark(self) -> None:
-        """Note what is known to be durable, if it is more than was noted."""
-        if self._durable > self._mark.sequence:
-            self._mark = Mark(self._mark.database, self._durable)
-            write_mark(self._directory, self._mark)
-        self._syncs_since_mark = 0
 
 
 def begin(directory: Path) -> Mark:

@@ -16,6 +16,9 @@ from quorate.store.records import decode_record, encode_record
 
 _NAME = "mark"
 
+MARK_EVERY = 128
+"""Syncs between two writes of the mark: rare enough to cost a few hundredths, and the bound of what it lags."""
+
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
     """Which database is current, and how much of it is known to be durable.
@@ -59,6 +62,37 @@ def write_mark(directory: Path, mark: Mark) -> None:
     """
     with disk_errors(f"writing {directory / _NAME}"):
         replace_file(directory / _NAME, encode_record(_NAME.encode(), mark))
+
+
+class MarkKeeper:
+    """Keeps the mark of an open store: now and then as it is used, and once more at its end."""
+
+    def __init__(self, directory: Path, mark: Mark) -> None:
+        """Go on from the mark that a store has."""
+        self._directory = directory
+        self._mark = mark
+        self._syncs = 0
+
+    def synced(self, durable: int) -> None:
+        """Note that a sync has ended, with every change up to ``durable`` on the disk.
+
+        Raises:
+            StoreError: the disk failed; the old mark stands.
+        """
+        self._syncs += 1
+        if self._syncs >= MARK_EVERY:
+            self.save(durable)
+
+    def save(self, durable: int) -> None:
+        """Write what is known to be durable, if it is more than was written.
+
+        Raises:
+            StoreError: the disk failed; the old mark stands.
+        """
+        if durable > self._mark.sequence:
+            self._mark = Mark(self._mark.database, durable)
+            write_mark(self._directory, self._mark)
+        self._syncs = 0
 
 
 def check_mark(directory: Path, mark: Mark, sequence: int) -> None:

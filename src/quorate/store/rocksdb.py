@@ -2,7 +2,7 @@
 
 All logs of a node live in one key space, so that one flush of the write-ahead log (WAL) makes all peers durable. What
 its directory holds, and what is done about damage at start, stands in ``rocksdb_recovery.py``; the mark kept there
-lags by at most ``MARK_EVERY`` syncs.
+lags by at most ``mark.MARK_EVERY`` syncs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rocksdict import Rdict
 
 from quorate.errors import Corrupted, StoreError
 from quorate.store import Batch
-from quorate.store.mark import Mark, check_mark, read_mark, store_damage, write_mark
+from quorate.store.mark import Mark, MarkKeeper, check_mark, read_mark, store_damage
 from quorate.store.records import (
     Changes,
     Extent,
@@ -40,9 +40,6 @@ from quorate.store.rocksdb_recovery import (
 )
 from quorate.types import Index, Run, Stored
 
-MARK_EVERY = 128
-"""Syncs between two writes of the mark: rare enough to cost a few hundredths, and the bound of what it lags."""
-
 STALL_PAUSE = 0.005
 """Seconds between two tries of a write that the engine put off."""
 
@@ -57,10 +54,9 @@ class RocksDBStore:
         """Take over an open database whose whole content is durable."""
         self._directory = directory
         self._database = database
-        self._mark = mark
+        self._mark = MarkKeeper(directory, mark)
         self._durable = database.latest_sequence_number()
         self._unsynced = False
-        self._syncs_since_mark = 0
         self._closed = False
         self._extents: dict[str, Extent] = {}
         self._write_options = rocksdict.WriteOptions()
@@ -97,7 +93,7 @@ class RocksDBStore:
             database.close()
             raise
         store = cls(directory, database, mark)
-        store._save_mark()
+        store._mark.save(store._durable)
         return store
 
     def load(self, log: str, visit: Callable[[Run], None] | None = None) -> Stored:
@@ -141,9 +137,7 @@ class RocksDBStore:
             self._database.flush_wal(True)
         self._unsynced = False
         self._durable = sequence
-        self._syncs_since_mark += 1
-        if self._syncs_since_mark >= MARK_EVERY:
-            self._save_mark()
+        self._mark.synced(self._durable)
 
     def read(self, log: str, first: Index, last: Index, bytes_max: int) -> tuple[Run, ...]:
         """Read entries from ``first`` on; see ``LogStore.read``.
@@ -169,7 +163,7 @@ class RocksDBStore:
             return
         self._closed = True
         try:
-            self._save_mark()
+            self._mark.save(self._durable)
         finally:
             with engine_errors():
                 self._database.close()
@@ -233,10 +227,3 @@ class RocksDBStore:
                 run = next(runs, None)
             extent = self._extents[log] = Extent.of(read_compaction(self._database, log), run)
         return extent
-
-    def _save_mark(self) -> None:
-        """Note what is known to be durable, if it is more than was noted."""
-        if self._durable > self._mark.sequence:
-            self._mark = Mark(self._mark.database, self._durable)
-            write_mark(self._directory, self._mark)
-        self._syncs_since_mark = 0
