@@ -15,6 +15,7 @@ import msgspec
 from quorate.calling import MachineType, set_context
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, Rejected, Unavailable
 from quorate.machine import StateMachine
+from quorate.tables import Replicated, Tables, frozen
 from quorate.types import Index, Kind, Run, Snapshot, StaleRead, Term
 from quorate.waiters import Waiter
 
@@ -57,6 +58,7 @@ class Apply:
 
     Attributes:
         machine: the user's state machine.
+        tables: what is kept beside it, and goes into every snapshot with it.
         type: what its class declares.
         last_applied: Figure 2, lastApplied. Invariant: never falls, and rises without a gap but by ``restore_to``.
         time: the wall time of the entry at ``last_applied``, seconds since 1970; 0.0 before the first.
@@ -74,6 +76,7 @@ class Apply:
         """
         machine_type.check_state(machine)
         self.machine: StateMachine = machine
+        self.tables: Tables = Tables()
         self.type = machine_type
         self.last_applied: Index = Index(0)
         self.time: float = 0.0
@@ -120,18 +123,19 @@ class Apply:
             MachineError: the machine cannot give its state; also raised while iterating.
             MemoryError: there is not enough of it; also raised while iterating.
         """
-        return () if self.is_witness else self.type.snapshot(self.machine)
+        return () if self.is_witness else frozen(self.tables, self.type.snapshot(self.machine))
 
-    def restore_to(self, machine: StateMachine | None, snapshot: Snapshot) -> None:
+    def restore_to(self, state: Replicated | None, snapshot: Snapshot) -> None:
         """Go on from a snapshot, which reaches at least to ``last_applied``.
 
         Args:
-            machine: made from the chunks of the snapshot; None for one without state, a witness's.
+            state: made from the chunks of the snapshot; None for one without state, a witness's.
             snapshot: what it stands for.
         """
         assert snapshot.index >= self.last_applied, "what was applied is never undone"
-        self.is_witness = machine is None
-        self.machine = self.machine if machine is None else machine
+        self.is_witness = state is None
+        if state is not None:
+            self.machine, self.tables = state.machine, state.tables
         self.last_applied = snapshot.index
         self.time = snapshot.time
         self.bytes_since = 0

@@ -19,6 +19,7 @@ from quorate.store.directory import Directory, PeerIdentity
 from quorate.store.disk import Disk, Executor, blocking
 from quorate.store.snapshots import SnapshotStore
 from quorate.surroundings import Surroundings
+from quorate.tables import restored
 from quorate.transport import Channel
 from quorate.types import Kind, PeerId, Run, Stored
 
@@ -86,7 +87,7 @@ async def restore(apply: Apply, store: SnapshotStore, stored: Stored, aside: Exe
         apply.restore_to(None, snapshot)
     elif snapshot is not None:
         found = snapshot
-        apply.restore_to(await blocking(aside, lambda: apply.type.restored(store.chunks(found))), snapshot)
+        apply.restore_to(await blocking(aside, lambda: restored(apply.type, store.chunks(found))), snapshot)
     await blocking(aside, lambda: store.keep(snapshot))
 
 

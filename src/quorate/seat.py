@@ -23,13 +23,13 @@ from quorate.core.messages import InstallSnapshot
 from quorate.core.state import State
 from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_over, start, stopped
 from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped, Unavailable
-from quorate.machine import StateMachine
 from quorate.reading import Reads
 from quorate.sending import Sender
 from quorate.settings import Settings
 from quorate.snapshots import Snapshots
 from quorate.store import Batch
 from quorate.store.cache import Cache
+from quorate.tables import Replicated, restored
 from quorate.transport import Packet
 from quorate.transport.calls import SnapshotCall
 from quorate.types import Consistency, Index, PeerId, Run, Snapshot, Status
@@ -460,7 +460,7 @@ class Seat:
         def done(outcome: object) -> None:
             self._outside.act(self, self._restored, snapshot, outcome)
 
-        self.snapshots.restore(snapshot, self.apply.type.restored, done)
+        self.snapshots.restore(snapshot, lambda chunks: restored(self.apply.type, chunks), done)
 
     def _restored(self, snapshot: Snapshot, outcome: object) -> None:
         """Go on from a snapshot, or stop if the machine cannot be made from it."""
@@ -468,7 +468,7 @@ class Seat:
             return  # A later one has taken its place.
         if isinstance(outcome, BaseException):
             raise outcome
-        assert outcome is None or isinstance(outcome, StateMachine), "a snapshot is restored into a machine"
+        assert outcome is None or isinstance(outcome, Replicated), "a snapshot is restored into a state"
         self._restoring = None
         self.apply.restore_to(outcome, snapshot)
         self._outside.wake(self)

@@ -17,10 +17,10 @@ import msgspec
 from quorate.apply import Apply
 from quorate.core.messages import InstallSnapshot
 from quorate.errors import Corrupted, MachineError, QuorateError, Stopped, StoreError, Unavailable
-from quorate.machine import StateMachine
 from quorate.settings import Settings
 from quorate.store.disk import Executor, blocking, store_error_from
 from quorate.store.snapshots import SnapshotStore, stateless
+from quorate.tables import Replicated
 from quorate.transport import Channel
 from quorate.transport.calls import Failure, Request, SnapshotAt, SnapshotCall, error_from_failure
 from quorate.types import Index, PeerId, Snapshot
@@ -162,14 +162,14 @@ class Snapshots:
     def restore(
         self,
         snapshot: Snapshot,
-        restored: Callable[[Iterable[bytes]], StateMachine],
+        restored: Callable[[Iterable[bytes]], Replicated],
         done: Callable[[object], None],
     ) -> None:
-        """Make a machine from a snapshot's file; ``done`` is given what ``restored`` gives, or what it raises."""
+        """Make a state from a snapshot's file; ``done`` is given what ``restored`` gives, or what it raises."""
 
-        def finished(machine: StateMachine | None, error: BaseException | None) -> None:
+        def finished(state: Replicated | None, error: BaseException | None) -> None:
             if not self._is_stopped:
-                done(machine if error is None else error)
+                done(state if error is None else error)
 
         self._executor.submit(lambda: restored(self._until_stopped(self._store.chunks(snapshot))), finished)
 

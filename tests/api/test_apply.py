@@ -11,6 +11,7 @@ from quorate.calling import describe
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Unavailable
 from quorate.machine import StateMachine, read, write
 from quorate.machines import KV
+from quorate.tables import Replicated, Tables, restored
 from quorate.types import Index, Kind, Run, Snapshot, Term
 
 KV_TYPE = describe(KV)
@@ -56,6 +57,10 @@ def at(index: int, term: int = 1, time: float = 0.0) -> Snapshot:
     return Snapshot(Index(index), Term(term), time, Index(1), b"")
 
 
+def beside(machine: StateMachine) -> Replicated:
+    return Replicated(machine, Tables())
+
+
 def new_apply() -> Apply:
     return Apply(KV(), KV_TYPE)
 
@@ -73,7 +78,7 @@ def test_a_snapshot_takes_the_place_of_machine_index_and_time():
     apply = new_apply()
     apply.apply([sets(1, ["a", "b"], time=5.0)])
     taken_over = kv_with("from the snapshot")
-    apply.restore_to(taken_over, at(10, time=9.0))
+    apply.restore_to(beside(taken_over), at(10, time=9.0))
     assert (apply.machine, apply.last_applied, apply.time, apply.bytes_since) == (taken_over, 10, 9.0, 0)
     apply.apply([sets(11, ["c"], time=8.0)])
     assert taken_over.entries == {"k": "c"}
@@ -83,7 +88,7 @@ def test_a_snapshot_takes_the_place_of_machine_index_and_time():
 def test_handlers_see_the_time_of_the_snapshot():
     described = describe(Clock)
     apply = Apply(Clock(), described)
-    apply.restore_to(Clock(), at(3, time=7.5))
+    apply.restore_to(beside(Clock()), at(3, time=7.5))
     asked = Noted()
     apply.read(Index(3), [Query(described.encode_read(Clock.when), asked)])
     assert asked.told == [(7.5, 3)]
@@ -99,7 +104,7 @@ def test_handlers_see_the_time_of_the_snapshot():
 def test_whoever_waits_for_an_index_that_a_snapshot_covers_learns_that_it_is_not_known(first, count, unknown):
     apply = new_apply()
     waiters = waiting(apply, first, count)
-    apply.restore_to(KV(), at(5))
+    apply.restore_to(beside(KV()), at(5))
     told = [waiter.told for waiter in waiters]
     assert [[type(error) for error in errors] for errors in told[:unknown]] == [[OutcomeUnknown]] * unknown
     assert all("a snapshot covers its index" in str(errors[0]) for errors in told[:unknown])
@@ -116,7 +121,7 @@ def test_whoever_waits_for_an_index_that_a_snapshot_covers_learns_that_it_is_not
 def test_whoever_waits_beyond_the_snapshot_for_another_term_is_told_when_that_is_certain():
     apply = new_apply()
     covered, beyond = waiting(apply, 5, 2, term=1)
-    apply.restore_to(KV(), at(5, term=2))
+    apply.restore_to(beside(KV()), at(5, term=2))
     apply.apply([sets(6, ["other"], term=2)])
     assert [type(waiter.told[0]) for waiter in (covered, beyond)] == [OutcomeUnknown, NotCommitted]
 
@@ -127,7 +132,7 @@ def test_reads_are_answered_by_the_restored_machine_once_their_index_is_reached(
     query = KV_TYPE.encode_read(KV.get, ("k",))
     apply.read(Index(5), [Query(query, early)])
     apply.read(Index(6), [Query(query, late)])
-    apply.restore_to(kv_with("restored"), at(5))
+    apply.restore_to(beside(kv_with("restored")), at(5))
     assert (early.told, late.told) == (["restored"], [])
     apply.apply([sets(6, ["applied"])])
     assert late.told == ["applied"]
@@ -137,7 +142,7 @@ def test_what_was_applied_is_never_undone():
     apply = new_apply()
     apply.apply([sets(1, ["a", "b", "c"])])
     with pytest.raises(AssertionError, match="never undone"):
-        apply.restore_to(KV(), at(2))
+        apply.restore_to(beside(KV()), at(2))
     assert apply.machine is not None
     assert apply.last_applied == 3
 
@@ -151,7 +156,7 @@ def test_a_frozen_state_is_that_of_last_applied_whatever_is_applied_next():
     apply.apply([sets(1, ["a", "b"])])
     chunks = apply.freeze()
     apply.apply([sets(3, ["c"])])
-    again = KV_TYPE.restored(chunks)
+    again = restored(KV_TYPE, chunks).machine
     assert isinstance(again, KV)
     assert again.entries == {"k": "b"}
 
@@ -206,7 +211,7 @@ def test_a_snapshot_without_state_is_a_witness_s():
     apply = new_apply()
     apply.restore_to(None, at(5))
     assert apply.is_witness
-    apply.restore_to(KV_TYPE.restored(KV_TYPE.snapshot(kv_with("text"))), at(6))
+    apply.restore_to(beside(KV_TYPE.restored(KV_TYPE.snapshot(kv_with("text")))), at(6))
     assert (apply.is_witness, apply.machine.entries) == (False, {"k": "text"})
 
 
@@ -235,3 +240,28 @@ def test_whoever_was_told_that_it_waited_too_long_is_remembered_no_longer():
     assert isinstance(second.told[0], OutcomeUnknown)
     apply.apply([sets(1, ["a", "b"])])
     assert (apply.machine.entries, len(second.told)) == ({"k": "b"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "why"),
+    [
+        (b"\x81\xa8sessions\x90", "sessions"),  # {"sessions": []}
+        (b"\x90", "array"),
+        (b"", "truncated"),
+    ],
+    ids=["a table of a later version", "no tables", "nothing"],
+)
+def test_a_snapshot_whose_tables_are_not_known_is_refused_and_none_is_left_out(first: bytes, why: str) -> None:
+    with pytest.raises(MachineError, match=f"tables that this version of quorate knows.*{why}"):
+        restored(KV_TYPE, [first, *KV_TYPE.snapshot(kv_with("text"))])
+
+
+def test_a_snapshot_begins_with_its_tables_and_they_are_restored_with_the_machine() -> None:
+    apply = new_apply()
+    apply.apply([sets(1, ["a"])])
+    tables, *chunks = apply.freeze()
+    assert (tables, chunks) == (b"\x80", list(KV_TYPE.snapshot(apply.machine)))  # An empty map: there is none yet.
+    again = new_apply()
+    state = restored(KV_TYPE, [tables, *chunks])
+    again.restore_to(state, at(1))
+    assert (again.tables, again.machine) == (state.tables, state.machine)

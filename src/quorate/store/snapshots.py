@@ -2,7 +2,7 @@
 
 A file is ``MAGIC``, then records. A record is its kind, 1 byte; the length of its body, 4 bytes big-endian; the body;
 and 4 bytes of the CRC-32 of ``MAGIC`` and of all kinds, lengths and bodies up to here. The first record holds the
-``Snapshot`` in MessagePack; then come the chunks of the machine's state, each as one record or several; the last one
+``Snapshot`` in MessagePack; then come the chunks of the state, each as one record or several; the last one
 holds their number. So a record that was changed, moved, dropped or put in is noticed at the latest where it ends.
 
 Blocking, and called by one thread at a time. Knows no machine: chunks are bytes.

@@ -383,7 +383,7 @@ class History:
         """
         if apply.is_witness:
             return
-        digest = hash(machine_state(apply.machine))
+        digest = hash((machine_state(apply.machine), apply.tables))
         known, other = self._machines.setdefault(apply.last_applied, (digest, name))
         if known != digest:
             text = f"the machines of {name} and {other} differ at index {apply.last_applied}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from quorate.apply import Apply
 from quorate.core import Configuration, Event, Member, Message, Raft, Ready
 from quorate.core.invariants import facts
-from quorate.machine import StateMachine
+from quorate.tables import Replicated
 from quorate.testing.invariants import History
 from quorate.types import Index, Kind, PeerId, ReadId, Run, Snapshot
 
@@ -140,7 +140,7 @@ class WatchedApply(Apply):
         self._history.compare_machine(self._name, self)
         return super().freeze()
 
-    def restore_to(self, machine: StateMachine | None, snapshot: Snapshot) -> None:
+    def restore_to(self, state: Replicated | None, snapshot: Snapshot) -> None:
         """See ``Apply.restore_to``."""
-        super().restore_to(machine, snapshot)
+        super().restore_to(state, snapshot)
         self._history.compare_machine(self._name, self)
