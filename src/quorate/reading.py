@@ -6,10 +6,13 @@ Asks the core once a turn for all reads that want the same, and hands them to th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from quorate.addresses import Addresses
 from quorate.apply import Apply, Query, is_awaited
 from quorate.core import Message, Raft, Ready
 from quorate.core.messages import AppendEntries
+from quorate.core.report import why_removed
 from quorate.core.state import Leader, State, quorum_heard
 from quorate.errors import NotLeader, Stopped, Unavailable
 from quorate.types import Consistency, Index, PeerId, ReadId
@@ -46,6 +49,8 @@ class Reads:
             try:
                 if consistency == "stale":
                     self._answer_stale(queries, raft, apply, now)
+                elif why_removed(raft.state) is not None:
+                    self._refuse(queries, raft.state)
                 else:
                     self._rounds[raft.read(now, by_lease=consistency == "lease")] = queries
                     first = min(first, *(query.waiter.deadline for query in queries))
@@ -141,12 +146,21 @@ class Reads:
 
     def _refuse(self, queries: list[Query], state: State) -> None:
         """Tell all of a batch whom to ask instead."""
-        for query in queries:
-            query.waiter.fail(NotLeader(self._addresses.redirect(state), self._name))
+        refuse((query.waiter for query in queries), self._name, state, self._addresses)
 
     def _unconfirmed(self) -> list[Waiter]:
         """Give who waits for an index to be confirmed."""
         return [query.waiter for queries in self._rounds.values() for query in queries]
+
+
+def refuse(waiters: Iterable[Waiter], name: str, state: State, addresses: Addresses) -> None:
+    """Tell who asks a peer that does not lead whom to ask instead; of one that was removed, that it learns no more."""
+    why = why_removed(state)
+    for waiter in waiters:
+        if why is None:
+            waiter.fail(NotLeader(addresses.redirect(state), name))
+        else:
+            waiter.fail(Unavailable(f"{name} cannot answer: {why}"))
 
 
 def unconfirmed_text(name: str, state: State) -> str:

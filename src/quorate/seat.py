@@ -18,12 +18,10 @@ import msgspec
 from quorate.addresses import Addresses
 from quorate.apply import Apply, Query
 from quorate.core import Envelope, Event, EventKind, Message, Raft
-from quorate.core.configuration import configuration_text
 from quorate.core.messages import InstallSnapshot
-from quorate.core.state import State
 from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_over, start, stopped
-from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped, Unavailable
-from quorate.reading import Reads
+from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped
+from quorate.reading import Reads, refuse
 from quorate.sending import Sender
 from quorate.settings import Settings
 from quorate.snapshots import Snapshots
@@ -131,17 +129,15 @@ class Seat:
 
     def write(self, command: bytes, waiter: Waiter) -> None:
         """Propose a command."""
-        if self._is_refused(waiter) or self._is_removed(waiter):
-            return
-        self._writes.append((command, waiter))
-        self._outside.wake(self)
+        if not self._is_refused(waiter):
+            self._writes.append((command, waiter))
+            self._outside.wake(self)
 
     def read(self, query: bytes, waiter: Waiter, consistency: Consistency = "linearizable") -> None:
         """Read; the waiter of a stale read is given a ``StaleRead``."""
-        if self._is_refused(waiter) or (consistency != "stale" and self._is_removed(waiter)):
-            return
-        self._reads.add(Query(query, waiter), consistency)
-        self._outside.wake(self)
+        if not self._is_refused(waiter):
+            self._reads.add(Query(query, waiter), consistency)
+            self._outside.wake(self)
 
     def receive(self, source: str, packet: Packet) -> None:
         """Take a message of another peer, unless it is of another group.
@@ -191,7 +187,7 @@ class Seat:
     def status(self) -> Status:
         """Tell what the peer knows of itself and its group."""
         status = self.raft.status()
-        why = f"it has stopped: {self.failure}" if self.failure else removed_text(self.raft.state) or status.why
+        why = f"it has stopped: {self.failure}" if self.failure else status.why
         leader = self.addresses.leader(self.raft.state)
         applied = self.apply.last_applied
         return msgspec.structs.replace(status, name=self.name, last_applied=applied, leader=leader, why=why)
@@ -333,13 +329,6 @@ class Seat:
         waiter.fail(Stopped(str(self.failure or f"{self.name} is stopping")))
         return True
 
-    def _is_removed(self, waiter: Waiter) -> bool:
-        """Refuse a call to a peer that was removed, and so learns no more of what the others decide."""
-        why = removed_text(self.raft.state)
-        if why is not None:
-            waiter.fail(Unavailable(f"{self.name} cannot answer: {why}"))
-        return why is not None
-
     def _propose(self, now: float) -> None:
         """Propose all commands of this turn as one batch."""
         writes, self._writes = self._writes, []
@@ -347,8 +336,7 @@ class Seat:
         try:
             taken = self.raft.propose([command for command, _ in writes], now)
         except NotLeader:
-            for waiter in waiters:
-                waiter.fail(NotLeader(self.addresses.redirect(self.raft.state), self.name))
+            refuse(waiters, self.name, self.raft.state, self.addresses)
             return
         if len(taken) < len(waiters):
             limit = self._settings.uncommitted_bytes_max
@@ -482,16 +470,3 @@ class Seat:
 
 QUIET: Sequence[EventKind] = (EventKind.IGNORED, EventKind.VOTE)
 """Events that another machine can cause at will: counted always, logged only on request."""
-
-
-def removed_text(state: State) -> str | None:
-    """Say that a peer was removed from its group, and what to do; None of one that was not, or leads yet."""
-    configuration = state.configuration
-    if state.leader == state.peer or configuration is None or state.me is not None:
-        return None
-    if not any(before.member(state.peer) for _, before in state.configurations):
-        return None  # It may be a newcomer, whose log has not come to the entry that names it.
-    return (
-        f"it was removed from the group of {configuration_text(configuration)}; stop it, or let it join anew"
-        " (join=…), best with an empty data directory"
-    )

@@ -112,7 +112,9 @@ def test_a_removed_peer_is_told_and_never_campaigns():
         receive(told, "1", AppendEntries(Term(2), PeerId("1"), index, Term(2), Index(0), 0, (run,)))
     assert {envelope.to for envelope in sent} == {"2", "3"}
     assert "3" in raft.state.role.progress
+    assert told.status().why.startswith("it was removed from the group of 1, 2; stop it, or let it join anew")
     receive(told, "1", make_append("1", 2, (4, 2), commit=4))
+    assert told.status().leader.name == "1"
     told.tick(told.deadline())
     assert (obey(told), told.deadline(), type(told.state.role)) == ([], float("inf"), Follower)
     told.tick(1000.0)

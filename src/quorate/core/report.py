@@ -23,7 +23,7 @@ def status(state: State) -> Status:
         commit_index=state.commit_index,
         last_applied=Index(0),
         last_index=state.log.last,
-        why=why_no_leader(state),
+        why=why_removed(state) or why_no_leader(state),
         members=members(state, configuration) if configuration else (),
         first_index=Index(state.log.start + 1),
         snapshot_index=state.snapshot_index,
@@ -77,3 +77,16 @@ def why_no_leader(state: State) -> str | None:
     if not state.may_campaign:
         return f"it is a {state.me.kind}, which never leads, and has heard no leader in term {state.term}"
     return pending_text(state)
+
+
+def why_removed(state: State) -> str | None:
+    """Say that a peer was removed from its group, and what to do; None of one that was not, or leads yet."""
+    configuration = state.configuration
+    if state.leader == state.peer or configuration is None or state.me is not None:
+        return None
+    if not any(before.member(state.peer) for _, before in state.configurations):
+        return None  # It may be a newcomer, whose log has not come to the entry that names it.
+    return (
+        f"it was removed from the group of {configuration_text(configuration)}; stop it, or let it join anew"
+        " (join=…), best with an empty data directory"
+    )
