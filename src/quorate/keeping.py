@@ -12,7 +12,7 @@ import inspect
 import itertools
 import typing
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import msgspec
@@ -160,7 +160,7 @@ class Attribute(msgspec.Struct, frozen=True):
             yield chunk
 
 
-def attributes_of(machine: type) -> dict[str, Attribute]:
+def read_attributes(machine: type) -> dict[str, Attribute]:
     """Give what a machine's class and its bases annotate, by name.
 
     Raises:
@@ -178,6 +178,10 @@ def attributes_of(machine: type) -> dict[str, Attribute]:
         for name, annotation in hints.items()
         if ClassVar not in (annotation, typing.get_origin(annotation)) and not is_computed(machine, name)
     }
+
+
+attributes_of: Callable[[type], dict[str, Attribute]] = functools.cache(read_attributes)
+"""Gives the same, found out once for each class: every snapshot asks."""
 
 
 def attribute_of(name: str, label: str, annotation: Any) -> Attribute:  # noqa: ANN401

@@ -25,6 +25,13 @@ def test_bytes_that_are_no_configuration_are_refused(payload):
         decode_configuration(payload)
 
 
+def test_configurations_that_no_leader_appends_are_refused():
+    one = make_member("1")
+    for configuration in (Configuration("g", ()), Configuration("g", (one,), (), (one,))):
+        with pytest.raises(ValueError, match="not a sound configuration"):
+            decode_configuration(encode_configuration(configuration))
+
+
 def test_members_are_found_by_id_and_named_for_people():
     configuration = make_configuration(2)
     assert [member.id for member in configuration.members] == ["1", "2"]

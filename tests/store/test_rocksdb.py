@@ -114,7 +114,7 @@ class Faulty:
         self.database.write(batch, options)
 
     def flush_wal(self, sync: bool) -> None:
-        self.calls.append("flush")
+        self.calls.append("flush" if sync else "flush of nothing but buffers")
         if self.flush_refusal is not None:
             raise Exception(self.flush_refusal)
         self.database.flush_wal(sync)

@@ -203,12 +203,31 @@ async def test_delays_between_dials_grow_to_a_bound_and_begin_anew_after_a_conne
     place.line = Line("z", dialled=True)
     await until(lambda: place.line is not None and place.line.frames)
     assert [delay for delay in delays if delay][:5] == [0.001, 0.002, 0.004, 0.004, 0.004]
+    await until(lambda: not place.neighbours._neighbours["z"].dialling)
     place.line.opened_at -= SETTINGS.reconnect_delay_max
     place.leave(place.line)
     delays.clear()
     place.neighbours.send("z", [b"2"])
     await until(lambda: delays)
     assert delays[0] == 0
+    await place.neighbours.stop()
+
+
+async def test_a_dial_that_has_just_ended_does_not_drop_the_one_that_was_begun_since():
+    place = Place()
+    place.line = Line("z", dialled=True)
+    place.neighbours.send("z", [b"1"])
+    before = place.neighbours._neighbours["z"]
+    await until(lambda: place.line is not None and place.line.frames)
+    assert before.dial is not None
+    await before.dial
+    place.line.opened_at -= SETTINGS.reconnect_delay_max
+    place.leave(place.line)
+    place.neighbours.send("z", [b"2"])
+    since = place.neighbours._neighbours["z"]
+    assert since is not before
+    place.neighbours._end_dial("z", before)  # the loop may come to this callback only now
+    assert place.neighbours._neighbours["z"] is since
     await place.neighbours.stop()
 
 

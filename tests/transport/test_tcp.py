@@ -11,7 +11,7 @@ import pytest
 from quorate.errors import Unavailable
 from quorate.settings import Settings
 from quorate.transport import connection, neighbours
-from quorate.transport.calls import Value
+from quorate.transport.calls import Request, Value, WriteCall
 from quorate.transport.frames import VERSION, FrameKind, Hello, encode_frame
 from tests.transport.bench import Bench, Recorder, ask, entries, until, vote
 
@@ -175,6 +175,23 @@ async def test_a_packet_longer_than_a_frame_is_dropped_and_its_neighbours_in_the
     await until(lambda: len(at_right.packets) == 2)
     assert at_right.packets == [vote(1), vote(2)]
     assert left.dropped_packets == 1
+
+
+async def test_a_caller_that_took_no_replies_for_a_while_is_read_from_again(bench: Bench):
+    node, recorder = await bench.node(settings=SMALL)
+    recorder.reply = Value(bytes(60_000))
+    reader, writer = await open_raw(node.address)
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(GREETING)
+    for number in range(1, 401):
+        writer.write(encode_frame(FrameKind.REQUESTS, [Request(number, "peer", WriteCall(b"x", 1.0))]))
+        await asyncio.sleep(0.001)
+    assert len(recorder.requests) < 400
+    reader._transport.resume_reading()  # type: ignore[attr-defined]
+    hearing = asyncio.create_task(hear_the_end(reader))
+    await until(lambda: len(recorder.requests) == 400)
+    writer.close()
+    await hearing
 
 
 async def test_ipv6(bench: Bench):

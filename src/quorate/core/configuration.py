@@ -156,13 +156,29 @@ def encode_configuration(configuration: Configuration) -> bytes:
     return _encoder.encode(configuration)
 
 
+def is_sound(configuration: Configuration) -> bool:
+    """Tell whether members are distinct, one can lead, and a change is in one phase: all that leaders append is so."""
+    names = [member.address.name for member in configuration.members]
+    everyone = configuration.everyone
+    return (
+        names == sorted(set(names))
+        and len({member.id for member in everyone}) == len(everyone)
+        and any(member.kind == "voter" for member in configuration.members)
+        and not (configuration.outgoing and configuration.target)
+        and bool(configuration.target) == bool(configuration.fallback)
+    )
+
+
 def decode_configuration(payload: bytes) -> Configuration:
     """Read the payload of a configuration entry.
 
     Raises:
-        ValueError: the bytes are no configuration.
+        ValueError: the bytes are no configuration, or one that no leader appends.
     """
     try:
-        return _decoder.decode(payload)
+        configuration = _decoder.decode(payload)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"not a configuration: {error}") from error
+    if not is_sound(configuration):
+        raise ValueError(f"not a sound configuration: {configuration_text(configuration)}")
+    return configuration

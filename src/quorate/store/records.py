@@ -110,7 +110,10 @@ def decode_record(key: bytes, record: bytes, decoder: msgspec.msgpack.Decoder[T]
     Raises:
         ValueError: it is not what was written there.
     """
-    return decoder.decode(record_body(key, record))
+    try:
+        return decoder.decode(record_body(key, record))
+    except RecursionError as error:
+        raise ValueError("it nests too deep") from error
 
 
 def record_body(key: bytes, record: bytes) -> memoryview:

@@ -20,10 +20,10 @@ from typing import Literal
 
 import msgspec
 
-from quorate.core.messages import AppendEntries, Message
+from quorate.core.messages import AppendEntries, InstallSnapshot, Message
 from quorate.transport import Packet
-from quorate.transport.calls import LeaderCall, ReadCall, Reply, Request, WriteCall
-from quorate.types import parse_node
+from quorate.transport.calls import ChangeCall, LeaderCall, ReadCall, Reply, Request, SnapshotCall, WriteCall
+from quorate.types import Snapshot, parse_node
 
 VERSION = 1
 """The version of the frames that this release writes and reads."""
@@ -286,12 +286,25 @@ def _check_message(message: Message) -> None:
     Raises:
         ValueError: it is not so.
     """
-    for name in message.__struct_fields__:
-        number = getattr(message, name)
-        if type(number) is int and not 0 <= number <= NUMBER_MAX:
-            raise ValueError(f"{name} is {number}")
+    _check_numbers(message)
     if isinstance(message, AppendEntries) and message.entries:
         _check_entries(message)
+    elif isinstance(message, InstallSnapshot):
+        _check_numbers(message.snapshot)
+        if not (math.isfinite(message.snapshot.time) and message.snapshot.time >= 0):
+            raise ValueError(f"the snapshot has the time {message.snapshot.time}")
+
+
+def _check_numbers(fields: Message | Snapshot) -> None:
+    """Check that all whole numbers can be terms and indexes.
+
+    Raises:
+        ValueError: one cannot.
+    """
+    for name in fields.__struct_fields__:
+        number = getattr(fields, name)
+        if type(number) is int and not 0 <= number <= NUMBER_MAX:
+            raise ValueError(f"{name} is {number}")
 
 
 def _check_entries(message: AppendEntries) -> None:
@@ -316,14 +329,21 @@ def _check_entries(message: AppendEntries) -> None:
 
 
 def _check_request(request: Request) -> None:
-    """Check that the time a call may take is a time.
+    """Check that the time a call may take is a time, and that a snapshot can be a leader's.
 
     Raises:
         ValueError: it is not so.
     """
     match request.call:
-        case WriteCall(timeout=timeout) | ReadCall(timeout=timeout) | LeaderCall(timeout=timeout):
+        case (
+            WriteCall(timeout=timeout)
+            | ReadCall(timeout=timeout)
+            | LeaderCall(timeout=timeout)
+            | ChangeCall(timeout=timeout)
+        ):
             if not (math.isfinite(timeout) and timeout >= 0):
                 raise ValueError(f"the timeout of request {request.id} is {timeout}")
+        case SnapshotCall(message=message):
+            _check_message(message)
         case _:
             pass

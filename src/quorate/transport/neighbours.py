@@ -178,8 +178,9 @@ class Neighbours:
 
     def _forget(self, node: str, neighbour: Neighbour) -> None:
         """Drop an entry that says nothing, so that strangers' names do not pile up."""
-        if not neighbour.connections and not neighbour.dialling and not neighbour.delay:
-            self._neighbours.pop(node, None)
+        is_kept = self._neighbours.get(node) is neighbour  # Else it was dropped before, and another has its place.
+        if is_kept and not neighbour.connections and not neighbour.dialling and not neighbour.delay:
+            del self._neighbours[node]
 
 
 def _settle(ours: Sequence[Connection], theirs: Connection) -> None:
