@@ -1,0 +1,251 @@
+"""Each invariant of the simulator, seen to fail: by the smallest history that contradicts it."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorate.apply import Apply
+from quorate.calling import describe
+from quorate.core.configuration import encode_configuration
+from quorate.core.invariants import facts
+from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
+from quorate.core.state import commit
+from quorate.machines import KV
+from quorate.store import Batch
+from quorate.testing.drive import lead, make_configuration, start
+from quorate.testing.invariants import History, Violation
+from quorate.testing.watch import WatchedApply
+from quorate.transport import Packet
+from quorate.types import HardState, Index, Kind, PeerId, Run, Snapshot, Term
+
+GROUP = make_configuration(3)
+PAYLOAD = encode_configuration(GROUP)
+
+
+def run(term, first, *payloads, kind=Kind.COMMAND):
+    return Run(Term(term), Index(first), kind, 0.0, payloads or (b"",))
+
+
+FIRST = run(1, 1, PAYLOAD, kind=Kind.CONFIGURATION)
+
+
+@pytest.fixture
+def history():
+    """Two disks, each with the first configuration, durable; it is committed."""
+    history = History(["a", "b"], lambda: None)
+    for name in ("a", "b"):
+        write(history, name, FIRST, hard_state=HardState(Term(1), None))
+        history.books[name].peer = PeerId({"a": "1", "b": "2"}[name])
+    raft = start("1", log=(1,))
+    before = facts(raft.state)
+    commit(raft.state, Index(1))
+    history.stepped("a", raft.state, before, raft.state.groups)
+    assert len(history.committed) == 1
+    return history
+
+
+def write(history, name, *runs, hard_state=None):
+    history.written(name, Batch(name, hard_state, runs))
+    history.persisted(name, 1)
+
+
+def led_by(name, log=(1,), term=None):
+    """Give a leader, and what was true of it before it won."""
+    raft = start(name, log=log, term=term)
+    before = facts(raft.state)
+    lead(raft)
+    return raft, before
+
+
+def two_leaders_of_one_term(history):
+    for name, disk in (("1", "a"), ("2", "b")):
+        raft, before = led_by(name)
+        history.stepped(disk, raft.state, before, raft.state.groups)
+
+
+def leader_without_what_is_committed(history):
+    history.committed.append((Term(1), 1))
+    history.committed_in.append(Term(1))
+    raft, before = led_by("1")
+    history.committed += [(Term(1), 1)] * 5
+    history.committed_in += [Term(1)] * 5
+    history.stepped("a", raft.state, before, raft.state.groups)
+
+
+def committed_on_one_disk(history):
+    write(history, "a", run(1, 2))
+    raft = start("1", log=(1, 1))
+    before = facts(raft.state)
+    commit(raft.state, Index(2))
+    history.stepped("a", raft.state, before, raft.state.groups)
+
+
+def another_entry_committed(history):
+    raft = start("1", log=(2,))
+    before = facts(raft.state)
+    commit(raft.state, Index(1))
+    history.stepped("a", raft.state, before, raft.state.groups)
+
+
+def commit_index_falls(history):
+    raft = start("1", log=(1,))
+    commit(raft.state, Index(1))
+    before = facts(raft.state)
+    raft.state.commit_index = Index(0)
+    history.stepped("a", raft.state, before, raft.state.groups)
+
+
+def another_entry_applied(history):
+    history.applies("a", [run(1, 1, b"other")], is_witness=False)
+
+
+def applied_before_it_is_committed(history):
+    history.applies("a", [run(1, 2)], is_witness=False)
+
+
+def term_falls(history):
+    write(history, "a", hard_state=HardState(Term(0), None))
+
+
+def vote_changes(history):
+    write(history, "a", hard_state=HardState(Term(2), PeerId("1")))
+    write(history, "a", hard_state=HardState(Term(2), PeerId("2")))
+
+
+def one_term_two_entries(history):
+    write(history, "a", run(2, 2, b"x"))
+    write(history, "b", run(2, 2, b"y"))
+
+
+def one_entry_after_two_others(history):
+    write(history, "a", run(2, 2, b"x"), run(3, 3, b"z"))
+    write(history, "b", run(1, 2, b"y"), run(3, 3, b"z"))
+
+
+def entry_left_out(history):
+    write(history, "a", run(1, 3))
+
+
+def committed_entry_overwritten(history):
+    write(history, "a", run(2, 1))
+
+
+def acknowledged_and_applied_by_nobody(history):
+    history.called(b"x")
+    history.acknowledged(b"x")
+
+
+def starts_with_another_log(history):
+    history.started("a", start("1", log=(1, 1)).state)
+
+
+def asks_for_votes_first(history):
+    request = RequestVote(Term(2), PeerId("1"), Index(1), Term(1))
+    history.sent("a", [Packet("group", PeerId("1"), PeerId("2"), request)])
+
+
+def votes_first(history):
+    history.sent("a", [Packet("group", PeerId("1"), PeerId("2"), RequestVoteReply(Term(2), vote_granted=True))])
+
+
+def acknowledges_first(history):
+    reply = AppendEntriesReply(Term(1), True, Index(2))
+    history.sent("a", [Packet("group", PeerId("1"), PeerId("2"), reply)])
+
+
+def leads_first(history):
+    entries = AppendEntries(Term(2), PeerId("1"), Index(1), Term(1), Index(1))
+    history.sent("a", [Packet("group", PeerId("1"), PeerId("2"), entries)])
+
+
+def reads_what_was(history):
+    history.check_read("a", Index(1), 2)
+
+
+def snapshot_of_more(history):
+    history.check_snapshot("a", Snapshot(Index(2), Term(1), 0.0, Index(1), PAYLOAD))
+
+
+def snapshot_with_another_configuration(history):
+    other = encode_configuration(make_configuration(4))
+    history.check_snapshot("a", Snapshot(Index(1), Term(1), 0.0, Index(1), other))
+
+
+def machines_differ(history):
+    for name, value in (("a", "1"), ("b", "2")):
+        described = describe(KV)
+        apply = Apply(described.machine(), described)
+        apply.machine.set("key", value)
+        apply.last_applied = Index(4)
+        history.compare_machine(name, apply)
+
+
+def applies_less_than_before(history):
+    described = describe(KV)
+    watched = WatchedApply(Apply(described.machine(), described), "a", history)
+    watched.last_applied = Index(5)
+    watched.apply = lambda runs: WatchedApply.apply(watched, runs)
+    apply = Apply.apply
+
+    def apply_and_forget(self, runs):
+        self.last_applied = Index(1)
+
+    Apply.apply = apply_and_forget
+    try:
+        watched.apply([FIRST])
+    finally:
+        Apply.apply = apply
+
+
+def refused_and_done(history):
+    command = b"x"
+    write(history, "a", run(1, 2, command))
+    write(history, "b", run(1, 2, command))
+    raft = start("1", log=(1, 1))
+    before = facts(raft.state)
+    commit(raft.state, Index(2))
+    history.stepped("a", raft.state, before, raft.state.groups)
+    history.called(command)
+    history.applies("a", [FIRST, run(1, 2, command)], is_witness=False)
+    history.refused(command, "NotCommitted")
+
+
+BROKEN = {
+    two_leaders_of_one_term: "ElectionSafety",
+    leader_without_what_is_committed: "LeaderCompleteness",
+    committed_on_one_disk: "CommittedOnQuorum",
+    another_entry_committed: "StateMachineSafety",
+    another_entry_applied: "StateMachineSafety",
+    commit_index_falls: "CoreInvariants",
+    applied_before_it_is_committed: "AppliedIsCommitted",
+    applies_less_than_before: "AppliedMonotonic",
+    term_falls: "TermMonotonic",
+    vote_changes: "VoteOnce",
+    one_term_two_entries: "LogMatching",
+    one_entry_after_two_others: "LogMatching",
+    entry_left_out: "NoHole",
+    committed_entry_overwritten: "AckedDurable",
+    acknowledged_and_applied_by_nobody: "AckedDurable",
+    starts_with_another_log: "DiskTruth",
+    asks_for_votes_first: "PersistBeforeSend",
+    votes_first: "PersistBeforeSend",
+    acknowledges_first: "PersistBeforeSend",
+    leads_first: "PersistBeforeSend",
+    reads_what_was: "ReadFloor",
+    snapshot_of_more: "SnapshotIsCommitted",
+    snapshot_with_another_configuration: "SnapshotIsCommitted",
+    machines_differ: "MachinesEqual",
+    refused_and_done: "RefusedIsFinal",
+}
+
+
+def test_the_history_that_they_begin_with_is_sound(history):
+    assert history.violation is None
+
+
+@pytest.mark.parametrize("contradict", BROKEN, ids=lambda contradict: contradict.__name__)
+def test_a_history_that_contradicts_an_invariant_is_refused_by_its_name(contradict, history):
+    with pytest.raises(Violation) as violation:
+        contradict(history)
+    assert violation.value.invariant == BROKEN[contradict]
+    assert history.violation is violation.value
