@@ -4,12 +4,19 @@
 #   PYTHON=python3.12   the interpreter to use (3.11 or later); the environment is remade for it
 #   ENV=.venv           where the environment lives
 #   SEED=7, SEEDS=1000  for `make sim`: one seed with its trace, or that many seeds
-#   ARGS='-k election'  for `make test`, `make bench` and `make demo`: further arguments, such as --full for the demo
+#   BUDGET=600          for `make sim`: as many seeds as can be run in so many seconds
+#   ARGS='-k election'  for `make test`, `make sim`, `make bench` and `make demo`: further arguments, such as --full for
+#                       the demo or --report FILE for the simulator
+#   MINUTES=3, KILLS=200, SECONDS=60, TRACES=1000  for `make chaos`, `make failover`, `make fuzz`, `make spec`
 #   VERSIONS='3.12'     for `make test-all`
 
 ENV ?= .venv
 PYTHON ?=
 SEEDS ?= 1000
+MINUTES ?= 3
+KILLS ?= 200
+SECONDS ?= 60
+TRACES ?= 1000
 VERSIONS ?= 3.11 3.12 3.13 3.14
 BIN := $(ENV)/bin
 
@@ -23,7 +30,8 @@ export UV_PYTHON_DOWNLOADS := never
 # uv, where there is one that knows dependency groups.
 UV := $(shell uv pip install --help 2>/dev/null | grep -q -e --group && echo uv)
 
-.PHONY: help setup demo test test-all check fix sim bench suites docs clean remake
+.PHONY: help setup demo test test-all check fix sim explore spec mutants fuzz chaos failover bench bench-quick suites
+.PHONY: docs clean remake
 
 help:
 	@echo "make demo       three nodes agree, lose one, and go on: half a minute, the best place to start"
@@ -31,7 +39,13 @@ help:
 	@echo "make check      format, lint, types, layers, coverage of the core; writes nothing"
 	@echo "make fix        what of it can be put right automatically"
 	@echo "make sim        1,000 seeds of the simulator; make sim SEED=7 prints the trace of one"
-	@echo "make bench      writes and reads per second on this machine"
+	@echo "make explore    every state of small groups of the real core, within bounds"
+	@echo "make spec       each step of random walks of the core, explained by an abstract Raft"
+	@echo "make mutants    plants faults in the source, and says what catches each"
+	@echo "make fuzz       what comes from the network and from disks, mutated"
+	@echo "make chaos      five real processes: partitions, kills, pauses; is what clients saw linearizable?"
+	@echo "make failover   how long writes pause when the leader is killed"
+	@echo "make bench      writes and reads per second on this machine, beside etcd's     make bench-quick   in 3 minutes"
 	@echo "make suites     writes docs/reference/suites.md: which test covers which name of the field's suites"
 	@echo "make docs       the documentation as a site in site/"
 	@echo "make setup      the whole environment in $(ENV)     make clean   removes all that was made"
@@ -62,10 +76,31 @@ fix: $(ENV)/.installed-check
 	$(BIN)/ruff format .
 
 sim: $(ENV)/.installed-run
-	@$(BIN)/python -m quorate.testing sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+	@$(BIN)/python -m quorate.testing sim $(if $(SEED),--seed $(SEED),$(if $(BUDGET),--budget $(BUDGET),--seeds $(SEEDS))) $(ARGS)
 
-bench: $(ENV)/.installed-run
-	@$(BIN)/python benchmarks/run.py $(ARGS)
+explore: $(ENV)/.installed-run
+	@$(BIN)/python -m quorate.testing explore $(ARGS)
+
+spec: $(ENV)/.installed-run
+	@$(BIN)/python -m quorate.testing specification --traces $(TRACES) --steps 500 $(ARGS)
+
+mutants: $(ENV)/.installed-test
+	@$(BIN)/python -m tests.mutants $(ARGS)
+
+fuzz: $(ENV)/.installed-fuzz
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
+chaos: $(ENV)/.installed-run
+	@$(BIN)/python -m quorate.testing chaos run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+failover: $(ENV)/.installed-run
+	@$(BIN)/python -m quorate.testing chaos failover --kills $(KILLS) $(ARGS)
+
+bench: $(ENV)/.installed-bench
+	@$(BIN)/python -m benchmarks $(or $(ARGS),all)
+
+bench-quick: $(ENV)/.installed-bench
+	@$(BIN)/python -m benchmarks --out build/benchmarks quick
 
 suites: $(ENV)/.installed-test
 	@$(BIN)/python -m tests.suites.page

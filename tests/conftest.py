@@ -12,6 +12,8 @@ import hypothesis
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
+pytest_plugins = ["pytester"]
+
 GRACE = 10.0  # seconds for a thread that was told to end; never waited for when all is well
 THREADS = pytest.StashKey[set[threading.Thread]]()
 

@@ -27,7 +27,7 @@ class CutOff(Simulation):
     """A run whose one fault is that the first peer leads, and then hears nobody; those in its process go on reading."""
 
     def __init__(self, seed: int, rates: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch) -> None:
-        drawn = Profile.draw(Random(f"{seed} profile"))
+        drawn = Profile.draw_usual(Random(f"{seed} profile"))
         settings = msgspec.structs.replace(drawn.settings, election_timeout_max=0.35)
         super().__init__(
             seed,

@@ -9,6 +9,7 @@ import pytest
 
 from quorate.apply import Apply
 from quorate.core import replication
+from quorate.core.progress import Progress
 from quorate.core.quorum import reached_by_quorum
 from quorate.core.state import Leader, State, commit, send
 from quorate.errors import NotCommitted
@@ -121,6 +122,16 @@ def leader_never_steps_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quorate.core.raft.quorum_heard", lambda state: state.now)
 
 
+def lost_entries_never_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = Progress.probe
+
+    def probe_again(progress: Progress, next_index: Index) -> None:
+        if progress.probing or progress.installing:
+            probe(progress, next_index)
+
+    monkeypatch.setattr(Progress, "probe", probe_again)
+
+
 # What may catch it first, and seeds among which the first that catches it comes early.
 PLANTS: dict[Plant, tuple[str, range]] = {
     vote_without_the_log_check: ("LeaderCompleteness", range(200)),
@@ -136,8 +147,11 @@ PLANTS: dict[Plant, tuple[str, range]] = {
     read_without_a_quorum_round: ("ReadFloor", range(100)),
     future_never_resolved: ("EveryCallResolves", range(100)),
     not_committed_told_too_early: ("RefusedIsFinal", range(100)),
-    leader_never_steps_down: ("LivenessFailure", range(50, 150)),
 }
+
+
+# Those that the phase catches in which the rest stays broken for ever.
+LIVENESS: dict[Plant, range] = {leader_never_steps_down: range(50), lost_entries_never_sent_again: range(50)}
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
@@ -145,6 +159,13 @@ def test_a_planted_fault_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch
     invariants, seeds = PLANTS[plant]
     plant(monkeypatch)
     assert first_failure(seeds) in invariants.split()
+
+
+@pytest.mark.parametrize(("plant", "seeds"), LIVENESS.items(), ids=lambda value: getattr(value, "__name__", "seeds"))
+def test_a_healed_quorum_alone_does_not_go_on(plant: Plant, seeds: range, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    failures = (Simulation(seed).run().failure for seed in seeds)
+    assert any(failure and failure.startswith("LivenessFailure: a healed quorum did not") for failure in failures)
 
 
 def test_the_disk_is_read_as_far_as_it_is_durable() -> None:

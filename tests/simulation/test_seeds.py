@@ -57,7 +57,10 @@ def test_a_seed_runs_clean(seed: int) -> None:
 
 
 def test_the_worlds_differ() -> None:
-    profiles = [Profile.draw(Random(seed)) for seed in range(60)]
+    profiles = [Profile.draw(Random(seed)) for seed in range(100)]
+    assert {profile.pace for profile in profiles} == {1.0, 10.0, 30.0, 100.0, 300.0}
+    assert min(profile.span for profile in profiles) < 1.0
+    assert max(profile.span for profile in profiles) > 300.0
     assert {profile.size for profile in profiles} == {1, 2, 3, 4, 5}
     assert max(profile.size + profile.spares for profile in profiles) == 7
     assert len({profile.settings.snapshot_entries for profile in profiles}) > 3
@@ -69,16 +72,22 @@ def test_the_worlds_differ() -> None:
 
 
 def test_faults_strike_leaders_and_followers() -> None:
-    struck = {fault for seed in range(12) for fault in Simulation(seed).run().faults}
-    assert {
-        "crash (leader)",
-        "crash (follower)",
-        "pause (leader)",
-        "stop (follower)",
-        "loss",
-        "repeat",
-        "park",
-    } <= struck
+    missing = {
+        ("crash", "leader"),
+        ("crash", "follower"),
+        ("pause", "leader"),
+        ("stop", "follower"),
+        ("loss", "leader"),
+        ("reorder", "learner"),
+        ("repeat", "follower"),
+        ("cut", "joint"),
+        ("partition, halves", "group"),
+    }
+    for seed in range(100):
+        missing -= {(kind, role) for kind, role, _ in Simulation(seed).run().coverage}
+        if not missing:
+            break
+    assert not missing
 
 
 LIFE = {

@@ -132,7 +132,7 @@ class Story(Simulation):
             return False
         call = Call(KV.set, (f"x{token}", token), True)
         outcome = await self.clients.call("client1", call, patience, process.life)
-        return outcome is not None and (isinstance(outcome, Rejected) or not isinstance(outcome, QuorateError))
+        return isinstance(outcome, Rejected) or not isinstance(outcome, (QuorateError, asyncio.CancelledError))
 
     async def add(self, process: Process) -> None:
         """Start a process with an empty disk, and make its peer a voter, by way of the leader."""

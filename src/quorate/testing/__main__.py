@@ -1,33 +1,60 @@
-"""``python -m quorate.testing sim``: one seed with its trace, or many with a report."""
+"""``python -m quorate.testing``: what is run by itself to find faults, each as a command.
+
+Each command is a module, or a package's, with ``add_arguments`` and ``run``, which gives the exit status.
+"""
 
 from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from quorate.testing.runner import print_seed, print_seeds
+from quorate.testing import determinism, runner
+from quorate.testing.chaos import command as chaos
+from quorate.testing.exploration import command as exploration
+from quorate.testing.history import files
+from quorate.testing.specification import traces
+
+
+class Command(NamedTuple):
+    """One command: what it is for, what it takes, and what it does."""
+
+    purpose: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+COMMANDS = {
+    "sim": Command("run the simulator: one seed with its trace, or many", runner.add_arguments, runner.run),
+    "determinism": Command(
+        "run each seed six times, and compare the traces", determinism.add_arguments, determinism.run
+    ),
+    "digests": Command(
+        "print the digest of the trace of each seed", determinism.add_seed_arguments, determinism.run_digests
+    ),
+    "explore": Command(
+        "visit every state of small groups of the real core", exploration.add_arguments, exploration.run
+    ),
+    "specification": Command(
+        "explain each step of walks of the core by an abstract Raft", traces.add_arguments, traces.run
+    ),
+    "check-history": Command("tell whether a history is linearizable", files.add_arguments, files.run),
+    "chaos": Command("faults on real processes", chaos.add_arguments, chaos.run),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; give the exit status: 0 when no seed failed, 1 when one did."""
+    """Run the command that is named; give its exit status."""
     parser = argparse.ArgumentParser(prog="python -m quorate.testing", description="Tools for testing quorate.")
     commands = parser.add_subparsers(dest="command", required=True)
-    sim = commands.add_parser("sim", help="run the simulator")
-    sim.add_argument("--seed", type=int, help="run this one, and print its trace")
-    sim.add_argument("--seeds", type=int, help="run this many (1000, or what the budget allows)")
-    sim.add_argument("--first", type=int, default=0, help="the first of them (0)")
-    sim.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one for each core)")
-    sim.add_argument("--budget", type=float, help="begin no more seeds after so many seconds")
+    for name, command in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=command.purpose, description=command.purpose))
     chosen = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # Traces have signs that not every terminal knows.
-    if chosen.seed is not None:
-        return 0 if print_seed(chosen.seed) else 1
-    count = chosen.seeds if chosen.seeds is not None or chosen.budget is not None else 1000
-    return 0 if print_seeds(chosen.first, count, max(chosen.jobs, 1), chosen.budget) else 1
+    return COMMANDS[chosen.command].run(chosen)
 
 
 if __name__ == "__main__":

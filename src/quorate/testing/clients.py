@@ -16,18 +16,9 @@ import msgspec
 
 from quorate.calling import describe
 from quorate.client import Client, connect
-from quorate.errors import (
-    MachineError,
-    NotCommitted,
-    NotLeader,
-    OutcomeUnknown,
-    Overloaded,
-    QuorateError,
-    Rejected,
-    Stopped,
-    Unavailable,
-)
+from quorate.errors import MachineError, OutcomeUnknown, QuorateError, Rejected
 from quorate.testing.clock import VirtualLoop
+from quorate.testing.history.operations import CERTAINLY_NOT, Recorder
 from quorate.testing.invariants import History
 from quorate.testing.network import SimulatedNetwork
 from quorate.testing.process import Life, Process
@@ -38,7 +29,10 @@ from quorate.transport.memory import MemoryTransport
 from quorate.types import StaleRead
 
 SLACK = 0.5
-"""How much later than its deadline a call may be answered, virtual seconds: clocks drift, and replies travel."""
+"""How much later than its deadline a call may be answered, virtual seconds: replies travel.
+
+What the clocks of processes have drifted apart comes on top: a call's deadline is an instant of the caller's clock.
+"""
 DIRECT_SHARE = 0.35
 """The share of calls made from within a peer's process."""
 LEADER_SHARE = 0.7
@@ -48,15 +42,13 @@ BURSTS_MAX = 4
 CANCEL_SHARE = 0.03
 """The share of calls that are cancelled before they are answered."""
 
-CERTAINLY_NOT = (NotLeader, Overloaded, Stopped, NotCommitted, Unavailable)
-"""What says of a write that it did not happen, and never will."""
-
 
 class Clients:
     """All clients of one run.
 
     Attributes:
         outcomes: how many calls ended how.
+        recorder: what the clients saw, on virtual time; without stale reads.
     """
 
     def __init__(
@@ -72,6 +64,8 @@ class Clients:
     ) -> None:
         """Prepare the clients that the profile names; they connect with their first calls."""
         self.outcomes: Counter[str] = Counter()
+        self.recorder = Recorder(self._instant)
+        self._latest_instant = 0
         self._workload = workload
         self._machine = describe(workload.machine)
         self._profile = profile
@@ -111,28 +105,30 @@ class Clients:
             life: the process from within which to call its peer; None to go by ``connect``.
 
         Returns:
-            The reply, or the error; None when nobody waits for the reply any longer.
+            The reply, which may be None, or the error; a ``CancelledError`` when nobody waits any longer.
         """
         encoded = self._encode(call)
+        number = self._invoke(name, call)
         floor = self._workload.began(call)
         if call.is_write:
             self._history.called(encoded)
         task = self._loop.create_task(self._ask(name, call, patience, life))
         if life is not None:
             life.tasks[task] = None
-        overdue = self._loop.call_at(self._loop.time() + patience + SLACK, self._overdue, name, call, task, life)
+        overdue = self._loop.call_at(self._loop.time() + patience + self._slack, self._overdue, name, call, task, life)
         if self._random.random() < CANCEL_SHARE:
             self._loop.call_later(patience * self._random.random() ** 3, task.cancel)
         try:
             outcome: object = await task
-        except asyncio.CancelledError:
-            outcome = None
+        except asyncio.CancelledError as error:
+            outcome = error
         except QuorateError as error:
             outcome = error
         finally:
             overdue.cancel()
             if life is not None:
                 life.tasks.pop(task, None)
+        self._record(number, outcome)
         self._judge(name, call, encoded, floor, outcome)
         if isinstance(outcome, StaleRead) and life is not None:
             if outcome.index < life.stale_index:
@@ -140,6 +136,11 @@ class Clients:
                 self._history.fail("StaleMonotonic", text)
             life.stale_index = outcome.index
         return outcome
+
+    @property
+    def _slack(self) -> float:
+        """How much later than its deadline a call may be answered by now, virtual seconds."""
+        return SLACK + self._profile.drift * self._loop.time()
 
     async def _work(self, name: str, until: float) -> None:
         """Be one client: think, then make some calls at once; few bursts may be under way before it waits for one."""
@@ -180,6 +181,24 @@ class Clients:
         verb = bound.read_stale if call.consistency == "stale" else bound.read
         return await verb(call.method, *call.args)
 
+    def _instant(self) -> int:
+        """Give virtual nanoseconds that always rise: what was answered before a call began came before it."""
+        self._latest_instant = max(self._latest_instant + 1, round(self._loop.time() * 1e9))
+        return self._latest_instant
+
+    def _invoke(self, name: str, call: Call) -> int | None:
+        """Record that a call begins; None for a stale read, which need not be linearizable."""
+        if call.consistency == "stale":
+            return None
+        return self.recorder.invoke(int(name.removeprefix("client")), call.method, *call.args)
+
+    def _record(self, number: int | None, outcome: object) -> None:
+        """Record how a call ended."""
+        if number is not None and isinstance(outcome, BaseException):
+            self.recorder.raised(number, outcome)
+        elif number is not None:
+            self.recorder.ok(number, outcome)
+
     def _encode(self, call: Call) -> bytes:
         """Give the bytes that the log will hold."""
         encode = self._machine.encode_write if call.is_write else self._machine.encode_read
@@ -190,15 +209,15 @@ class Clients:
         now = self._loop.time()
         if task.done():
             return
-        if life is not None and (life.clock.is_paused or now < life.resumed_at + SLACK):
-            self._loop.call_at(now + SLACK, self._overdue, name, call, task, life)
+        if life is not None and (life.clock.is_paused or now < life.resumed_at + self._slack):
+            self._loop.call_at(now + self._slack, self._overdue, name, call, task, life)
             return
         self._history.fail("EveryCallResolves", f"{name}: {call} was not answered by its deadline")
 
     def _judge(self, name: str, call: Call, encoded: bytes, floor: object, outcome: object) -> None:
         """Hold what a call was told against the history."""
         word = "ok" if not isinstance(outcome, QuorateError) else type(outcome).__name__
-        if outcome is None:
+        if isinstance(outcome, asyncio.CancelledError):
             self._finish(name, call, "cancelled")
             return
         self._finish(name, call, word, outcome)

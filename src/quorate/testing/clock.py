@@ -11,14 +11,58 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context
-from typing import TypeVarTuple, Unpack
+from contextvars import Context, copy_context
+from typing import Protocol, TypeVarTuple, Unpack
 
 Ts = TypeVarTuple("Ts")
 
 
 class Stalled(Exception):
     """Everyone waits, and nothing is scheduled that could end it."""
+
+
+class Due(Protocol):
+    """What a ``VirtualLoop`` does when its turn has come."""
+
+    def cancelled(self) -> bool:
+        """Tell whether it is not to be done after all."""
+        ...
+
+    def run(self) -> None:
+        """Do it."""
+        ...
+
+
+class Timer(asyncio.TimerHandle):
+    """A call that was scheduled; as light as may be, for a run makes some of them at each of its steps."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[object, ...],
+        context: Context | None,
+    ) -> None:
+        """Remember what to call; the class it is made from would ask the loop whether to remember by whom."""
+        self._loop = loop
+        self._when = when
+        self._callback = callback
+        self._args = args
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+    def cancel(self) -> None:
+        """Take it back."""
+        self._cancelled = True
+
+    def run(self) -> None:
+        """Make the call."""
+        self._context.run(self._callback, *self._args)
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -32,8 +76,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Begin at time 0.0 with nothing to do."""
         super().__init__()
         self._now = 0.0
-        self._soon: deque[asyncio.Handle] = deque()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._soon: deque[Due] = deque()
+        self._timers: list[tuple[float, int, Due]] = []
         self._order = itertools.count()
 
     def time(self) -> float:
@@ -44,7 +88,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """Call after what is ready already."""
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = Timer(self, self._now, callback, args, context)
         self._soon.append(handle)
         return handle
 
@@ -52,30 +96,38 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call at an instant; one in the past is now."""
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._order), handle))
+        handle = Timer(self, when, callback, args, context)
+        self.add(handle, when)
         return handle
 
+    def add(self, due: Due, when: float | None = None) -> None:
+        """Have something done at an instant, or after what is ready already."""
+        if when is None:
+            self._soon.append(due)
+        else:
+            heapq.heappush(self._timers, (when, next(self._order), due))
+
     def _run_once(self) -> None:
-        """Run what is ready; when nothing is, move on to the first timer.
+        """Run what is ready, and move on to the next timer when nothing is, until somebody stops the loop.
 
         Raises:
-            Stalled: there is none.
+            Stalled: nothing is ready, and there is no timer.
         """
-        soon = self._soon
-        if not soon:
-            while True:
-                if not self._timers:
-                    raise Stalled(f"at {self._now:.3f} s nothing is scheduled")
-                when, _, timer = heapq.heappop(self._timers)
-                if not timer.cancelled():
-                    break
-            self._now = max(self._now, when)
-            soon.append(timer)
-        for _ in range(len(soon)):
-            handle = soon.popleft()
-            if not handle.cancelled():
-                handle._run()
+        soon, timers = self._soon, self._timers
+        while not self._stopping:  # type: ignore[attr-defined]
+            if soon:
+                due = soon.popleft()
+            elif timers:
+                when, _, due = heapq.heappop(timers)
+                if when > self._now and not due.cancelled():
+                    self._now = when
+            else:
+                raise Stalled(f"at {self._now:.3f} s nothing is scheduled")
+            if not due.cancelled():
+                try:
+                    due.run()
+                except Exception as error:  # as asyncio does: what one call raises ends no other
+                    self.call_exception_handler({"message": f"{due!r} raised", "exception": error})
 
     def _write_to_self(self) -> None:
         """Do nothing: there is no other thread that could have to wake this one."""
@@ -84,16 +136,25 @@ class VirtualLoop(asyncio.BaseEventLoop):
 class Call:
     """A call that a process scheduled; see ``quorate.loop.Handle``."""
 
-    __slots__ = ("callback", "when")
+    __slots__ = ("_clock", "callback", "when")
 
-    def __init__(self, callback: Callable[[], object], when: float) -> None:
+    def __init__(self, clock: ProcessClock, callback: Callable[[], object], when: float) -> None:
         """Remember what to call, and at which instant of the process's clock; 0.0 for as soon as may be."""
+        self._clock = clock
         self.callback: Callable[[], object] | None = callback
         self.when: float = when
 
     def cancel(self) -> None:
         """Take it back."""
         self.callback = None
+
+    def cancelled(self) -> bool:
+        """Tell whether it was taken back."""
+        return self.callback is None
+
+    def run(self) -> None:
+        """Make the call, when the process comes to it."""
+        self._clock.make(self)
 
 
 class ProcessClock:
@@ -104,7 +165,7 @@ class ProcessClock:
         is_dead: whether everything is dropped.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, rate: float = 1.0) -> None:
+    def __init__(self, loop: VirtualLoop, rate: float = 1.0) -> None:
         """Begin with a clock that runs ``rate`` times as fast as virtual time."""
         self.is_paused: bool = False
         self.is_dead: bool = False
@@ -120,14 +181,14 @@ class ProcessClock:
 
     def call_soon(self, callback: Callable[[], object], /) -> Call:
         """Call when what is under way has finished."""
-        call = Call(callback, 0.0)
-        self._loop.call_soon(self._run, call)
+        call = Call(self, callback, 0.0)
+        self._loop.add(call)
         return call
 
     def call_at(self, when: float, callback: Callable[[], object], /) -> Call:
         """Call at that instant of ``time``."""
-        call = Call(callback, when)
-        self._loop.call_at(when / self._rate, self._run, call)
+        call = Call(self, callback, when)
+        self._loop.add(call, when / self._rate)
         return call
 
     def pause(self) -> None:
@@ -139,14 +200,14 @@ class ProcessClock:
         self.is_paused = False
         held, self._held = self._held, []
         for call in held:
-            self._loop.call_soon(self._run, call)
+            self._loop.add(call)
 
     def kill(self) -> None:
         """Drop everything, now and later, as SIGKILL does."""
         self.is_dead = True
         self._held.clear()
 
-    def _run(self, call: Call) -> None:
+    def make(self, call: Call) -> None:
         """Make a call, unless the process is paused or dead."""
         if self.is_dead or call.callback is None:
             return

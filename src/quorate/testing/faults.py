@@ -1,13 +1,12 @@
 """The faults of one run: crashes, stops, pauses, partitions, slow disks, at drawn times or at drawn moments.
 
 A moment is a step of the protocol, such as the sending of a vote: a crash right there tells whether what was promised
-was durable, and a crash at random times almost never hits it. Each fault is counted by its kind and its victim's role.
+was durable, and a crash at random times almost never hits it. Each fault is counted: see ``coverage.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
@@ -16,6 +15,7 @@ import msgspec
 from quorate.core import Configuration
 from quorate.testing.books import majorities
 from quorate.testing.clock import VirtualLoop
+from quorate.testing.coverage import Coverage
 from quorate.testing.invariants import History
 from quorate.testing.network import SHAPES, Rates, SimulatedNetwork
 from quorate.testing.process import Process
@@ -30,14 +30,14 @@ MOMENTS += ["configuration", "snapshot", "piece", "received", "install", "compac
 HEALED_DELAY_MAX = 0.005
 """The longest delay of the healed network, seconds."""
 DOWN_MAX = 1.2
-"""The longest time for which a process is down or paused, seconds."""
+"""The longest time for which a process is down or paused, seconds at the usual pace."""
 
 
 class Faults:
     """Injects faults into the processes and the network of one run.
 
     Attributes:
-        counts: how often each kind struck, by kind and the victim's role; ``-`` where there is none.
+        coverage: what struck whom, and when: what befell messages too.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class Faults:
         random: Random,
     ) -> None:
         """Do nothing yet."""
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self.coverage: Coverage = Coverage(processes)
+        network.befell = self.coverage.befell
         self._profile = profile
         self._processes = processes
         self._loop = loop
@@ -92,9 +93,11 @@ class Faults:
                 await asyncio.sleep(2 * self._profile.settings.election_timeout_max * self._random.random())
 
     async def heal_core(self) -> None:
-        """End the faults of a drawn quorum, and let the rest be paused, down, or cut off in some ways for ever.
+        """End the faults of a drawn quorum; whatever ails the rest, and more, stays so for ever.
 
-        The quorum's own members all run and hear one another: nothing that the others do may keep them from progress.
+        The quorum's own members all run and hear one another. The others are down, paused or slow; their links are cut,
+        some one way, and what these carry is lost, late, doubled and out of order as before. Clients reach whoever
+        runs: nobody is told of what a leader decides that they cannot reach.
         """
         self._end()
         # Nobody may change the members from here on: a quorum of those of now is to suffice.
@@ -106,28 +109,36 @@ class Faults:
         await asyncio.sleep(HEALED_DELAY_MAX)
         core = self._draw_core()
         rest = [process for process in self._processes if process not in core]
-        ways = [
-            way
-            for process in rest
-            for other in self._processes
-            if other is not process
-            for way in ((process.address.node, other.address.node), (other.address.node, process.address.node))
-            if self._random.random() < 0.5
-        ]
-        self._network.heal()
-        self._network.cut(ways)
-        kept = ", ".join(f"{self._label(a)}>{self._label(b)}" for a, b in ways) or "nothing"
+        for process in core:
+            self._cure(process)
         for process in rest:
-            match self._random.choice(("run", "run", "pause", "crash")):
-                case "pause":
-                    self._pause(process)
-                case "crash":
-                    self._crash(process, "crash")
-                case _:
-                    pass
+            self._ail(process)
+        ways = [way for one in rest for other in self._processes for way in both_ways(one, other)]
+        self._network.rates_of = dict.fromkeys(ways, self._network.rates)
+        self._network.rates = self._healed_rates()
+        self._network.heal(but=self._network.rates_of)
+        ways = [way for way in ways if self._random.random() < 0.5]
+        self._network.cut(ways)
         names = ", ".join(sorted(process.name for process in core))
-        self._trace.add(FAULT_SYMBOL, "all", f"core healed: {names}; still cut: {kept}")
+        kept = ", ".join(f"{self._label(a)}>{self._label(b)}" for a, b in ways) or "nothing"
+        self._trace.add(FAULT_SYMBOL, "all", f"core healed: {names}; cut for ever, beside what was: {kept}")
         await self._run(core)
+
+    def _ail(self, process: Process) -> None:
+        """Let a process be down, paused or slow for ever, or run as it did."""
+        match self._random.choice(("run", "run", "pause", "crash", "slow disk")):
+            case "pause":
+                self._pause(process)
+            case "crash":
+                self._crash(process, "crash")
+            case "slow disk":
+                self._slow_disk(process)
+            case _:
+                pass
+        # One of these may lead on, with some of the core: Raft has no rule that deposes a leader for its slow disk.
+        longest = self._profile.settings.election_timeout_max / 10
+        rates = process.disk_rates
+        process.disk_rates = msgspec.structs.replace(rates, latency=min(rates.latency, longest), stall=0.0)
 
     def _draw_core(self) -> list[Process]:
         """Draw processes that must be able to go on by themselves: a quorum of each configuration there may be.
@@ -155,6 +166,10 @@ class Faults:
     async def heal(self) -> None:
         """End all faults: everything runs, everything is connected, and what was late arrives."""
         self._end()
+        for process in self._processes:
+            self._cure(process)
+        self._network.rates_of.clear()
+        self._network.rates = self._healed_rates()
         self._network.heal()
         self._network.release()
         self._trace.add(FAULT_SYMBOL, "all", "healed")
@@ -166,11 +181,16 @@ class Faults:
         self._trap = None
         for process in self._processes:
             process.seen = lambda _name, _kind: None
-            process.disk_rates = process.aside_rates = CALM_DISK
-            process.snapshots.is_full = lambda: False
+
+    def _cure(self, process: Process) -> None:
+        """Give a process a good disk with room on it."""
+        process.disk_rates = process.aside_rates = CALM_DISK
+        process.snapshots.is_full = lambda: False
+
+    def _healed_rates(self) -> Rates:
+        """Give a network on which progress may rely: "broadcastTime ≪ electionTimeout" (Raft §5.6)."""
         usual = self._profile.network
-        # "broadcastTime ≪ electionTimeout" (Raft §5.6) is what progress may rely on.
-        self._network.rates = Rates(delay_max=min(usual.delay_max, HEALED_DELAY_MAX), fifo=usual.fifo)
+        return Rates(delay_max=min(usual.delay_max, HEALED_DELAY_MAX), fifo=usual.fifo)
 
     async def _run(self, processes: Sequence[Process]) -> None:
         """See to it that these processes run."""
@@ -182,10 +202,9 @@ class Faults:
             if process.life is None:
                 await process.start()
 
-    def _note(self, kind: str, role: str, who: str) -> None:
+    def _note(self, kind: str, process: Process) -> None:
         """Count and trace a fault."""
-        self.counts[kind, role] += 1
-        self._trace.add(FAULT_SYMBOL, who, kind if role == "-" else f"{kind} ({role})")
+        self._trace.add(FAULT_SYMBOL, process.name, f"{kind} ({self.coverage.struck(kind, process)})")
 
     def _victim(self) -> Process | None:
         """Draw a process that runs: the leader's more often than chance would."""
@@ -196,13 +215,13 @@ class Faults:
 
     def _down_time(self) -> float:
         """Draw how long something lasts: often shorter than an election, sometimes longer."""
-        return DOWN_MAX * self._random.random() ** 3
+        return DOWN_MAX * self._profile.pace * self._random.random() ** 3
 
     def _crash(self, process: Process | None, kind: str) -> None:
         """Kill a process, and start it again later."""
         if process is None or process.life is None:
             return
-        self._note(kind, process.role or "starting", process.name)
+        self._note(kind, process)
         process.crash()
         self._loop.call_later(self._down_time(), self._restart, process)
 
@@ -237,7 +256,7 @@ class Faults:
         process = self._victim()
         if process is None or process.role is None or process.changing is not None:
             return
-        self._note("stop", process.role, process.name)
+        self._note("stop", process)
         wait = self._down_time()
         process.stop().add_done_callback(lambda _: self._loop.call_later(wait, self._restart, process))
 
@@ -246,7 +265,7 @@ class Faults:
         process = chosen or self._victim()
         if process is None or process.role is None or process.is_paused:
             return
-        self._note("pause", process.role, process.name)
+        self._note("pause", process)
         process.pause()
         self._loop.call_later(self._down_time(), self._resume, process)
 
@@ -272,9 +291,9 @@ class Faults:
                     ways.append((f"client{number}:1", process.address.node))
         self._network.heal()
         self._network.cut(ways)
-        self._note(f"partition, {name}", "-", "all")
+        self.coverage.struck(f"partition, {name}", None)
         cut = ", ".join(f"{self._label(a)}>{self._label(b)}" for a, b in ways)
-        self._trace.add(FAULT_SYMBOL, "all", f"cut {cut}; leading: {', '.join(leading) or 'nobody'}")
+        self._trace.add(FAULT_SYMBOL, "all", f"partition, {name}: cut {cut}; leading: {', '.join(leading) or 'nobody'}")
 
     def _label(self, node: str) -> str:
         """Give the name of who is at an address."""
@@ -284,21 +303,23 @@ class Faults:
     def _mend(self) -> None:
         """End the partition there is."""
         self._network.heal()
-        self._note("heal", "-", "all")
+        self._trace.add(FAULT_SYMBOL, "all", "heal")
 
     def _release(self) -> None:
         """Let some of the messages that were set aside arrive."""
         self._network.release(self._random.random())
-        self._note("release", "-", "all")
+        self._trace.add(FAULT_SYMBOL, "all", "release")
 
-    def _slow_disk(self) -> None:
+    def _slow_disk(self, chosen: Process | None = None) -> None:
         """Let each write of one disk take up to beyond an election timeout, for a while."""
-        process = self._victim()
+        process = chosen or self._victim()
         if process is None or process.role is None:
             return
-        self._note("slow disk", process.role, process.name)
+        self._note("slow disk", process)
         usual = self._profile.disk
-        process.disk_rates = msgspec.structs.replace(usual, latency=self._random.choice((0.1, 0.9)))
+        process.disk_rates = msgspec.structs.replace(
+            usual, latency=self._profile.pace * self._random.choice((0.1, 0.9))
+        )
 
         def recover() -> None:
             if not self._is_over:
@@ -311,12 +332,13 @@ class Faults:
         process = self._victim()
         if process is None or process.role is None:
             return
-        self._note("full disk", process.role, process.name)
+        self._note("full disk", process)
         disk = process.snapshots
         disk.is_full = lambda: True
 
         def make_room() -> None:
-            disk.is_full = lambda: False
+            if not self._is_over:
+                disk.is_full = lambda: False
 
         self._loop.call_later(2 * self._down_time(), make_room)
 
@@ -324,7 +346,7 @@ class Faults:
         """Break all connections of one process: a snapshot on its way among them."""
         process = self._victim()
         if process is not None and process.role is not None:
-            self._note("reset", process.role, process.name)
+            self._note("reset", process)
             self._network.reset(process.address.node)
 
     def _seen(self, name: str, kind: str) -> None:
@@ -333,6 +355,12 @@ class Faults:
             self._trap = None
             process = next(process for process in self._processes if process.name == name)
             self._loop.call_soon(self._crash, process, f"crash at {kind}")
+
+
+def both_ways(one: Process, other: Process) -> list[tuple[str, str]]:
+    """Give the ways between two processes."""
+    a, b = one.address.node, other.address.node
+    return [(a, b), (b, a)] if one is not other else []
 
 
 def deciding_groups(configuration: Configuration) -> list[tuple[PeerId, ...]]:

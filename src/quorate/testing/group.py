@@ -65,6 +65,7 @@ class Group:
         settings: the knobs of all of them.
         peers: by name.
         now: virtual seconds.
+        ahead: by how many seconds the clocks of some peers run ahead of that.
         flight: messages sent and not yet delivered, oldest first.
         cut: directed links ``(from, to)`` on which everything is lost.
         record: what may not be contradicted.
@@ -86,6 +87,7 @@ class Group:
         self.configuration: Configuration = make_configuration(count)
         self.settings: Settings = settings
         self.now: float = 0.0
+        self.ahead: dict[PeerId, float] = {}
         self.flight: list[Packet] = []
         self.cut: set[tuple[PeerId, PeerId]] = set()
         self.record: Record = Record()
@@ -101,8 +103,12 @@ class Group:
         # tells the lives of a peer apart.
         self._lives += 1
         dice = itertools.chain([self._lives / LIVES_MAX], itertools.repeat((int(name) - 1) / PEERS_MAX))
-        raft = Raft(name, self.settings, log.stored(hard_state), lambda: next(dice), self.now)
+        raft = Raft(name, self.settings, log.stored(hard_state), lambda: next(dice), self.clock(name))
         self.peers[name] = Peer(raft, log.copy(), hard_state, log.copy(), facts(raft.state))
+
+    def clock(self, name: PeerId) -> float:
+        """Give the time as it is for one peer."""
+        return self.now + self.ahead.get(name, 0.0)
 
     # Inputs.
 
@@ -121,11 +127,11 @@ class Group:
 
     def tick(self, name: PeerId) -> None:
         """Tick one peer now."""
-        self.give(name, lambda raft: raft.tick(self.now))
+        self.give(name, lambda raft: raft.tick(self.clock(name)))
 
     def tick_at_deadline(self, name: PeerId) -> None:
         """Let time pass up to the deadline of one peer, and tick that peer alone."""
-        self.now = max(self.now, self.peers[name].raft.deadline())
+        self.now = max(self.now, self.peers[name].raft.deadline() - self.ahead.get(name, 0.0))
         self.tick(name)
 
     def propose(self, name: PeerId, commands: Sequence[bytes]) -> None:
@@ -134,7 +140,7 @@ class Group:
         Raises:
             NotLeader: it does not lead.
         """
-        self.give(name, lambda raft: raft.propose(commands, self.now))
+        self.give(name, lambda raft: raft.propose(commands, self.clock(name)))
 
     def transfer(self, name: PeerId, to: PeerId | None) -> None:
         """Have one peer hand over leadership.
@@ -143,7 +149,7 @@ class Group:
             NotLeader: it does not lead.
             ConfigurationError: it cannot.
         """
-        self.give(name, lambda raft: raft.transfer(to, self.now))
+        self.give(name, lambda raft: raft.transfer(to, self.clock(name)))
 
     def change(self, name: PeerId, members: Sequence[Member]) -> None:
         """Have one peer change the members of the group to these.
@@ -152,7 +158,7 @@ class Group:
             NotLeader: it does not lead.
             ConfigurationError: it cannot.
         """
-        self.give(name, lambda raft: raft.change(members, self.now))
+        self.give(name, lambda raft: raft.change(members, self.clock(name)))
 
     def read(self, name: PeerId, *, by_lease: bool = False) -> None:
         """Ask one peer for a read index.
@@ -162,7 +168,8 @@ class Group:
         """
 
         def ask(raft: Raft) -> None:
-            self.record.reads[name, raft.read(self.now, by_lease=by_lease)] = len(self.record.committed)
+            read = raft.read(self.clock(name), by_lease=by_lease)
+            self.record.reads[name, read] = len(self.record.committed)
 
         self.give(name, ask)
 
@@ -199,7 +206,7 @@ class Group:
                 self._receive(packet)
 
     def _receive(self, packet: Packet) -> None:
-        self.give(packet.to, lambda raft: raft.receive(packet.sender, packet.message, self.now))
+        self.give(packet.to, lambda raft: raft.receive(packet.sender, packet.message, self.clock(packet.to)))
 
     def persist(self, name: PeerId) -> None:
         """Make the oldest write of one peer durable; send what waited for it."""
@@ -235,8 +242,8 @@ class Group:
         end = self.now + span
         self.settle()
         while True:
-            live = [(peer.raft.deadline(), name) for name, peer in self.peers.items() if peer.alive]
-            deadline, name = min(live)
+            live = [(name, peer.raft.deadline()) for name, peer in self.peers.items() if peer.alive]
+            deadline, name = min((deadline - self.ahead.get(name, 0.0), name) for name, deadline in live)
             if deadline > end:
                 self.now = end
                 return

@@ -11,8 +11,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-import msgspec
-
 from quorate.apply import Apply
 from quorate.calling import describe
 from quorate.core import Configuration
@@ -23,6 +21,7 @@ from quorate.core.state import Leader, State
 from quorate.machine import StateMachine
 from quorate.store import Batch
 from quorate.testing.books import Book, Entry, Piece, broken_promise, digests, majorities
+from quorate.testing.machine.canonical import canonical
 from quorate.transport import Packet
 from quorate.types import HardState, Index, Kind, PeerId, Run, Snapshot, Term
 
@@ -438,6 +437,9 @@ class History:
 
 
 def machine_state(machine: StateMachine) -> bytes:
-    """Give a machine's attributes, but for those that begin with an underscore, in a form that can be compared."""
+    """Give a machine's attributes, but for those that begin with an underscore, in a form that can be compared.
+
+    The order of a set counts for nothing: one that was restored from a snapshot may well hold it in another.
+    """
     state = {name: value for name, value in vars(machine).items() if name != "context" and not name.startswith("_")}
-    return msgspec.msgpack.encode(state, enc_hook=repr)
+    return canonical(state).encode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from random import Random
 from typing import Protocol
 
@@ -58,14 +58,18 @@ class SimulatedNetwork(MemoryNetwork):
 
     Attributes:
         rates: how bad it is now.
+        rates_of: how bad it is from one node to another, where that differs.
         counts: what it did to frames, by kind.
+        befell: told of each of these: the kind, the frame's source, its target.
     """
 
     def __init__(self, loop: VirtualLoop, random: Random) -> None:
         """Begin calm and whole."""
         super().__init__()
         self.rates = CALM
+        self.rates_of: dict[tuple[str, str], Rates] = {}
         self.counts: Counter[str] = Counter()
+        self.befell: Callable[[str, str, str], None] = lambda _kind, _source, _target: None
         self._loop = loop
         self._random = random
         self._cut: dict[tuple[str, str], None] = {}
@@ -82,20 +86,21 @@ class SimulatedNetwork(MemoryNetwork):
         if frame[KIND_BYTE] != FrameKind.PACKETS:
             self._deliver_call(source, target, arrive)
             return
-        rates, chance = self.rates, self._random.random
+        rates, chance = self.rates_of.get((source, target), self.rates), self._random.random
         if (source, target) in self._cut:
+            self._note("cut", source, target)
             return
         if rates.loss and chance() < rates.loss:
-            self.counts["loss"] += 1
+            self._note("loss", source, target)
             return
         if rates.park and chance() < rates.park:
-            self.counts["park"] += 1
+            self._note("park", source, target)
             self._parked.append((source, target, arrive))
             if chance() < 0.5:
                 return  # Otherwise it arrives now, and once more much later.
         self._send_off(source, target, arrive, in_order=rates.fifo)
         if rates.repeat and chance() < rates.repeat:
-            self.counts["repeat"] += 1
+            self._note("repeat", source, target)
             self._send_off(source, target, arrive, in_order=False)
 
     async def reach(self, source: str, target: str) -> None:
@@ -110,13 +115,13 @@ class SimulatedNetwork(MemoryNetwork):
             healed = self._loop.create_future()
             self._healed.append(healed)
             await healed
-        await asyncio.sleep(self._delay())
+        await asyncio.sleep(self._delay(source, target))
 
     def _deliver_call(self, source: str, target: str, arrive: Callable[[], None]) -> None:
         """Carry a frame of a connection: in order, and while the link is cut not at all."""
-        rates = self.rates
+        rates = self.rates_of.get((source, target), self.rates)
         if rates.hang_up and self._random.random() < rates.hang_up:
-            self.counts["hang up"] += 1
+            self._note("hang up", source, target)
             self._hang_up(source, target)
         elif self._is_cut(source, target):
             self._stuck.append((source, target, arrive))
@@ -133,18 +138,28 @@ class SimulatedNetwork(MemoryNetwork):
         self, source: str, target: str, arrive: Callable[[], None], *, in_order: bool, is_call: bool = False
     ) -> None:
         """Let a frame arrive after a delay."""
-        when = self._loop.time() + self._delay()
-        if in_order:
-            way = (source, target, is_call)
-            when = self._last[way] = max(when, self._last.get(way, 0.0))
+        when = self._loop.time() + self._delay(source, target)
+        way = (source, target, is_call)
+        last = self._last.get(way, 0.0)
+        if when >= last:
+            self._last[way] = when
+        elif in_order:
+            when = last
+        else:
+            self._note("reorder", source, target)
         self._loop.call_at(when, self._arrive, target, arrive)
 
-    def _delay(self) -> float:
+    def _note(self, kind: str, source: str, target: str) -> None:
+        """Count what befell a frame."""
+        self.counts[kind] += 1
+        self.befell(kind, source, target)
+
+    def _delay(self, source: str, target: str) -> float:
         """Draw a delay."""
-        rates, random = self.rates, self._random
+        rates, random = self.rates_of.get((source, target), self.rates), self._random
         delay = rates.delay_min + (rates.delay_max - rates.delay_min) * random.random()
         if rates.straggle and random.random() < rates.straggle:
-            self.counts["straggle"] += 1
+            self._note("straggle", source, target)
             delay *= 20 * random.random()
         return delay
 
@@ -166,16 +181,16 @@ class SimulatedNetwork(MemoryNetwork):
         """Cut these ways, each from a source to a target, beside those that are cut already."""
         self._cut.update(dict.fromkeys(ways))
 
-    def heal(self) -> None:
-        """Mend all links; what TCP held back arrives."""
-        self._cut.clear()
+    def heal(self, but: Container[tuple[str, str]] = ()) -> None:
+        """Mend all links but for these ways; what TCP held back arrives."""
+        self._cut = {way: None for way in self._cut if way in but}
         healed, self._healed = self._healed, []
         for future in healed:
             if not future.done():
                 future.set_result(None)
         stuck, self._stuck = self._stuck, []
         for source, target, arrive in stuck:
-            self._send_off(source, target, arrive, in_order=True, is_call=True)
+            self._deliver_call(source, target, arrive)
 
     def release(self, share: float = 1.0) -> None:
         """Let this share of what was set aside arrive, in any order."""

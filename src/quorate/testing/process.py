@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from quorate.core import Event, Raft
+from quorate.core.state import ROLE_NAMES
 from quorate.errors import InvalidConfiguration, OutcomeUnknown, Stopped, Unavailable
 from quorate.loop import Clock
 from quorate.machine import StateMachine
@@ -115,7 +116,8 @@ class Process:
     @property
     def role(self) -> Role | None:
         """What its peer is now; None while it is down or starting."""
-        return self.life.peer.status().role if self.life and self.life.peer else None
+        peer = self.life.peer if self.life else None
+        return ROLE_NAMES[type(peer._seat.raft.state.role)] if peer else None
 
     @property
     def id(self) -> PeerId:

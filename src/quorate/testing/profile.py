@@ -1,6 +1,17 @@
 """What one seed draws before its run begins: how many peers, which knobs, how bad the network and the disks are.
 
-A uniform world hides faults: so sizes, batches, windows and delays differ by orders of magnitude from run to run.
+A uniform world hides faults: so sizes, batches, windows, delays and timeouts differ by orders of magnitude from run to
+run, and so does what a run costs. There are three kinds of worlds:
+
+- **usual**: some ten seconds in which everything goes on beside everything else: members join and leave, snapshots are
+  taken and sent, leadership is handed over, while processes and links fail. Most of what was ever found needed several
+  of these in a row. One run in fifteen is such a one, and they take a quarter of the time.
+- **short**: the same for about a second, in which things go wrong several times as often. Eleven in fifteen: what a
+  fault needs that comes early is hit by number.
+- **slow**: three in fifteen. The group's timeouts are ten to three hundred times as long, as are the faults and the
+  pauses between them, and those of clients and operators, who are as impatient as ever when they ask. Messages and
+  disks are hardly slower. Hours pass with few events in them, and everything is quick beside an election: what rests
+  on the order of timers, and not on that of messages, shows.
 """
 
 from __future__ import annotations
@@ -15,6 +26,10 @@ from quorate.testing.network import Rates
 SIZES = (1, 2, 3, 3, 3, 3, 4, 5, 5, 5)
 PROCESSES_MAX = 7
 """The most processes of a run: those that form the group, and those that may join it."""
+
+
+WORLDS = (1, 11, 3)
+"""How many usual, short and slow worlds there are among fifteen."""
 
 
 class DiskRates(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +65,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         network: how bad the network is between beginning and healing.
         disk: how slow the disks are meanwhile.
         aside: how slow they are with snapshots.
+        pace: how many times as long as usual the group's timeouts are, and the pauses between what is done to it.
         drift: each clock runs at most this much too fast or too slow, a share.
         span: how long clients and faults go on, virtual seconds.
         clients: how many clients there are.
@@ -79,10 +95,17 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     spares: int = 0
     change_pause: float = float("inf")
     aside: DiskRates = CALM_DISK
+    pace: float = 1.0
 
     @classmethod
     def draw(cls, random: Random) -> Profile:
-        """Draw a world."""
+        """Draw a world of some kind."""
+        usual = cls.draw_usual(random)
+        return random.choices((usual, shortened(usual, random), slowed(usual, random)), WORLDS)[0]
+
+    @classmethod
+    def draw_usual(cls, random: Random) -> Profile:
+        """Draw a usual world."""
         settings = draw_settings(random)
         size = random.choice(SIZES)
         return cls(
@@ -111,6 +134,42 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
                 stall_max=random.choice((0.5, 2.0)),
             ),
         )
+
+
+def shortened(usual: Profile, random: Random) -> Profile:
+    """Give a world like that one, in which more goes wrong in less time."""
+    return msgspec.structs.replace(
+        usual,
+        span=random.uniform(0.4, 1.6),
+        burst=min(usual.burst, 4),
+        fault_pause=random.choice((0.05, 0.1, 0.2)),
+        change_pause=min(usual.change_pause, random.choice((float("inf"), 0.1, 0.3))),
+    )
+
+
+def slowed(usual: Profile, random: Random) -> Profile:
+    """Give a world like that one, with far longer timeouts; a message is as quick, or not much slower."""
+    pace = random.choice((10.0, 30.0, 100.0, 300.0))
+    settings, rates, slower = usual.settings, usual.network, random.choice((1.0, 3.0))
+    return msgspec.structs.replace(
+        usual,
+        pace=pace,
+        settings=msgspec.structs.replace(
+            settings,
+            heartbeat_interval=pace * random.choice((0.05, 0.1, 0.15)),
+            election_timeout_min=pace * settings.election_timeout_min,
+            election_timeout_max=pace * settings.election_timeout_max,
+            catch_up_timeout=pace * settings.catch_up_timeout,
+            reconnect_delay_min=pace * settings.reconnect_delay_min,
+            reconnect_delay_max=pace * settings.reconnect_delay_max,
+        ),
+        network=msgspec.structs.replace(rates, delay_max=slower * rates.delay_max),
+        span=pace * random.uniform(0.5, 2.5),
+        pause=pace * max(usual.pause, 0.2),
+        burst=min(usual.burst, 4),
+        fault_pause=pace * usual.fault_pause,
+        change_pause=pace * usual.change_pause,
+    )
 
 
 def draw_settings(random: Random) -> Settings:

@@ -5,27 +5,38 @@ Knows how long real time may pass; the runs themselves know nothing of it.
 
 from __future__ import annotations
 
+import argparse
+import gc
 import itertools
 import multiprocessing
+import os
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
 
+from quorate.testing.history import write_history
 from quorate.testing.simulation import Report, Simulation
+from quorate.testing.totals import Totals
 
 CHUNK = 8
 """How many seeds a process is given at once."""
 
 
-def run_seed(seed: int, *, keep_trace: bool = False) -> Report:
+PROGRESS_PAUSE = 30.0
+"""How often it is told how far it has come where there is no terminal, seconds."""
+
+
+def run_seed(seed: int) -> Report:
     """Run one seed of the ready-made simulation: the machine ``KV``."""
-    return Simulation(seed, keep_trace=keep_trace).run()
+    return Simulation(seed).run()
 
 
 def run_chunk(first: int, count: int) -> list[Report]:
     """Run some seeds, one after the other."""
+    gc.freeze()  # What stays for all seeds need not be looked at again.
     return [run_seed(seed) for seed in range(first, first + count)]
 
 
@@ -41,62 +52,119 @@ def run_seeds(first: int, count: int | None, jobs: int, budget: float | None) ->
     end = None if count is None else first + count
     starts = itertools.count(first, CHUNK) if end is None else iter(range(first, end, CHUNK))
     stop_at = float("inf") if budget is None else time.monotonic() + budget
+    ahead = jobs + 1  # As few as keep all busy: when the budget is spent, what was handed out is still run.
     waiting: deque[Future[list[Report]]] = deque()
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         while True:
-            while len(waiting) < 2 * jobs and time.monotonic() < stop_at and (start := next(starts, None)) is not None:
+            while len(waiting) < ahead and time.monotonic() < stop_at and (start := next(starts, None)) is not None:
                 waiting.append(pool.submit(run_chunk, start, CHUNK if end is None else min(CHUNK, end - start)))
             if not waiting:
                 return
             yield from waiting.popleft().result()
 
 
-def print_seed(seed: int) -> bool:
-    """Run one seed and print its trace; tell whether all was well."""
-    report = run_seed(seed, keep_trace=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell a parser what ``sim`` takes."""
+    parser.add_argument("--seed", type=int, help="run this one, and print its trace")
+    parser.add_argument("--history", type=Path, help="with --seed: write what clients saw, as JSON lines")
+    parser.add_argument("--seeds", type=int, help="run this many (1000, or what the budget allows)")
+    parser.add_argument("--first", type=int, default=0, help="the first of them (0)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one for each core)")
+    parser.add_argument("--budget", type=float, help="begin no more seeds after so many seconds")
+    parser.add_argument("--coverage-floor", type=int, default=0, help="fail if a cell was visited less often (0)")
+    parser.add_argument("--report", type=Path, help="write what is printed at the end to this file, as JSON")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Run the simulator as the command line says; give the exit status: 0 when no seed failed."""
+    if chosen.seed is not None:
+        return 0 if print_seed(chosen.seed, chosen.history) else 1
+    count = chosen.seeds if chosen.seeds is not None or chosen.budget is not None else 1000
+    is_well = print_seeds(
+        chosen.first,
+        count,
+        max(chosen.jobs, 1),
+        chosen.budget,
+        floor=chosen.coverage_floor,
+        report_to=chosen.report,
+    )
+    return 0 if is_well else 1
+
+
+def print_seed(seed: int, history: Path | None = None) -> bool:
+    """Run one seed and print its trace; tell whether all was well.
+
+    Args:
+        seed: the seed.
+        history: where to write what its clients saw; None for nowhere.
+    """
+    simulation = Simulation(seed, keep_trace=True)
+    report = simulation.run()
     print("\n".join(report.trace))
     print(f"trace {report.digest}")
+    if history is not None:
+        write_history(history, simulation.clients.recorder.operations())
     if report.failure is not None:
         print(f"make sim SEED={seed}  {report.failure}")
     return report.failure is None
 
 
-def print_seeds(first: int, count: int | None, jobs: int, budget: float | None) -> bool:
-    """Run many seeds and print what they came to; tell whether all was well."""
+def print_seeds(
+    first: int,
+    count: int | None,
+    jobs: int,
+    budget: float | None,
+    *,
+    floor: int = 0,
+    report_to: Path | None = None,
+) -> bool:
+    """Run many seeds and print what they came to.
+
+    Args:
+        first: the first seed.
+        count: how many; None for as many as the budget allows.
+        jobs: how many processes.
+        budget: real seconds after which no more are begun; None for no bound.
+        floor: how often each cell of the coverage that could be is to be visited.
+        report_to: where to write the same as JSON; None for nowhere.
+
+    Returns:
+        Whether all was well.
+    """
     begun = time.monotonic()
-    seeds, events, span = 0, 0, 0.0
-    faults: Counter[str] = Counter()
-    outcomes: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
-    steps: Counter[str] = Counter()
-    failing: list[int] = []
+    totals = Totals(first, jobs, floor)
+    progress = Progress()
     for report in run_seeds(first, count, jobs, budget):
-        seeds += 1
-        events += report.events
-        span += report.span
-        faults.update(report.faults)
-        outcomes.update(report.outcomes)
-        asked.update(report.asked)
-        steps.update(report.steps)
+        totals.add(report, time.monotonic() - begun)
         if report.failure is not None:
-            failing.append(report.seed)
-            show_progress("")
+            progress.clear()
             print("\n".join(report.trace))
-            print(f"make sim SEED={report.seed}  {report.failure}\n")
-        show_progress(f"{seeds} seeds, {events} events, {len(failing)} failing")
-    show_progress("")
-    took = time.monotonic() - begun
-    print(f"{seeds} seeds from {first} on: {events} events in {took:.0f} s, {events / took:.0f} a second, {jobs} jobs;")
-    print(f"{span / 3600:.2f} virtual hours, {sum(faults.values())} faults, {sum(outcomes.values())} calls of clients")
-    print("faults:   " + ", ".join(f"{kind} {number}" for kind, number in sorted(faults.items())))
-    print("asked:    " + ", ".join(f"{word} {number}" for word, number in sorted(asked.items())))
-    print("steps:    " + ", ".join(f"{step} {number}" for step, number in sorted(steps.items())))
-    print("calls:    " + ", ".join(f"{word} {number}" for word, number in sorted(outcomes.items())))
-    print(f"failing:  {', '.join(map(str, failing)) or 'none'}")
-    return not failing
+            print(f"make sim SEED={report.seed}  {report.failure}\n", flush=True)
+        progress.show(totals)
+    progress.clear()
+    print(totals.text())
+    if report_to is not None:
+        totals.write(report_to)
+    return totals.is_well
 
 
-def show_progress(text: str) -> None:
-    """Show a line in place of the last one, on a terminal only."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+class Progress:
+    """Tells now and then how far it has come: on a terminal in place of what it said before, else in lines."""
+
+    def __init__(self) -> None:
+        """Begin with nothing said."""
+        self._is_terminal = sys.stderr.isatty()
+        self._pause = 0.5 if self._is_terminal else PROGRESS_PAUSE
+        self._next = time.monotonic() + self._pause
+
+    def show(self, totals: Totals) -> None:
+        """Tell it, if it is time to."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._pause
+            before, after = ("\r\x1b[K", "") if self._is_terminal else ("", "\n")
+            print(f"{before}{totals.progress}", end=after, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Make room for what is printed."""
+        if self._is_terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

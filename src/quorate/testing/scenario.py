@@ -10,6 +10,7 @@ A text holds blocks, with comments (``#``) and blank lines between them. A block
 ``new 4 5``                         new, empty peers that are members of no group
 ``timeout 1`` · ``heartbeat 1``     time passes up to the deadline of the peer, which is told; no other one is
 ``tick 1`` · ``wait 0.2``           the peer is told the time as it is · time passes and nobody is told
+``wait 0.2 1``                      time passes for that peer alone: its clock runs ahead
 ``run 2.0``                         time passes, all are told, all messages arrive at once; events alone are traced
 ``deliver 1>2 3> >4``               messages on these links (all, when none is named) arrive; not those sent in answer
 ``settle``                          all messages arrive, and those sent in answer, until there are none
@@ -28,7 +29,8 @@ A text holds blocks, with comments (``#``) and blank lines between them. A block
 ``members 1``                       what a peer knows of each member
 ==================================  ===================================================================================
 
-``deliver``, ``drop``, ``repeat`` and ``park`` take ``kind=append`` (any message's tag) and ``count=1`` (the oldest).
+``deliver``, ``drop``, ``repeat`` and ``park`` take ``kind=append`` (any message's tag), ``count=1`` (the oldest) and
+``nth=2`` (that one alone, by age).
 Any command line may end in ``quiet``: its trace is left out. In a trace ``prev=3/1`` is index and term of an entry.
 """
 
@@ -236,7 +238,10 @@ class Scenario:
             self._group.tick_at_deadline(name)
 
     def _wait(self, step: Step) -> None:
-        self._group.now += float(step.words[0])
+        span, ahead = float(step.words[0]), self._group.ahead
+        for name in map(self._known, step.words[1:]):
+            ahead[name] = ahead.get(name, 0.0) + span
+        self._group.now += 0.0 if step.words[1:] else span
 
     def _run(self, step: Step) -> None:
         self._only_events = True
@@ -347,6 +352,9 @@ class Scenario:
             if any(sender in {"", packet.sender} and to in {"", packet.to} for sender, to in links)
             and tag in {None, packet.message.__struct_config__.tag}
         ][: int(step.options["count"]) if "count" in step.options else None]
+        if "nth" in step.options:
+            nth = int(step.options["nth"])
+            chosen = chosen[nth - 1 : nth]
         self._group.flight = [packet for packet in self._group.flight if not any(packet is taken for taken in chosen)]
         return chosen
 

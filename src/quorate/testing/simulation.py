@@ -22,6 +22,7 @@ from quorate.errors import QuorateError, Rejected
 from quorate.peer import Peer
 from quorate.testing.clients import Clients
 from quorate.testing.clock import Stalled, VirtualLoop
+from quorate.testing.coverage import Cell
 from quorate.testing.disk import PlannedFull
 from quorate.testing.faults import Faults
 from quorate.testing.invariants import History, Violation, machine_state
@@ -34,7 +35,9 @@ from quorate.testing.workload import Call, KVWorkload, Workload
 from quorate.types import Address
 
 PATIENCE = 10
-"""How many of the longest election timeouts the healed group has for each demand."""
+"""How many of the longest election timeouts a healed quorum, and then the healed group, has to make progress."""
+ATTEMPT_MAX = 2.0
+"""How long one try at what is demanded may take at most, seconds: an election timeout of a slow world is longer."""
 STEPS = {
     "-> log begins": "snapshot taken",
     "-> send snapshot": "snapshot sent",
@@ -59,7 +62,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         failure: the invariant that was violated and how, or None.
         events: inputs to peers, each followed by all checks.
         span: virtual seconds.
-        faults: how often each kind struck, as ``kind (role)``.
+        faults: how often each kind of fault struck.
+        coverage: how often each kind struck a peer of which role while its group was at what.
         outcomes: how many calls of clients ended how.
         asked: how often what else was asked of the group, such as other members, ended how.
         steps: how often the group did what it does seldom: snapshots, transfers, changes.
@@ -72,6 +76,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     span: float
     faults: dict[str, int]
+    coverage: dict[Cell, int]
     outcomes: dict[str, int]
     asked: dict[str, int]
     steps: dict[str, int]
@@ -219,6 +224,9 @@ class Simulation:
         left = [task for task in asyncio.all_tasks() if "_story" not in repr(task) and "_run" not in repr(task)]
         if left:
             self.history.fail("NothingLeaks", f"{len(left)} tasks are left when all has stopped")
+        verdict = self.workload.judge(self.clients.recorder.operations())
+        if verdict.is_linearizable is False:
+            self.history.fail("Linearizability", verdict.text)
 
     async def _form(self) -> None:
         """Start all peers and form the group."""
@@ -241,20 +249,20 @@ class Simulation:
         await self._demand_progress("the healed group")
 
     async def _demand_progress(self, who: str) -> None:
-        """Demand a committed write and an answered read, and so a leader.
+        """Demand a committed write and an answered read, and so a leader, within ``PATIENCE`` election timeouts.
 
         Raises:
             Violation: it does not come to that in time.
         """
         patience = PATIENCE * self.profile.settings.election_timeout_max
+        deadline = self.loop.time() + patience
         for is_write in (True, False):
-            deadline = self.loop.time() + patience
             call = self._draw(is_write=is_write)
             while call is not None and not await self._is_answered(call):
                 if self.loop.time() >= deadline:
                     text = f"{who} did not answer {call} within {patience:g} s: {self._statuses()}"
                     raise self.history.fail("LivenessFailure", text)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05 * self.profile.pace)
                 call = self._draw(is_write=is_write)
 
     async def _demand_equality(self) -> None:
@@ -271,7 +279,7 @@ class Simulation:
             if self.loop.time() >= deadline:
                 text = f"the peers have not come to one state within {patience:g} s: {self._statuses()}"
                 raise self.history.fail("LivenessFailure", text)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02 * self.profile.pace)
         applies = [self._peer(process)._seat.apply for process in self._members()]
         states = {machine_state(apply.machine) for apply in applies if not apply.is_witness}
         if states != {self.history.replayed(self.workload.machine)}:
@@ -292,8 +300,9 @@ class Simulation:
 
     async def _is_answered(self, call: Call) -> bool:
         """Make one call by way of the first client, and tell whether it was answered."""
-        outcome = await self.clients.call("client1", call, self.profile.settings.election_timeout_max)
-        return outcome is not None and (isinstance(outcome, Rejected) or not isinstance(outcome, QuorateError))
+        patience = min(self.profile.settings.election_timeout_max, ATTEMPT_MAX)
+        outcome = await self.clients.call("client1", call, patience)
+        return isinstance(outcome, Rejected) or not isinstance(outcome, (QuorateError, asyncio.CancelledError))
 
     def _draw(self, *, is_write: bool) -> Call | None:
         """Draw a write or a read; None if the workload seems to have none."""
@@ -340,10 +349,6 @@ class Simulation:
 
     def _report(self) -> Report:
         """Say how it went."""
-        faults = Counter(
-            {kind if role == "-" else f"{kind} ({role})": n for (kind, role), n in self.faults.counts.items()}
-        )
-        faults.update(self.network.counts)
         violation = self.history.violation
         events, span = self.history.events, self.loop.time()
         self.trace.add(
@@ -354,7 +359,8 @@ class Simulation:
             failure=None if violation is None else str(violation),
             events=events,
             span=span,
-            faults=dict(sorted(faults.items())),
+            faults=dict(sorted(self.faults.coverage.kinds.items())),
+            coverage=dict(sorted(self.faults.coverage.cells.items())),
             outcomes=dict(sorted(self.clients.outcomes.items())),
             asked=dict(sorted(self.operator.outcomes.items())),
             steps=dict(sorted(self.steps.items())),

@@ -7,7 +7,7 @@ written is unique, so a reply tells which write it saw. Knows no nodes: who make
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -16,7 +16,13 @@ import msgspec
 from quorate.errors import Rejected
 from quorate.machine import ReadMethod, StateMachine, WriteMethod
 from quorate.machines import KV
+from quorate.testing.history.kv import check_kv
+from quorate.testing.history.linearizability import Partition, Verdict, check_history
+from quorate.testing.history.operations import Operation, shorten
 from quorate.types import Consistency, Index, StaleRead
+
+STEPS_MAX = 5_000
+"""How many steps it may take to judge what the clients saw; beyond that it stays undecided."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -64,14 +70,31 @@ class Workload(Protocol):
         """
         ...
 
+    def judge(self, operations: Sequence[Operation]) -> Verdict:
+        """Judge all that the clients saw when the run is over, but for stale reads: is it linearizable?"""
+        ...
+
 
 class DrawnCalls:
-    """A workload for any machine: calls are drawn by a function, and replies are not judged."""
+    """A workload for any machine: calls are drawn by a function, and replies are judged by the machine itself."""
 
-    def __init__(self, machine: type[StateMachine], draw: Callable[[Random], tuple[Any, ...]]) -> None:
-        """Call what ``draw`` gives: a method (or ``Command`` or ``Query``) and its arguments."""
+    def __init__(
+        self,
+        machine: type[StateMachine],
+        draw: Callable[[Random], tuple[Any, ...]],
+        partition: Partition | None = None,
+    ) -> None:
+        """Call what ``draw`` gives: a method (or ``Command`` or ``Query``) and its arguments.
+
+        Args:
+            machine: the class of the machine.
+            draw: draws a call.
+            partition: gives what a call is about, if no call influences the answers about anything else: then a
+                history is decided more quickly. See ``check_history``.
+        """
         self.machine = machine
         self._draw = draw
+        self._partition = partition
 
     def draw(self, random: Random) -> Call:
         """Draw the next call."""
@@ -83,8 +106,12 @@ class DrawnCalls:
         return None
 
     def answered(self, call: Call, floor: object, reply: object) -> str | None:
-        """Find nothing wrong."""
+        """Find nothing wrong with one reply alone."""
         return None
+
+    def judge(self, operations: Sequence[Operation]) -> Verdict:
+        """Hold all that the clients saw against the machine's own class."""
+        return check_history(self.machine, operations, partition=self._partition, steps_max=STEPS_MAX)
 
 
 class KVWorkload:
@@ -93,7 +120,7 @@ class KVWorkload:
     A key ``a…`` is only appended to. So of any two values seen, one begins with the other; and a call that begins after
     another was answered sees at least what that one saw: no look at the log is needed to judge that. A stale read sees
     what everybody sees after the same index. A key ``x…`` is set, deleted and compared; its values are only compared
-    between peers.
+    between peers, and all of them are judged at the end.
     """
 
     machine: type[StateMachine] = KV
@@ -150,8 +177,6 @@ class KVWorkload:
         self._longest[key] = max(value, longest, key=len)
         return None
 
-
-def shorten(value: object) -> str:
-    """Give a value as Python shows it, at most 24 characters of it."""
-    text = repr(value)
-    return text if len(text) <= 24 else f"{text[:12]}…{text[-11:]}"
+    def judge(self, operations: Sequence[Operation]) -> Verdict:
+        """Hold all that the clients saw against ``KV``."""
+        return check_kv(operations, steps_max=STEPS_MAX)
