@@ -36,6 +36,7 @@ EXPECTED = (
     "Query",
     "QuorateError",
     "Rejected",
+    "SessionExpired",
     "Settings",
     "StaleRead",
     "StateMachine",

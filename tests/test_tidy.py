@@ -39,7 +39,8 @@ CORE_IMPORTS |= {"quorate.types", "quorate.errors", "quorate.settings"}
 UNSAFE_IMPORTS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
 ASYNCIO_USERS = re.compile(
     r"(transport|cli|testing)/.*|store/disk\.py|"
-    r"(apply|asking|blocking|bootstrap|changing|client|joining|links|loop|node|peer|seat|snapshots|waiters)\.py"
+    r"(apply|asking|blocking|bootstrap|changing|client|following|joining|links|loop|node|peer|seat|snapshots|tickets|waiters)"
+    r"\.py"
 )
 
 # Raft, Figure 2, in its own words. Each stands once in the source, as a comment above the lines that obey it.

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from quorate.calling import MachineType, set_context
-from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, Rejected, Unavailable
+from quorate.calling import MachineType, command_name, set_context
+from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
 from quorate.machine import StateMachine
+from quorate.sessions import MARK, OpenSession, decode_command
 from quorate.tables import Replicated, Tables, frozen
+from quorate.transport.calls import Failure, Value, failure_from_error
 from quorate.types import Index, Kind, Run, Snapshot, StaleRead, Term
 from quorate.waiters import Waiter
 
@@ -202,18 +204,51 @@ class Apply:
             index = Index(run.first + place)
             set_context(machine, self.time, index)
             try:
-                reply = run_write(machine, payload)
-            except Rejected as refused:
-                if waiter:
-                    waiter.fail(refused)
+                reply = self._apply_in_session(payload, index) if payload[:1] == MARK else run_write(machine, payload)
             except MachineError as error:
                 self._count(error, index)
                 if waiter:
                     waiter.fail(error)
+            except QuorateError as refused:
+                if waiter:
+                    waiter.fail(refused)
             else:
                 if waiter:
                     waiter.succeed(reply)
             self.last_applied = index
+
+    def _apply_in_session(self, payload: bytes, index: Index) -> object:
+        """Apply a command that is for sessions; whoever waits is given the session's id, or the answer of the write.
+
+        Raises:
+            MachineError: it is none.
+            SessionExpired: its session has ended; it is not applied.
+            Unavailable: an earlier write of its session has not come; it is not applied.
+            OutcomeUnknown: it was applied before, and its answer is kept no longer.
+        """
+        command, sessions = decode_command(payload), self.tables.sessions
+        if isinstance(command, OpenSession):
+            sessions.open(command, index, self.time)
+            return int(index)
+        session, answer = sessions.find(command, self.time)
+        if answer is None:
+            answer, kept = self._answer_write(command.command, index)
+            session.keep(kept)
+        return answer
+
+    def _answer_write(self, command: bytes, index: Index) -> tuple[Value | Failure, Value | Failure]:
+        """Run a write; give its answer, and what is kept of that for whoever asks again."""
+        try:
+            answer = Value(self.type.encode_reply(command_name(command), self.type.run_write(self.machine, command)))
+        except Rejected as refused:
+            failure = failure_from_error(refused)
+            return failure, failure
+        except MachineError as error:
+            self._count(error, index)
+            failure = failure_from_error(error)
+            # What a bug says of itself may differ from peer to peer: an address in memory, a path. It is not kept.
+            return failure, msgspec.structs.replace(failure, message="the handler raised when this was first applied")
+        return answer, answer
 
     def _waiters(self, run: Run) -> Sequence[Waiter | None] | None:
         """Give who waits for each entry of the run, or None when nobody does.

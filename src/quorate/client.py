@@ -1,6 +1,6 @@
-"""connect: a client of a group, from outside. Finds the leader, follows it, and retries what is safe to retry.
+"""connect: a client of a group, from outside. Its writes are applied once, however often they had to be sent.
 
-Knows calls and addresses. Keeps no state of the group but who led last.
+Turns typed calls into bytes. Where they go, and when they are tried again, is in ``following.py``.
 """
 
 from __future__ import annotations
@@ -10,37 +10,29 @@ import copy
 import random
 import secrets
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 from quorate.calling import MachineType, command_name, describe
-from quorate.errors import (
-    NotLeader,
-    OutcomeUnknown,
-    Overloaded,
-    QuorateError,
-    Stopped,
-    Unavailable,
-)
-from quorate.links import Links
+from quorate.errors import OutcomeUnknown, SessionExpired, Unavailable
+from quorate.following import Attempt, Expired, Following, tried_text
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.peer import check_size, checked_options
 from quorate.settings import Settings
+from quorate.tickets import Ticket, Tickets
 from quorate.transport import Transport
 from quorate.transport.calls import (
-    Call,
-    Failure,
     LeaderCall,
     LeaderIs,
+    OpenSessionCall,
     ReadCall,
-    Reply,
-    Request,
+    SessionIs,
     StaleValue,
     StatusCall,
     StatusIs,
     Value,
     WriteCall,
-    error_from_failure,
 )
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
@@ -49,28 +41,6 @@ from quorate.types import Address, Consistency, StaleRead, Status
 M = TypeVar("M", bound=StateMachine)
 P = ParamSpec("P")
 R = TypeVar("R")
-
-PAUSE_MIN = 0.01
-"""The first pause before a call is tried again, seconds; doubles each time, less a random part."""
-PAUSE_MAX = 0.25
-"""The longest such pause: about the time an election takes."""
-REDIRECTS_MAX = 3
-"""Redirects followed without a pause: more than that are peers that send the caller in circles."""
-
-
-class Attempt(Exception):
-    """One try failed, and certainly had no effect: the call may be tried again.
-
-    Attributes:
-        error: what went wrong.
-        redirect: whom to ask instead.
-    """
-
-    def __init__(self, error: QuorateError, redirect: Address | None = None) -> None:
-        """Keep both."""
-        super().__init__(str(error))
-        self.error = error
-        self.redirect = redirect
 
 
 class Client(Generic[M]):
@@ -86,20 +56,19 @@ class Client(Generic[M]):
         addresses: tuple[Address, ...],
         *,
         follow: bool,
+        exactly_once: bool,
         settings: Settings,
         transport: Callable[[], Transport],
         random: Callable[[], float],
     ) -> None:
         """Describe a client; use ``connect`` to get one."""
         self._machine: MachineType = describe(machine)
-        self._addresses = addresses
-        self._follow = follow
+        self._exactly_once = exactly_once
         self._settings = settings
         self._timeout = settings.call_timeout
         self._consistency: Consistency = "linearizable"
-        self._make_transport = transport
-        self._random = random
-        self._links = Links()
+        self._following = Following(addresses, follow=follow, transport=transport, random=random)
+        self._tickets = Tickets()
 
     def with_options(self, *, timeout: float | None = None, consistency: Consistency | None = None) -> Client[M]:
         """Give the same client, on the same connections, with other options; those that are not named stay as they are.
@@ -125,8 +94,9 @@ class Client(Generic[M]):
     async def write(self, call: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Write, and wait until the command is durable on a majority and applied.
 
-        A try that certainly had no effect is repeated until the deadline: another peer leads, none was reached, too
-        much was under way. One whose outcome is not known is not.
+        A try that fails is repeated until the deadline, also one whose outcome is not known: the group applies the
+        write once, and every try of it is given the same answer (thesis 6.3). Writes are applied in the order in which
+        this method was called. With ``exactly_once=False`` a try is repeated only if it certainly had no effect.
 
         Args:
             call: a ``@write`` method of the machine, followed by its arguments; or a ``Command``.
@@ -140,15 +110,20 @@ class Client(Generic[M]):
             TypeError: the arguments do not fit the method; nothing was sent.
             ValueError: the command is larger than ``Settings.command_bytes_max``; nothing was sent.
             NotLeader: with ``follow=False``: the peer asked does not lead; nothing was written.
-            NotCommitted: a new leader replaced the entry; nothing was written.
+            NotCommitted: with ``exactly_once=False``: a new leader replaced the entry; nothing was written.
             Unavailable: until the deadline no leader was reached; nothing was written.
-            OutcomeUnknown: the connection broke, or the deadline passed, after the command was sent.
+            OutcomeUnknown: the deadline passed after the command was sent, and no try was answered; with
+                ``exactly_once=False`` also: the connection broke after it was sent.
+            SessionExpired: the same, and the session ended meanwhile.
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
         encoded = self._machine.encode_write(call, args, kwargs)
         check_size(encoded, self._settings)
-        answer = await self._call(lambda left: WriteCall(encoded, left), is_write=True)
+        if self._exactly_once:
+            answer = await self._write_once(encoded)
+        else:
+            answer = await self._following.ask(lambda left: WriteCall(encoded, left), self._deadline(), is_write=True)
         return self._decode(answer, encoded)
 
     @overload
@@ -180,7 +155,12 @@ class Client(Generic[M]):
             return (await self._read_stale(call, args, kwargs)).value
         encoded = self._machine.encode_read(call, args, kwargs)
         check_size(encoded, self._settings)
-        answer = await self._call(lambda left: ReadCall(encoded, left, self._consistency, self._follow), is_write=False)
+        leader_only = self._following.follow
+        answer = await self._following.ask(
+            lambda left: ReadCall(encoded, left, self._consistency, leader_only),
+            self._deadline(),
+            is_write=False,
+        )
         return self._decode(answer, encoded)
 
     @overload
@@ -219,7 +199,7 @@ class Client(Generic[M]):
         Raises:
             Unavailable: there was none until the deadline; the message says why.
         """
-        answer = await self._call(LeaderCall, is_write=False)
+        answer = await self._following.ask(LeaderCall, self._deadline(), is_write=False)
         if not isinstance(answer, LeaderIs):
             raise Unavailable(f"the peer answered with {type(answer).__name__}, which names no leader")
         return answer.leader
@@ -230,12 +210,12 @@ class Client(Generic[M]):
         Raises:
             Unavailable: none of them was reached.
         """
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        deadline = self._deadline()
         tried: dict[Address, str] = {}
         found: list[Status] = []
-        for address in self._addresses:
+        for address in self._following.addresses:
             try:
-                answer = await self._try(address, StatusCall(), deadline, is_write=False)
+                answer = await self._following.ask_one(address, StatusCall(), deadline)
             except Attempt as failed:
                 tried[address] = str(failed)
             else:
@@ -246,7 +226,7 @@ class Client(Generic[M]):
 
     async def close(self) -> None:
         """Close every connection; calls under way fail. Idempotent."""
-        await self._links.close()
+        await self._following.close()
 
     async def __aenter__(self) -> Self:
         """Give the client; it connects with its first call."""
@@ -260,49 +240,51 @@ class Client(Generic[M]):
 
     def __repr__(self) -> str:
         """Tell whom it knows, and whether it follows the leader."""
-        mode = "following the leader" if self._follow else "asking only the first"
-        return f"<Client of {', '.join(map(str, self._addresses))}, {mode}>"
+        mode = "following the leader" if self._following.follow else "asking only the first"
+        return f"<Client of {', '.join(map(str, self._following.addresses))}, {mode}>"
 
-    async def _call(self, make: Callable[[float], Call], *, is_write: bool) -> object:
-        """Ask until there is an answer: the leader if it is known, else one peer after the other.
+    def _deadline(self) -> float:
+        """Give the deadline of a call that is made now."""
+        return asyncio.get_running_loop().time() + self._timeout
+
+    async def _write_once(self, encoded: bytes) -> object:
+        """Write in this client's session; in another one if that had ended before the write could have any effect.
 
         Raises:
-            Unavailable: there was none until the deadline.
-            OutcomeUnknown: a write was sent, and what became of it is not known.
+            SessionExpired: it ended while it was not known what became of the write.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
-        place = self._links.place
-        target = self._links.leader or self._addresses[place % len(self._addresses)]
-        tried: dict[Address, str] = {}
-        pause = PAUSE_MIN
-        redirects = 0
-        while (left := deadline - loop.time()) > 0:
+        deadline = self._deadline()
+        while True:
+            ticket = await self._tickets.draw(lambda: self._open_session(deadline), deadline)
+            make = partial(self._write_call, encoded, ticket)
             try:
-                answer = await self._try(target, make(left), deadline, is_write=is_write)
-            except Attempt as failed:
-                tried[target] = str(failed.error)
-                self._links.leader = None
-                if not self._follow:
-                    raise failed.error from failed
-                if failed.redirect is not None and redirects < REDIRECTS_MAX:
-                    target = self._links.leader = failed.redirect
-                    redirects += 1
-                    continue
-                redirects = 0
-                target, place = self._next_address(), self._links.place
-                await asyncio.sleep(min(pause * (1 - self._random() / 2), max(deadline - loop.time(), 0)))
-                pause = min(2 * pause, PAUSE_MAX)
-            except OutcomeUnknown:
-                # Whoever was asked may hang for good, and who sent us there may not notice: begin with another then.
-                self._links.leader = None
-                if place == self._links.place:  # else another call has moved on already
-                    self._next_address()
+                return await self._following.ask(make, deadline, is_write=True, is_once=True)
+            except SessionExpired:
+                self._tickets.expired(ticket.session)
                 raise
-            else:
-                self._links.leader = target
-                return answer
-        raise Unavailable(tried_text(tried, self._timeout, "no leader"))
+            except Expired:
+                self._tickets.expired(ticket.session)
+            finally:
+                ticket.give_back()
+
+    def _write_call(self, encoded: bytes, ticket: Ticket, left: float) -> WriteCall:
+        """Make the call for one try of a write in a session."""
+        return WriteCall(encoded, left, ticket.session, ticket.sequence, ticket.settled)
+
+    async def _open_session(self, deadline: float) -> int:
+        """Open a session; one that was opened twice, because an answer was lost, ends by itself.
+
+        Raises:
+            Unavailable: none was opened until the deadline, or the answer opens none.
+        """
+        make = partial(OpenSessionCall, self._settings.session_timeout)
+        try:
+            answer = await self._following.ask(make, deadline, is_write=True, is_once=True)
+        except OutcomeUnknown as error:
+            raise Unavailable(f"no session could be opened in time: {error}; nothing was written") from error
+        if not isinstance(answer, SessionIs):
+            raise Unavailable(f"the peer answered with {type(answer).__name__}, which opens no session")
+        return answer.session
 
     async def _read_stale(
         self, call: ReadMethod[Any, ..., Any] | Query[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -314,87 +296,11 @@ class Client(Generic[M]):
         """
         encoded = self._machine.encode_read(call, args, kwargs)
         check_size(encoded, self._settings)
-        answer = await self._call_any(lambda left: ReadCall(encoded, left, "stale"))
+        answer = await self._following.ask_any(lambda left: ReadCall(encoded, left, "stale"), self._deadline())
         if not isinstance(answer, StaleValue):
             raise Unavailable(f"the peer answered with {type(answer).__name__}, which is no stale read")
         value = self._machine.decode_reply(command_name(encoded), answer.value)
         return StaleRead(value, answer.index, answer.age)
-
-    async def _call_any(self, make: Callable[[float], Call]) -> object:
-        """Ask one peer after the other until one answers, beginning with the one that did last.
-
-        Raises:
-            Unavailable: there was none until the deadline.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
-        addresses = self._addresses if self._follow else self._addresses[:1]
-        tried: dict[Address, str] = {}
-        pause = PAUSE_MIN
-        while (left := deadline - loop.time()) > 0:
-            target = addresses[self._links.nearest % len(addresses)]
-            # One that hangs must leave time for the others.
-            share = min(max(left / len(addresses), PAUSE_MAX), left)
-            try:
-                return await self._try(target, make(share), loop.time() + share, is_write=False)
-            except Attempt as failed:
-                if not self._follow:
-                    raise failed.error from failed
-                tried[target] = str(failed.error)
-                if target == addresses[self._links.nearest % len(addresses)]:  # else another call has moved on already
-                    self._links.nearest += 1
-                if len(tried) == len(addresses):
-                    await asyncio.sleep(min(pause * (1 - self._random() / 2), max(deadline - loop.time(), 0)))
-                    pause = min(2 * pause, PAUSE_MAX)
-        raise Unavailable(tried_text(tried, self._timeout, "nobody"))
-
-    async def _try(self, target: Address, call: Call, deadline: float, *, is_write: bool) -> object:
-        """Ask one peer.
-
-        Returns:
-            The answer.
-
-        Raises:
-            Attempt: it certainly had no effect, and may be tried again.
-            OutcomeUnknown: the command was sent, and what became of it is not known.
-            QuorateError: the answer is that error.
-        """
-        is_sent = False
-        try:
-            async with asyncio.timeout_at(deadline):
-                channel = await self._links.channel(target.node, self._make_transport)
-                is_sent = True
-                reply = await channel.call(Request(0, target.name, call))
-        except Unavailable as error:
-            raise Attempt(error) from error
-        except TimeoutError:
-            if is_sent and is_write:
-                raise OutcomeUnknown(
-                    f"{target} did not say within {self._timeout:g} s what became of the write"
-                ) from None
-            raise Attempt(Unavailable("no answer in time")) from None
-        except ConnectionError as error:
-            if is_write:
-                raise OutcomeUnknown(f"the connection to {target} broke after the write was sent: {error}") from error
-            raise Attempt(Unavailable(f"the connection broke: {error}")) from error
-        return self._answer(reply)
-
-    def _answer(self, reply: Reply) -> object:
-        """Give the answer of a reply, or raise what it says.
-
-        Raises:
-            Attempt: it certainly had no effect, and may be tried again.
-        """
-        if not isinstance(reply.answer, Failure):
-            return reply.answer
-        error = error_from_failure(reply.answer)
-        match error:
-            case NotLeader(redirect=redirect):
-                raise Attempt(error, redirect)
-            case Overloaded() | Stopped() | Unavailable():
-                raise Attempt(error)
-            case _:
-                raise error
 
     def _decode(self, answer: object, encoded: bytes) -> object:
         """Decode the reply of a write or read.
@@ -406,16 +312,12 @@ class Client(Generic[M]):
             raise OutcomeUnknown(f"the peer answered with {type(answer).__name__}, which is no reply")
         return self._machine.decode_reply(command_name(encoded), answer.value)
 
-    def _next_address(self) -> Address:
-        """Give the next of the addresses that ``connect`` was given."""
-        self._links.place += 1
-        return self._addresses[self._links.place % len(self._addresses)]
-
 
 def connect(
     machine: type[M],
     *addresses: str | Address,
     follow: bool = True,
+    exactly_once: bool = True,
     settings: Settings | None = None,
     tls: TLS | None = None,
     transport: Callable[[], Transport] | None = None,
@@ -431,8 +333,10 @@ def connect(
     Args:
         machine: the class of the group's state machine.
         addresses: some members of the group, ``name@host:port``; all of them if it is to survive the loss of any.
-        follow: find the leader and follow it. With False the first address alone is asked, and ``NotLeader`` is raised
-            as it comes.
+        follow: find the leader and follow it. With False the first address alone is asked, nothing is tried again, and
+            ``NotLeader`` is raised as it comes.
+        exactly_once: open a session with the first write, in which a write may be tried again until it is answered.
+            With False, or without ``follow``, one whose outcome is not known raises ``OutcomeUnknown`` at once.
         settings: the knobs; those of the group.
         tls: certificate, key and authority, if the group has them.
         transport: makes the network, for simulations.
@@ -450,15 +354,17 @@ def connect(
     def real() -> Transport:
         return TCPTransport(None, settings=settings, tls=tls, random=chance)
 
-    return Client(machine, parsed, follow=follow, settings=settings, transport=transport or real, random=chance)
+    return Client(
+        machine,
+        parsed,
+        follow=follow,
+        exactly_once=exactly_once and follow,
+        settings=settings,
+        transport=transport or real,
+        random=chance,
+    )
 
 
 def secrets_random() -> Callable[[], float]:
     """Give a generator of its own, seeded by the operating system."""
     return random.Random(secrets.randbits(128)).random
-
-
-def tried_text(tried: dict[Address, str], timeout: float, who: str) -> str:
-    """Say who was tried, and what each said last; ``who`` did not answer."""
-    said = "; ".join(f"{address}: {text}" for address, text in tried.items()) or "nobody was asked"
-    return f"{who} answered within {timeout:g} s ({said})"

@@ -9,6 +9,7 @@
     ├── NotCommitted                  no: another entry was committed at its index
     ├── Unavailable(reason)           no: nobody was reached, or a read ran out of time
     ├── OutcomeUnknown                perhaps: it entered a log and its fate was not learned in time
+    │   └── SessionExpired            the session in which it was sent ended before that was learned
     ├── Rejected(reason, *details)    it ran, and the machine's handler refused: this is its answer
     ├── MachineError                  it ran, and the handler raised: a bug in the machine, the same on every peer
     ├── ConfigurationError            no
@@ -79,6 +80,13 @@ class OutcomeUnknown(QuorateError):
     """The write entered a log, and whether it was committed was not learned in time. It may have happened."""
 
     retry_safe = False
+
+
+class SessionExpired(OutcomeUnknown):
+    """The client's session ended before the answer of a write was learned: the write may have happened, or not.
+
+    It had not been used for ``Settings.session_timeout``, or too many others were opened since.
+    """
 
 
 class Rejected(QuorateError):

@@ -13,6 +13,7 @@ from quorate.apply import Apply
 from quorate.calling import MachineType, command_name
 from quorate.core import Raft
 from quorate.errors import Corrupted, MachineError
+from quorate.sessions import machine_command
 from quorate.settings import Settings
 from quorate.snapshots import Snapshots
 from quorate.store.directory import Directory, PeerIdentity
@@ -121,4 +122,7 @@ def check_group(name: str, identity: PeerIdentity, raft: Raft) -> None:
 
 def command_names(run: Run) -> set[str]:
     """Give the names of the commands in a run."""
-    return {command_name(payload) for payload in run.payloads} if run.kind is Kind.COMMAND else set()
+    if run.kind is not Kind.COMMAND:
+        return set()
+    commands = (machine_command(payload) for payload in run.payloads)
+    return {command_name(command) for command in commands if command is not None}

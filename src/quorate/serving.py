@@ -19,6 +19,7 @@ from quorate.errands import ChangeMembers, FindLeader, FormGroup
 from quorate.errors import InvalidConfiguration, MachineError, NotLeader, QuorateError
 from quorate.peer import Peer, check_size
 from quorate.seat import Seat
+from quorate.sessions import OpenSession, SessionWrite, encode_command
 from quorate.settings import Settings
 from quorate.transport import Answer
 from quorate.transport.calls import (
@@ -29,9 +30,11 @@ from quorate.transport.calls import (
     Identity,
     LeaderCall,
     LeaderIs,
+    OpenSessionCall,
     ReadCall,
     Reply,
     Request,
+    SessionIs,
     SnapshotAt,
     SnapshotCall,
     StaleValue,
@@ -118,15 +121,14 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
         answer: takes the one reply.
         now: seconds on the monotonic clock.
     """
-    seat, machine = place.seat, place.machine
+    seat = place.seat
 
     def waiter(timeout: float, encode: Callable[[object], object]) -> CallWaiter:
         return CallWaiter(request, answer, now + min(max(timeout, 0.0), TIMEOUT_MAX), encode)
 
     match request.call:
-        case WriteCall(command=command, timeout=timeout):
-            if is_sound(place, request, answer, command, machine.check_write):
-                seat.write(command, waiter(timeout, partial(as_value, machine, command_name(command))))
+        case WriteCall() | OpenSessionCall():
+            write(place, request, request.call, answer, waiter)
         case ReadCall():
             read(place, request, request.call, answer, waiter)
         case LeaderCall(timeout=timeout):
@@ -150,6 +152,24 @@ def is_sound(place: Place, request: Request, answer: Answer, encoded: bytes, che
         answer(Reply(request.id, Failure("Unavailable", f"{request.peer} cannot take this call: {error}")))
         return False
     return True
+
+
+def write(
+    place: Place, request: Request, call: WriteCall | OpenSessionCall, answer: Answer, make_waiter: MakeWaiter
+) -> None:
+    """Open a session, or write, in a session or without one."""
+    machine = place.machine
+    encode: Callable[[object], object]
+    if isinstance(call, OpenSessionCall):
+        payload, encode = encode_command(OpenSession(max(0.0, call.session_timeout))), as_session
+    elif not is_sound(place, request, answer, call.command, machine.check_write):
+        return
+    elif call.session == 0:
+        payload, encode = call.command, partial(as_value, machine, command_name(call.command))
+    else:
+        in_session = SessionWrite(call.session, call.sequence, call.settled, call.command)
+        payload, encode = encode_command(in_session), as_answered
+    place.seat.write(payload, make_waiter(call.timeout, encode))
 
 
 def read(place: Place, request: Request, call: ReadCall, answer: Answer, make_waiter: MakeWaiter) -> None:
@@ -215,6 +235,18 @@ def are_sound(members: Members) -> bool:
         is_reachable(member.address) and 0 < len(member.id) <= ID_LENGTH_MAX and abs(member.priority) <= PRIORITY_MAX
         for member in members
     )
+
+
+def as_session(value: object) -> SessionIs:
+    """Give the answer to a session that was opened."""
+    assert isinstance(value, int), "a session is known by the index of what opened it"
+    return SessionIs(value)
+
+
+def as_answered(value: object) -> Value | Failure:
+    """Give the answer to a write in a session: what is kept for it, already encoded."""
+    assert isinstance(value, (Value, Failure)), "a write in a session leads to the answer that is kept of it"
+    return value
 
 
 def as_offset(value: object) -> SnapshotAt:

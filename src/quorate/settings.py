@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         clock_drift_max: how much faster or slower than real time the clocks of the group run at most, as a share:
             0.1 is six seconds in a minute. Only reads by lease rely on it. From 0 to below 1.
         call_timeout: the deadline of a call that names none.
+        session_timeout: a client's session in which nothing was written for so long, by the time in the log, may end;
+            best far above any deadline of a write.
         change_timeout: the deadline of a change of the members, and of joining a group: above 0, and best above
             ``catch_up_timeout`` and long enough for a newcomer to be sent a whole snapshot.
         reconnect_delay_min: the first pause before a broken connection is tried again; doubles each time.
@@ -64,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     catch_up_timeout: float = 10.0
     clock_drift_max: float = 0.1
     call_timeout: float = 5.0
+    session_timeout: float = 600.0
     change_timeout: float = 60.0
     reconnect_delay_min: float = 0.02
     reconnect_delay_max: float = 1.0
@@ -111,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ),
             (0 <= self.clock_drift_max < 1, "clock_drift_max must be from 0 to below 1"),
             (self.call_timeout > 0, "call_timeout must be above 0 s"),
+            (self.session_timeout > 0, "session_timeout must be above 0 s"),
             (self.change_timeout > 0, "change_timeout must be above 0 s"),
             (
                 0 < self.reconnect_delay_min <= self.reconnect_delay_max,

@@ -6,21 +6,28 @@ itself knows of clients at an index, and what the machine knows, are frozen, sen
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable
 
 import msgspec
 
 from quorate.calling import MachineType
 from quorate.errors import MachineError
 from quorate.machine import StateMachine
+from quorate.sessions import Sessions
 
 
-class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Tables(msgspec.Struct, forbid_unknown_fields=True):
     """What was learned from the log beside the machine's own state.
 
     Every table is a field with a default, an empty one: so a snapshot from before there was that table can be read.
     One that holds a table which this version does not know is refused: to leave it out would be to forget it.
+
+    Attributes:
+        sessions: the sessions of clients.
     """
+
+    sessions: Sessions = msgspec.field(default_factory=Sessions)
 
 
 class Replicated(msgspec.Struct, frozen=True):
@@ -39,15 +46,14 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Tables)
 
 
-def frozen(tables: Tables, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the chunks of a snapshot: the tables, then those of the machine.
+def encode_tables(tables: Tables) -> bytes:
+    """Give the tables as they are now: the same bytes on every peer that has applied as much."""
+    return _encoder.encode(tables)
 
-    Raises:
-        MachineError: the machine cannot give its state; raised while iterating, as all below.
-        MemoryError: there is not enough of it.
-    """
-    yield _encoder.encode(tables)
-    yield from chunks
+
+def frozen(tables: Tables, chunks: Iterable[bytes]) -> Iterable[bytes]:
+    """Give the chunks of a snapshot: the tables as they are now, then those of the machine."""
+    return itertools.chain((encode_tables(tables),), chunks)
 
 
 def restored(machine_type: MachineType, chunks: Iterable[bytes]) -> Replicated:

@@ -189,6 +189,7 @@ def draw_settings(random: Random) -> Settings:
         cache_bytes_max=random.choice((0, 512, 16 * KIB, 16 * MIB)),
         apply_entries_max=random.choice((1, 3, 1000)),
         call_timeout=random.choice((1.0, 2.0, 5.0)),
+        session_timeout=random.choice((0.3, 3.0, 600.0)),
         snapshot_entries=random.choice((5, 15, 50, 100_000)),
         snapshot_bytes=random.choice((1 * KIB, 64 * MIB)),
         trailing_entries=random.choice((0, 0, 3, 20)),

@@ -23,6 +23,7 @@ from quorate.errors import (
     Overloaded,
     QuorateError,
     Rejected,
+    SessionExpired,
     Stopped,
     StoreError,
     StoreLocked,
@@ -37,9 +38,27 @@ class WriteCall(msgspec.Struct, frozen=True, array_like=True, tag="write"):
     Attributes:
         command: the encoded command.
         timeout: seconds from arrival until the peer answers ``OutcomeUnknown``; above 0.
+        session: the session in which it is sent; 0 for none.
+        sequence: its place among the writes of the session, from 1 on.
+        settled: all writes of the session before this one need no answer any longer.
     """
 
     command: bytes
+    timeout: float
+    session: int = 0
+    sequence: int = 0
+    settled: int = 0
+
+
+class OpenSessionCall(msgspec.Struct, frozen=True, array_like=True, tag="open_session"):
+    """Open a session for writes (thesis 6.3). Answered by ``SessionIs`` once that is applied.
+
+    Attributes:
+        session_timeout: after so many seconds of the log's time without a write the session may end; above 0.
+        timeout: seconds from arrival until the peer answers ``OutcomeUnknown``; above 0.
+    """
+
+    session_timeout: float
     timeout: float
 
 
@@ -119,7 +138,17 @@ class SnapshotCall(msgspec.Struct, frozen=True, array_like=True, tag="snapshot")
     piece: bytes
 
 
-Call = WriteCall | ReadCall | LeaderCall | StatusCall | IdentifyCall | BootstrapCall | ChangeCall | SnapshotCall
+Call = (
+    WriteCall
+    | OpenSessionCall
+    | ReadCall
+    | LeaderCall
+    | StatusCall
+    | IdentifyCall
+    | BootstrapCall
+    | ChangeCall
+    | SnapshotCall
+)
 """Everything that can be asked."""
 
 
@@ -155,6 +184,12 @@ class StaleValue(msgspec.Struct, frozen=True, array_like=True, tag="stale"):
     value: bytes
     index: Index
     age: float
+
+
+class SessionIs(msgspec.Struct, frozen=True, array_like=True, tag="session"):
+    """The reply to ``OpenSessionCall``: the id of the session."""
+
+    session: int
 
 
 class LeaderIs(msgspec.Struct, frozen=True, array_like=True, tag="leader"):
@@ -211,7 +246,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     """The reply to the request with the same id."""
 
     id: int
-    answer: Value | StaleValue | LeaderIs | StatusIs | Identity | SnapshotAt | Failure
+    answer: Value | StaleValue | SessionIs | LeaderIs | StatusIs | Identity | SnapshotAt | Failure
 
 
 PLAIN_ERRORS: dict[str, type[QuorateError]] = {
@@ -222,6 +257,7 @@ PLAIN_ERRORS: dict[str, type[QuorateError]] = {
         NotCommitted,
         Unavailable,
         OutcomeUnknown,
+        SessionExpired,
         MachineError,
         ConfigurationError,
         InvalidConfiguration,

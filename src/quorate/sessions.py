@@ -1,0 +1,165 @@
+"""Client sessions: a write that comes twice is applied once, and answered twice with the same reply (thesis 6.3).
+
+What a group replicates of them: it changes only as entries are applied, and its time is that of the log, so all peers
+hold the same sessions after the same index. Knows no clients, no clocks, no log and no machine.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from quorate.errors import MachineError, OutcomeUnknown, SessionExpired, Unavailable
+from quorate.transport.calls import Failure, Value
+
+MARK = b"\xc1"
+"""Begins each command that is for sessions. No command of a machine does: MessagePack never uses this byte."""
+
+SESSIONS_MAX = 10_000
+"""The most sessions of a group; one more ends the one that was not used for the longest. The same on every peer, for
+ever: what a log means depends on it."""
+
+ANSWERS_MAX = 1_024
+"""The most answers that are kept of one session: so many writes may be under way in it. For ever the same, too."""
+
+
+class OpenSession(msgspec.Struct, frozen=True, array_like=True, tag="open"):
+    """A command that opens a session, whose id is the index of the command.
+
+    Attributes:
+        timeout: after so many seconds of the log's time without a write the session has expired; above 0.
+    """
+
+    timeout: float
+
+
+class SessionWrite(msgspec.Struct, frozen=True, array_like=True, tag="write"):
+    """A command of the machine, sent in a session.
+
+    Attributes:
+        session: the id of the session.
+        sequence: its place among the writes of the session; the first has 1.
+        settled: all writes before this one were answered, or are given up: their answers may be forgotten.
+        command: the encoded command.
+    """
+
+    session: int
+    sequence: int
+    settled: int
+    command: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[OpenSession | SessionWrite] = msgspec.msgpack.Decoder(OpenSession | SessionWrite)
+
+
+def encode_command(command: OpenSession | SessionWrite) -> bytes:
+    """Give a command that is for sessions as the log holds it."""
+    return MARK + _encoder.encode(command)
+
+
+def decode_command(payload: bytes) -> OpenSession | SessionWrite:
+    """Read a command that begins with ``MARK``.
+
+    Raises:
+        MachineError: it is none; the same on every peer.
+    """
+    try:
+        return _decoder.decode(memoryview(payload)[len(MARK) :])
+    except msgspec.DecodeError as error:  # ValidationError is one.
+        raise MachineError(f"not a command for sessions: {error}") from error
+
+
+def machine_command(payload: bytes) -> bytes | None:
+    """Give the machine's command in a payload of the log; None when there is none in it.
+
+    Raises:
+        MachineError: it begins with ``MARK``, and is no command for sessions.
+    """
+    if payload[:1] != MARK:
+        return payload
+    command = decode_command(payload)
+    return command.command if isinstance(command, SessionWrite) else None
+
+
+class Session(msgspec.Struct, array_like=True):
+    """One client's session.
+
+    Attributes:
+        timeout: see ``OpenSession``.
+        used: when it was opened or last written in, seconds of the log's time.
+        next: the sequence of the write that is applied next.
+        answers: what the writes before it were answered, by sequence; only of those that may be asked for again.
+    """
+
+    timeout: float
+    used: float
+    next: int = 1
+    answers: dict[int, Value | Failure] = {}
+
+    def settle(self, before: int) -> None:
+        """Forget the answers of all writes before that one, and wait for none of them any longer."""
+        for sequence in list(self.answers):
+            if sequence >= before:
+                break
+            del self.answers[sequence]
+        self.next = max(self.next, before)
+
+    def keep(self, answer: Value | Failure) -> None:
+        """Keep the answer of the write that was applied just now."""
+        self.answers[self.next] = answer
+        self.next += 1
+        if len(self.answers) > ANSWERS_MAX:
+            del self.answers[next(iter(self.answers))]
+
+
+class Sessions(msgspec.Struct, array_like=True):
+    """All sessions of a group.
+
+    Attributes:
+        by_id: the sessions by their ids. Invariant: those that were used last stand last.
+    """
+
+    by_id: dict[int, Session] = {}
+
+    def open(self, command: OpenSession, index: int, now: float) -> None:
+        """Open a session; end those that have expired, and the one used least recently if there are too many.
+
+        Args:
+            command: what the client asked for.
+            index: the index of the command, which becomes the id.
+            now: seconds of the log's time.
+        """
+        for found, session in list(self.by_id.items()):
+            if not is_over(session, now) and len(self.by_id) < SESSIONS_MAX:
+                break  # Those after it were used later.
+            del self.by_id[found]
+        self.by_id[index] = Session(command.timeout, now)
+
+    def find(self, write: SessionWrite, now: float) -> tuple[Session, Value | Failure | None]:
+        """Find the session of a write, and what the write was answered if it was applied before.
+
+        Raises:
+            SessionExpired: there is no such session any longer; the write was not applied now.
+            Unavailable: one of the writes before it has not come yet; the write was not applied.
+            OutcomeUnknown: it was applied or given up before, and its answer is kept no longer.
+        """
+        session = self.by_id.pop(write.session, None)
+        if session is None or is_over(session, now):
+            raise SessionExpired(f"session {write.session} has expired: nothing was written in it for too long")
+        session.used = now
+        self.by_id[write.session] = session
+        session.settle(write.settled)
+        if write.sequence > session.next:
+            text = f"write {write.sequence} of the session came before write {session.next}"
+            raise Unavailable(f"{text}, and they are applied in their order")
+        if write.sequence == session.next:
+            return session, None
+        answer = session.answers.get(write.sequence)
+        if answer is None:
+            raise OutcomeUnknown("the write was answered before, or given up, and its answer is kept no longer")
+        return session, answer
+
+
+def is_over(session: Session, now: float) -> bool:
+    """Tell whether a session has expired by the log's time."""
+    return now - session.used > session.timeout

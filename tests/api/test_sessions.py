@@ -1,0 +1,378 @@
+"""Client sessions: a write that comes twice is applied once, and answered twice with the same reply (thesis 6.3)."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+
+from quorate import (
+    Client,
+    OutcomeUnknown,
+    Peer,
+    Rejected,
+    SessionExpired,
+    Settings,
+    StateMachine,
+    Unavailable,
+    connect,
+    write,
+)
+from quorate.apply import Apply
+from quorate.calling import describe
+from quorate.errors import MachineError
+from quorate.machines import KV
+from quorate.sessions import (
+    ANSWERS_MAX,
+    MARK,
+    OpenSession,
+    Sessions,
+    SessionWrite,
+    decode_command,
+    encode_command,
+    machine_command,
+)
+from quorate.tables import encode_tables, restored
+from quorate.testing.effects import effects
+from quorate.transport.calls import Failure, Value
+from quorate.transport.frames import FrameKind, decode_frame
+from quorate.transport.memory import MemoryTransport
+from quorate.types import Index, Kind, Run, Snapshot, Term
+from tests.api.test_apply import Noted
+from tests.api.virtual import World, run_world
+
+KV_TYPE = describe(KV)
+
+
+def answer(text: str) -> Value:
+    return Value(text.encode())
+
+
+def writes(session: int, sequence: int, settled: int = 1) -> SessionWrite:
+    return SessionWrite(session, sequence, settled, b"")
+
+
+# The table.
+
+
+def test_a_write_that_comes_again_is_answered_as_it_was():
+    sessions = Sessions()
+    sessions.open(OpenSession(10.0), 7, 1.0)
+    session, before = sessions.find(writes(7, 1), 1.0)
+    assert before is None
+    session.keep(answer("one"))
+    assert sessions.find(writes(7, 1), 2.0) == (session, answer("one"))
+    assert sessions.find(writes(7, 2), 2.0) == (session, None)
+
+
+def test_numbers_of_one_client_say_nothing_of_another_s():
+    sessions = Sessions()
+    for index in (7, 8):
+        sessions.open(OpenSession(10.0), index, 1.0)
+    sessions.find(writes(7, 1), 1.0)[0].keep(answer("one"))
+    assert sessions.find(writes(8, 1), 1.0)[1] is None
+
+
+def test_a_write_waits_for_those_before_it_unless_they_are_given_up():
+    sessions = Sessions()
+    sessions.open(OpenSession(10.0), 7, 1.0)
+    with pytest.raises(Unavailable, match="write 3 of the session came before write 1"):
+        sessions.find(writes(7, 3), 1.0)
+    session, before = sessions.find(writes(7, 3, settled=3), 1.0)
+    assert (session.next, before) == (3, None)
+    with pytest.raises(OutcomeUnknown, match="given up"):
+        sessions.find(writes(7, 2), 1.0)
+
+
+def test_answers_are_kept_until_they_are_settled_and_no_more_of_them_than_is_agreed():
+    sessions = Sessions()
+    sessions.open(OpenSession(10.0), 7, 1.0)
+    for sequence in range(1, ANSWERS_MAX + 3):
+        sessions.find(writes(7, sequence), 1.0)[0].keep(answer(str(sequence)))
+    session = sessions.by_id[7]
+    assert list(session.answers) == list(range(3, ANSWERS_MAX + 3))
+    sessions.find(writes(7, ANSWERS_MAX + 3, settled=ANSWERS_MAX), 1.0)
+    assert list(session.answers) == [ANSWERS_MAX, ANSWERS_MAX + 1, ANSWERS_MAX + 2]
+
+
+def test_a_session_ends_by_the_time_of_the_log():
+    sessions = Sessions()
+    sessions.open(OpenSession(10.0), 7, 1.0)
+    sessions.find(writes(7, 1), 11.0)
+    sessions.find(writes(7, 1), 21.0)  # Each use counts.
+    with pytest.raises(SessionExpired, match="session 7 has expired"):
+        sessions.find(writes(7, 1), 31.1)
+    assert sessions.by_id == {}
+    with pytest.raises(SessionExpired):
+        sessions.find(writes(7, 1), 0.0)
+
+
+def test_the_session_used_least_recently_ends_when_there_are_too_many(monkeypatch):
+    monkeypatch.setattr("quorate.sessions.SESSIONS_MAX", 3)
+    sessions = Sessions()
+    for index in (1, 2, 3):
+        sessions.open(OpenSession(10.0), index, 1.0)
+    sessions.find(writes(1, 1), 2.0)
+    sessions.open(OpenSession(10.0), 4, 3.0)
+    assert list(sessions.by_id) == [3, 1, 4]
+    sessions.open(OpenSession(10.0), 5, 12.5)
+    assert list(sessions.by_id) == [4, 5]
+
+
+@pytest.mark.parametrize("payload", [MARK, MARK + b"\x01", MARK + b"\x92\xa4open", MARK + b"\x91\xa5close"])
+def test_what_is_no_command_for_sessions_is_an_error_alike_on_every_peer(payload):
+    with pytest.raises(MachineError, match="not a command for sessions"):
+        decode_command(payload)
+
+
+def test_the_machine_s_command_is_found_in_a_payload():
+    assert machine_command(b"\x91\xa1x") == b"\x91\xa1x"
+    assert machine_command(encode_command(SessionWrite(1, 2, 1, b"\x91\xa1x"))) == b"\x91\xa1x"
+    assert machine_command(encode_command(OpenSession(1.0))) is None
+
+
+# Applying.
+
+
+class Fussy(StateMachine):
+    log: list[str]
+
+    def __init__(self) -> None:
+        self.log = []
+
+    @write
+    def add(self, text: str) -> int:
+        if text == "bad":
+            raise ValueError(f"no {object()}")
+        if text == "no":
+            raise Rejected("refused", text)
+        self.log.append(text)
+        return len(self.log)
+
+
+FUSSY = describe(Fussy)
+
+
+def adds(session: int, sequence: int, text: str, settled: int = 1) -> bytes:
+    return encode_command(SessionWrite(session, sequence, settled, FUSSY.encode_write(Fussy.add, (text,))))
+
+
+def run_of(first: int, payloads: list[bytes], time: float = 0.0) -> Run:
+    return Run(Term(1), Index(first), Kind.COMMAND, time, tuple(payloads))
+
+
+def fussy() -> Apply:
+    apply = Apply(Fussy(), FUSSY)
+    apply.apply([run_of(1, [encode_command(OpenSession(10.0))])])
+    return apply
+
+
+def applied(apply: Apply, payloads: list[bytes], time: float = 0.0) -> list[object]:
+    """Apply the payloads, and give what those who wait for each are told."""
+    first = Index(apply.last_applied + 1)
+    waiters = [Noted() for _ in payloads]
+    apply.expect(first, Term(1), waiters)
+    apply.apply([run_of(first, payloads, time)])
+    assert all(len(waiter.told) == 1 for waiter in waiters)
+    return [waiter.told[0] for waiter in waiters]
+
+
+@pytest.mark.covers("pitfall 79")
+def test_a_command_is_applied_once_and_its_reply_is_the_first_one_s():
+    """Row 79."""
+    apply = fussy()
+    told = applied(apply, [adds(1, 1, "a"), adds(1, 2, "b"), adds(1, 1, "a"), adds(1, 2, "b")])
+    assert told == [Value(b"\x01"), Value(b"\x02"), Value(b"\x01"), Value(b"\x02")]
+    assert apply.machine.log == ["a", "b"]
+
+
+def test_refusals_and_bugs_are_answers_too_and_what_a_bug_says_of_itself_is_not_kept():
+    apply = fussy()
+    refused, bug = applied(apply, [adds(1, 1, "no"), adds(1, 2, "bad")])
+    again = applied(apply, [adds(1, 1, "no"), adds(1, 2, "bad")])
+    assert refused == again[0] == Failure("Rejected", "refused", None, b"\x91\xa2no")
+    assert (bug.error, "no <object object at" in bug.message) == ("MachineError", True)
+    assert again[1] == Failure("MachineError", "the handler raised when this was first applied")
+    assert apply.machine_errors == 1
+
+
+def test_what_is_not_applied_says_why():
+    apply = fussy()
+    gap, unknown, garbage = applied(apply, [adds(1, 2, "b"), adds(5, 1, "a"), MARK])
+    assert [type(error) for error in (gap, unknown, garbage)] == [Unavailable, SessionExpired, MachineError]
+    assert apply.machine.log == []
+
+
+@pytest.mark.covers("pitfall 67")
+def test_sessions_are_in_the_snapshot():
+    """Row 67: whoever goes on from it knows which writes were applied, and what they were answered."""
+    apply = fussy()
+    applied(apply, [adds(1, 1, "a")])
+    chunks = apply.freeze()
+    applied(apply, [adds(1, 2, "b")])  # It is a view of one point in time, of the tables too.
+    again = Apply(Fussy(), FUSSY)
+    again.restore_to(restored(FUSSY, chunks), Snapshot(Index(2), Term(1), 0.0, Index(1), b""))
+    assert applied(again, [adds(1, 1, "a"), adds(1, 2, "b")]) == [Value(b"\x01"), Value(b"\x02")]
+    assert again.machine.log == apply.machine.log == ["a", "b"]
+    assert encode_tables(again.tables) == encode_tables(apply.tables)
+
+
+@pytest.mark.covers("pitfall 80")
+def test_sessions_expire_by_the_time_in_the_log_whatever_the_clocks_say(monkeypatch):
+    """Row 80."""
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    monkeypatch.setattr("time.monotonic", lambda: 1e9)
+    one, two = fussy(), fussy()
+    for apply in (one, two):
+        [first] = applied(apply, [adds(1, 1, "a")], time=10.0)
+        [late] = applied(apply, [adds(1, 2, "b")], time=20.1)
+        assert (first, type(late)) == (Value(b"\x01"), SessionExpired)
+    assert encode_tables(one.tables) == encode_tables(two.tables)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_takes_effect_is_what_a_simpler_description_says(seed):
+    """``quorate.testing.effects`` was written without a look at ``quorate.sessions``."""
+    dice = Random(seed)
+    apply, runs, now = Apply(Fussy(), FUSSY), [], 0.0
+    for _ in range(40):
+        now += dice.choice([0.0, 0.5, 2.0])
+        payloads = []
+        for _ in range(dice.randrange(1, 5)):
+            text = str(len(runs) * 10 + len(payloads))
+            session = dice.randrange(1, apply.last_applied + 2)
+            sequence = dice.randrange(1, 6)
+            payloads.append(
+                dice.choice(
+                    [
+                        encode_command(OpenSession(dice.choice([1.0, 3.0]))),
+                        FUSSY.encode_write(Fussy.add, (text,)),
+                        adds(session, sequence, text, dice.randrange(1, sequence + 1)),
+                        adds(session, sequence, text, dice.randrange(1, sequence + 1)),
+                    ]
+                )
+            )
+        runs.append(run_of(apply.last_applied + 1, payloads, now))
+        apply.apply(runs[-1:])
+    found = [command for _, _, command in effects(runs)]
+    assert [FUSSY.encode_write(Fussy.add, (text,)) for text in apply.machine.log] == found
+
+
+# Clients.
+
+
+def client_of(world: World, peers: list[Peer[KV]], **options: Any) -> Client[KV]:
+    """Connect to a group of the world."""
+    addresses = [peer.address for peer in peers]
+    transport = partial(MemoryTransport, world.network, "client:1", world.settings)
+    return connect(KV, *addresses, settings=world.settings, transport=transport, random=Random(3).random, **options)
+
+
+def lose_replies(world: World, share: float, dice: Random) -> list[int]:
+    """Lose a share of the replies that nodes send; give how many, as it grows."""
+    lost = [0]
+    deliver = world.network.deliver
+
+    def losing(source: str, target: str, frame: bytes, arrive) -> None:
+        kind, _ = decode_frame(frame, 2**30)
+        if kind is FrameKind.REPLIES and dice.random() < share:
+            lost[0] += 1
+            return
+        deliver(source, target, frame, arrive)
+
+    world.network.deliver = losing
+    return lost
+
+
+QUICK = Settings(call_timeout=20.0)
+
+
+@pytest.mark.parametrize("exactly_once", [True, False])
+def test_a_fifth_of_the_replies_lost_and_each_write_applied_once(exactly_once):
+    """And without sessions it is told of each that its outcome is not known: it is the sessions that do it."""
+
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "peer1", "peer2", "peer3")
+        kv = client_of(world, peers, exactly_once=exactly_once)
+        lost = lose_replies(world, 0.2, Random(1))
+        calls = [kv.write(KV.append, "k", f"{n}.") for n in range(300)]
+        replies = await asyncio.gather(*calls, return_exceptions=True)
+        unknown = [reply for reply in replies if isinstance(reply, OutcomeUnknown)]
+        [value] = {peer._seat.apply.machine.entries["k"] for peer in peers[:1]}
+        found = [int(token) for token in value.split(".") if token]
+        assert lost[0] > 0
+        if exactly_once:
+            assert (unknown, found) == ([], list(range(300)))
+            assert replies[-1] == value
+        else:
+            assert unknown
+        await kv.close()
+
+    run_world(3, QUICK, tell)
+
+
+def test_writes_of_one_client_keep_their_order_over_changes_of_the_leader():
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "peer1", "peer2", "peer3")
+        kv = client_of(world, peers)
+        await kv.write(KV.set, "k", "")
+
+        async def change() -> None:
+            for _ in range(3):
+                leader = next(peer for peer in peers if peer.status().role == "leader")
+                await leader.transfer_leadership()
+                await asyncio.sleep(0.1)
+
+        async def write_many() -> None:
+            for n in range(0, 200, 20):
+                await asyncio.gather(*(kv.write(KV.append, "k", f"{n + place}.") for place in range(20)))
+                await asyncio.sleep(0.02)
+
+        await asyncio.gather(change(), write_many())
+        value = await kv.read(KV.get, "k")
+        assert value == "".join(f"{n}." for n in range(200))
+        await kv.close()
+
+    run_world(3, QUICK, tell)
+
+
+def test_a_session_that_ended_in_idleness_is_replaced_and_one_that_ended_in_doubt_is_told():
+    """The log's time must pass for that; here somebody else's writes carry it."""
+    now = [1.7e9]
+
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "peer1", "peer2", "peer3")
+        for peer in peers:
+            peer._seat._outside.wall = lambda: now[0]
+        kv = client_of(world, peers)
+        assert await kv.write(KV.append, "k", "a") == "a"
+        now[0] += 601.0
+        assert await kv.write(KV.append, "k", "b") == "ab"
+        lost = lose_replies(world, 1.0, Random(1))
+        doubtful = asyncio.create_task(kv.write(KV.append, "k", "c"))
+        await world.until(lambda: lost[0])
+        now[0] += 601.0
+        del world.network.deliver  # All replies arrive again.
+        with pytest.raises(SessionExpired):
+            await doubtful
+        assert await kv.write(KV.append, "k", "d") == "abcd"
+        await kv.close()
+
+    run_world(3, QUICK, tell)
+
+
+def test_more_writes_at_once_than_answers_are_kept_are_refused():
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "peer1")
+        kv = client_of(world, peers)
+        await kv.write(KV.set, "k", "")
+        replies = await asyncio.gather(
+            *(kv.write(KV.set, "k", str(n)) for n in range(ANSWERS_MAX + 5)), return_exceptions=True
+        )
+        assert [type(reply).__name__ for reply in replies[-6:]] == ["str", *["Overloaded"] * 5]
+        await kv.close()
+
+    run_world(1, QUICK, tell)

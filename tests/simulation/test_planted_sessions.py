@@ -1,0 +1,94 @@
+"""Faults planted in client sessions, each of which the simulator must catch, and what it calls them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from quorate import sessions
+from quorate.sessions import Sessions, is_over
+from quorate.tables import Tables, frozen
+from quorate.testing.simulation import Simulation
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def sessions_left_out_of_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quorate.apply.frozen", lambda _, chunks: frozen(Tables(), chunks))
+
+
+def numbers_of_all_clients_in_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write is taken for a repetition because another client's had the same number."""
+    find, answers = Sessions.find, dict[int, object]()
+
+    def confused(self, write, now):
+        session, answer = find(self, write, now)
+        session.answers = answers
+        known = answers.get(write.sequence)
+        if answer is None and known is not None:
+            session.next += 1
+        return session, known
+
+    monkeypatch.setattr(Sessions, "find", confused)
+
+
+def expiry_by_a_local_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each peer asks its own clock, here one that runs differently in each machine's hands."""
+    ticks = itertools.count()
+    monkeypatch.setattr(sessions, "is_over", lambda session, now: is_over(session, now + next(ticks) % 7 * 0.2))
+
+
+def a_write_applied_at_each_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = Sessions.find
+
+    def forgetful(self, write, now):
+        session, _ = find(self, write, now)
+        return session, None
+
+    monkeypatch.setattr(Sessions, "find", forgetful)
+
+
+def a_gap_is_jumped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later write is applied before an earlier one, whose next try is then taken for a repetition."""
+    find = Sessions.find
+
+    def hasty(self, write, now):
+        session = self.by_id.get(write.session)
+        if session is not None and write.sequence > session.next:
+            session.next = write.sequence
+        return find(self, write, now)
+
+    monkeypatch.setattr(Sessions, "find", hasty)
+
+
+def an_expired_session_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the peers that have not swept it yet."""
+    monkeypatch.setattr(sessions, "is_over", lambda _session, _now: False)
+
+
+def the_session_s_id_of_another_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The id of a new session is not what the log says, but what this process thinks of."""
+    opened, ids = Sessions.open, itertools.count(10_000)
+    monkeypatch.setattr(Sessions, "open", lambda self, command, _, now: opened(self, command, next(ids), now))
+
+
+PLANTED: list[tuple[Plant, set[str]]] = [
+    (sessions_left_out_of_the_snapshot, {"MachinesEqual"}),
+    (numbers_of_all_clients_in_one_table, {"MachinesEqual", "AckedDurable", "Linearizable"}),
+    (expiry_by_a_local_clock, {"MachinesEqual", "AckedDurable"}),
+    (a_write_applied_at_each_try, {"MachinesEqual"}),
+    (a_gap_is_jumped, {"MachinesEqual", "AckedDurable"}),
+    (an_expired_session_goes_on, {"MachinesEqual", "AckedDurable"}),
+    (the_session_s_id_of_another_peer, {"MachinesEqual", "LivenessFailure"}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("plant", "expected"), PLANTED, ids=[plant.__name__ for plant, _ in PLANTED])
+def test_planted_fault_is_caught(monkeypatch: pytest.MonkeyPatch, plant: Plant, expected: set[str]) -> None:
+    plant(monkeypatch)
+    reports = (Simulation(seed).run() for seed in range(100))
+    failure = next((report.failure for report in reports if report.failure), "nothing was violated")
+    assert failure.split(":")[0] in expected, failure
