@@ -28,8 +28,8 @@ PAUSE_MIN = 0.01
 """The first pause before a call is tried again, seconds; doubles each time, less a random part."""
 
 PAUSE_MAX = 0.05
-"""The longest such pause. Whoever waits out an election learns of the new leader at the end of a pause: with pauses of up
-to 0.25 s that cost about 100 ms of every failover."""
+"""The longest such pause. Whoever waits out an election learns of the new leader at the end of a pause: pauses of up to
+0.25 s cost about 100 ms of every failover."""
 
 SHARE_MIN = 0.25
 """The shortest time that one of several peers has for its answer, seconds, if the deadline is not nearer."""
