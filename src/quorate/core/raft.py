@@ -385,7 +385,7 @@ class Raft:
             handover = self.state.role.transfer
             heartbeat = self.state.role.heartbeat_deadline
             return heartbeat if handover is None else min(heartbeat, handover.deadline)
-        has_deadline = self.state.may_campaign or self.state.leader is not None
+        has_deadline = self.state.leader is not None or self.state.may_campaign
         return self.state.election_deadline if has_deadline else float("inf")
 
     def ready(self) -> Ready:
