@@ -101,6 +101,7 @@ class Calls(msgspec.Struct, frozen=True):
         struct: ``Command`` or ``Query``.
         by_name: the calls by their names in the log.
         by_struct: the same by the structs that carry their arguments.
+        plain: for those structs whose fields are all immutable, the types that each field allows.
         decoder: of the union of those structs; None when there are none.
     """
 
@@ -110,6 +111,7 @@ class Calls(msgspec.Struct, frozen=True):
     struct: type[msgspec.Struct]
     by_name: Mapping[str, CallType]
     by_struct: Mapping[type, CallType]
+    plain: Mapping[type, tuple[frozenset[type], ...]]
     decoder: msgspec.msgpack.Decoder[msgspec.Struct] | None
 
     def encode(self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
@@ -123,10 +125,13 @@ class Calls(msgspec.Struct, frozen=True):
             encoded = ENCODER.encode(bound)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise TypeError(f"{label}: {error}") from error
-        self.check(encoded)
+        allowed = self.plain.get(type(bound))
+        # What is of exactly the types declared was encoded, so it can be decoded: most calls are spared that.
+        if allowed is None or not all(map(operator.contains, allowed, map(type, msgspec.structs.astuple(bound)))):
+            self.check(encoded)
         return encoded
 
-    def bind(self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[object, str]:
+    def bind(self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[msgspec.Struct, str]:
         """Put the arguments into their struct; give it, and what people call it.
 
         Raises:
@@ -156,10 +161,10 @@ class Calls(msgspec.Struct, frozen=True):
             TypeError: it cannot be decoded, or might not be on every peer; the message says why.
         """
         try:
-            self.decode(encoded)
+            decoded = self.decode(encoded)
         except MachineError as error:
             raise TypeError(str(error)) from error
-        if nests_too_deep(encoded):
+        if type(decoded) not in self.plain and nests_too_deep(encoded):
             raise TypeError(f"the arguments nest deeper than {NESTING_MAX} levels, or have maps as keys")
 
     def run(self, machine: StateMachine, encoded: bytes) -> object:
@@ -362,8 +367,8 @@ def describe(machine: type[StateMachine]) -> MachineType:
     return MachineType(
         machine,
         machine.__name__,
-        Calls("write", machine, WriteMethod, Command, writes, by_struct(writes), union_decoder(writes)),
-        Calls("read", machine, ReadMethod, Query, reads, by_struct(reads), union_decoder(reads)),
+        Calls("write", machine, WriteMethod, Command, writes, by_struct(writes), plain(writes), union_decoder(writes)),
+        Calls("read", machine, ReadMethod, Query, reads, by_struct(reads), plain(reads), union_decoder(reads)),
         {
             name: ReplyType(call.label, shared_types(call.reply), msgspec.msgpack.Decoder(call.reply))
             for name, call in calls.items()
@@ -393,6 +398,22 @@ def by_struct(calls: Mapping[str, CallType]) -> dict[type, CallType]:
     return {call.struct: call for call in calls.values()}
 
 
+def plain(calls: Mapping[str, CallType]) -> dict[type, tuple[frozenset[type], ...]]:
+    """Give the types that each field allows of those structs that hold nothing else but what is immutable.
+
+    Only annotations that are such types, or unions of them, count: any other, such as ``Annotated``, may refuse some of
+    their values. A struct that runs code of its own may refuse anything.
+    """
+    found: dict[type, tuple[frozenset[type], ...]] = {}
+    for call in calls.values():
+        struct = call.struct
+        fields = [members(field.type) for field in msgspec.structs.fields(struct)]
+        is_strict = struct.__struct_config__.forbid_unknown_fields and not hasattr(struct, "__post_init__")
+        if is_strict and all(member in IMMUTABLE for allowed in fields for member in allowed):
+            found[struct] = tuple(map(frozenset, fields))
+    return found
+
+
 def union_decoder(calls: Mapping[str, CallType]) -> msgspec.msgpack.Decoder[msgspec.Struct] | None:
     """Make one decoder for all the calls; None when there are none."""
     structs = tuple(call.struct for call in calls.values())
@@ -401,10 +422,15 @@ def union_decoder(calls: Mapping[str, CallType]) -> msgspec.msgpack.Decoder[msgs
 
 def shared_types(annotation: object) -> tuple[type, ...]:
     """Give the immutable types that the annotation of a reply allows."""
-    members = typing.get_args(annotation) if is_union(annotation) else (annotation,)
-    if object in members or Any in members:
+    allowed = members(annotation)
+    if object in allowed or Any in allowed:
         return IMMUTABLE
-    return tuple(immutable for immutable in IMMUTABLE if immutable in members)
+    return tuple(immutable for immutable in IMMUTABLE if immutable in allowed)
+
+
+def members(annotation: object) -> tuple[Any, ...]:
+    """Give the members of a union; an annotation that is none is its own only member."""
+    return typing.get_args(annotation) if is_union(annotation) else (annotation,)
 
 
 def detached(detail: object) -> object:

@@ -255,7 +255,9 @@ class Client(Generic[M]):
         """
         deadline = self._deadline()
         while True:
-            ticket = await self._tickets.draw(lambda: self._open_session(deadline), deadline)
+            if not self._tickets.is_open:
+                await self._tickets.open(lambda: self._open_session(deadline), deadline)
+            ticket = self._tickets.draw()
             make = partial(self._write_call, encoded, ticket)
             try:
                 return await self._following.ask(make, deadline, is_write=True, is_once=True)

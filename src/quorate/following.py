@@ -104,18 +104,18 @@ class Following:
             Expired: its session has ended, and no try had any effect.
         """
         loop = asyncio.get_running_loop()
-        begun = loop.time()
+        begun = now = loop.time()
         unknown: OutcomeUnknown | None = None
         place = self._links.place
         target = self._links.leader or self.addresses[place % len(self.addresses)]
         tried: dict[Address, str] = {}
         pause = PAUSE_MIN
         redirects = 0
-        while (left := deadline - loop.time()) > 0:
+        while (left := deadline - now) > 0:
             # A leader that hangs must leave time for another, where a second try does no harm.
             share = min(max(left / 2, SHARE_MIN), left) if is_once else left
             try:
-                answer = await self.ask_one(target, make(share), loop.time() + share, is_write, is_once)
+                answer = await self.ask_one(target, make(share), now + share, is_write, is_once)
             except Attempt as failed:
                 tried[target] = str(failed.error)
                 self._links.leader = None
@@ -126,6 +126,7 @@ class Following:
                 if failed.redirect is not None and redirects < REDIRECTS_MAX:
                     target = self._links.leader = failed.redirect
                     redirects += 1
+                    now = loop.time()
                     continue
             except OutcomeUnknown as error:
                 self._leave(place)
@@ -139,6 +140,7 @@ class Following:
             target, place = self._next_address(), self._links.place
             await self._pause(pause, deadline)
             pause = min(2 * pause, PAUSE_MAX)
+            now = loop.time()
         raise unknown or Unavailable(tried_text(tried, deadline - begun, "no leader"))
 
     async def ask_any(self, make: Callable[[float], Call], deadline: float) -> object:
@@ -184,10 +186,12 @@ class Following:
         """
         is_sent = False
         try:
-            async with asyncio.timeout_at(deadline):
-                channel = await self._links.channel(target.node, self._make_transport)
-                is_sent = True
-                reply = await channel.call(Request(0, target.name, call))
+            channel = self._links.open_channel(target.node)
+            if channel is None:
+                async with asyncio.timeout_at(deadline):
+                    channel = await self._links.channel(target.node, self._make_transport)
+            is_sent = True
+            reply = await channel.call(Request(0, target.name, call), deadline)
         except Unavailable as error:
             raise Attempt(error) from error
         except TimeoutError:

@@ -31,6 +31,11 @@ class Links:
         self._channels: dict[str, Channel] = {}
         self._opening: dict[str, asyncio.Task[Channel]] = {}
 
+    def open_channel(self, node: str) -> Channel | None:
+        """Give the connection to a node if it is open."""
+        channel = self._channels.get(node)
+        return channel if channel is not None and not channel.closed else None
+
     async def channel(self, node: str, make_transport: Callable[[], Transport]) -> Channel:
         """Give the open connection to a node, opened now if need be; callers that wait for one share it.
 
@@ -38,8 +43,8 @@ class Links:
             Unavailable: it cannot be reached, or the client was closed.
             CancelledError: the caller was cancelled.
         """
-        channel = self._channels.get(node)
-        if channel is not None and not channel.closed:
+        channel = self.open_channel(node)
+        if channel is not None:
             return channel
         if self._transport is None:
             self._transport = make_transport()

@@ -270,19 +270,14 @@ class Node:
     def receive_request(self, request: Request, answer: Answer) -> None:
         """Carry out a request from the network, and answer it."""
         place = self._places.get(request.peer)
-        call = request.call
-        if isinstance(call, StatusCall) and not request.peer:
-            answer(Reply(request.id, StatusIs(tuple(place.seat.status() for place in self._places.values()))))
-        elif place is None:
-            running = ", ".join(self._places) or "none"
-            answer(
-                Reply(
-                    request.id,
-                    Failure("Unavailable", f"there is no peer named {request.peer} on this node; it has: {running}"),
-                )
-            )
-        else:
+        if place is not None:
             carry_out(place, request, answer, self._running().clock.time())
+        elif isinstance(request.call, StatusCall) and not request.peer:
+            answer(Reply(request.id, StatusIs(tuple(place.seat.status() for place in self._places.values()))))
+        else:
+            running = ", ".join(self._places) or "none"
+            text = f"there is no peer named {request.peer} on this node; it has: {running}"
+            answer(Reply(request.id, Failure("Unavailable", text)))
 
     # Beginning and end.
 

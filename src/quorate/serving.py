@@ -16,7 +16,7 @@ from quorate.calling import MachineType, command_name
 from quorate.changing import PRIORITY_MAX
 from quorate.core.configuration import Members
 from quorate.errands import ChangeMembers, FindLeader, FormGroup
-from quorate.errors import InvalidConfiguration, MachineError, NotLeader, QuorateError
+from quorate.errors import InvalidConfiguration, MachineError, NotLeader, QuorateError, Unavailable
 from quorate.peer import Peer, check_size
 from quorate.seat import Seat
 from quorate.sessions import OpenSession, SessionWrite, encode_command
@@ -77,13 +77,21 @@ class Place(msgspec.Struct):
 
 
 class CallWaiter:
-    """Someone at the other end of a connection who waits for a reply."""
+    """Someone at the other end of a connection who waits for a reply.
+
+    Attributes:
+        id: that of the request.
+        answer: takes the one reply.
+        deadline: when to give up, seconds on the monotonic clock.
+        encode: makes the answer of what the peer replies.
+        is_done: whether it is answered.
+    """
 
     __slots__ = ("answer", "deadline", "encode", "id", "is_done")
 
-    def __init__(self, request: Request, answer: Answer, deadline: float, encode: Callable[[object], Any]) -> None:
-        """Answer the request, once, with what ``encode`` makes of a reply."""
-        self.id: int = request.id
+    def __init__(self, id: int, answer: Answer, deadline: float, encode: Callable[[object], Any]) -> None:
+        """Wait for the reply to the request with that id."""
+        self.id: int = id
         self.answer: Answer = answer
         self.deadline: float = deadline
         self.encode: Callable[[object], Any] = encode
@@ -108,10 +116,6 @@ class CallWaiter:
             self.answer(Reply(self.id, failure_from_error(error)))
 
 
-MakeWaiter = Callable[[float, Callable[[object], object]], CallWaiter]
-"""Gives who waits for the reply to a request: for how many seconds, and what encodes the reply."""
-
-
 def carry_out(place: Place, request: Request, answer: Answer, now: float) -> None:
     """Carry out a request to a peer, and answer it, now or when it is done.
 
@@ -121,72 +125,67 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
         answer: takes the one reply.
         now: seconds on the monotonic clock.
     """
-    seat = place.seat
-
-    def waiter(timeout: float, encode: Callable[[object], object]) -> CallWaiter:
-        return CallWaiter(request, answer, now + min(max(timeout, 0.0), TIMEOUT_MAX), encode)
-
-    match request.call:
-        case WriteCall() | OpenSessionCall():
-            write(place, request, request.call, answer, waiter)
+    seat, call = place.seat, request.call
+    timeout = min(getattr(call, "timeout", place.settings.call_timeout), TIMEOUT_MAX)
+    waiter = CallWaiter(request.id, answer, now + timeout, as_it_is)
+    match call:
+        case WriteCall():
+            write(place, call, waiter)
         case ReadCall():
-            read(place, request, request.call, answer, waiter)
-        case LeaderCall(timeout=timeout):
-            seat.run(FindLeader(waiter(timeout, lambda leader: LeaderIs(as_address(leader)))))
+            read(place, call, waiter)
+        case OpenSessionCall():
+            waiter.encode = as_session
+            seat.write(encode_command(OpenSession(max(0.0, call.session_timeout))), waiter)
+        case LeaderCall():
+            waiter.encode = as_leader
+            seat.run(FindLeader(waiter))
         case StatusCall():
-            answer(Reply(request.id, StatusIs((seat.status(),))))
+            waiter.succeed(StatusIs((seat.status(),)))
         case IdentifyCall():
-            answer(Reply(request.id, identity(place)))
+            waiter.succeed(identity(place))
         case SnapshotCall():
-            seat.receive_snapshot(request.call, waiter(place.settings.call_timeout, as_offset))
+            waiter.encode = as_offset
+            seat.receive_snapshot(call, waiter)
         case BootstrapCall() | ChangeCall():
-            configure(place, request.call, waiter)
+            configure(place, call, waiter)
 
 
-def is_sound(place: Place, request: Request, answer: Answer, encoded: bytes, check: Callable[[bytes], None]) -> bool:
+def is_sound(place: Place, encoded: bytes, check: Callable[[bytes], None], waiter: CallWaiter) -> bool:
     """Check a command or query from the network: it goes no further unless the machine can decode it."""
     try:
         check_size(encoded, place.settings)
         check(encoded)
     except (TypeError, ValueError) as error:
-        answer(Reply(request.id, Failure("Unavailable", f"{request.peer} cannot take this call: {error}")))
+        waiter.fail(Unavailable(f"{place.seat.name} cannot take this call: {error}"))
         return False
     return True
 
 
-def write(
-    place: Place, request: Request, call: WriteCall | OpenSessionCall, answer: Answer, make_waiter: MakeWaiter
-) -> None:
-    """Open a session, or write, in a session or without one."""
-    machine = place.machine
-    encode: Callable[[object], object]
-    if isinstance(call, OpenSessionCall):
-        payload, encode = encode_command(OpenSession(max(0.0, call.session_timeout))), as_session
-    elif not is_sound(place, request, answer, call.command, machine.check_write):
+def write(place: Place, call: WriteCall, waiter: CallWaiter) -> None:
+    """Write, in a session or without one."""
+    machine, command = place.machine, call.command
+    if not is_sound(place, command, machine.writes.check, waiter):
         return
-    elif call.session == 0:
-        payload, encode = call.command, partial(as_value, machine, command_name(call.command))
+    if call.session == 0:
+        waiter.encode = partial(as_value, machine, command_name(command))
     else:
-        in_session = SessionWrite(call.session, call.sequence, call.settled, call.command)
-        payload, encode = encode_command(in_session), as_answered
-    place.seat.write(payload, make_waiter(call.timeout, encode))
+        waiter.encode = as_answered
+        command = encode_command(SessionWrite(call.session, call.sequence, call.settled, command))
+    place.seat.write(command, waiter)
 
 
-def read(place: Place, request: Request, call: ReadCall, answer: Answer, make_waiter: MakeWaiter) -> None:
+def read(place: Place, call: ReadCall, waiter: CallWaiter) -> None:
     """Read, unless only a leader is to answer and this peer does not lead."""
-    if not is_sound(place, request, answer, call.query, place.machine.check_read):
+    machine = place.machine
+    if not is_sound(place, call.query, machine.reads.check, waiter):
         return
+    as_read = as_stale_value if call.consistency == "stale" else as_value
+    waiter.encode = partial(as_read, machine, command_name(call.query))
     raft = place.seat.raft
-    waiter = make_waiter(call.timeout, read_encoder(place.machine, call))
     if call.leader_only and raft.state.leader != raft.state.peer:
         waiter.fail(NotLeader(place.seat.addresses.redirect(raft.state), place.seat.name))
     else:
         place.seat.read(call.query, waiter, call.consistency)
-
-
-def read_encoder(machine: MachineType, call: ReadCall) -> Callable[[object], object]:
-    """Give what encodes the reply of that read."""
-    return partial(as_stale_value if call.consistency == "stale" else as_value, machine, command_name(call.query))
 
 
 def as_value(machine: MachineType, name: str, reply: object) -> Value:
@@ -214,19 +213,20 @@ def identity(place: Place) -> Identity:
     return Identity(place.id, place.machine.name, state.configuration, place.seat.addresses.leader(state))
 
 
-def configure(place: Place, call: BootstrapCall | ChangeCall, waiter: MakeWaiter) -> None:
+def configure(place: Place, call: BootstrapCall | ChangeCall, waiter: CallWaiter) -> None:
     """Have the first configuration written, or the members changed, if others could be reached at their addresses."""
+    waiter.encode = lambda _: identity(place)
     errand: FormGroup | ChangeMembers
     if isinstance(call, BootstrapCall):
         members = call.configuration.members
-        errand = FormGroup(waiter(place.settings.call_timeout, lambda _: identity(place)), call.configuration)
+        errand = FormGroup(waiter, call.configuration)
     else:
         members = call.members
-        errand = ChangeMembers(waiter(call.timeout, lambda _: identity(place)), call.current, members)
+        errand = ChangeMembers(waiter, call.current, members)
     if are_sound(members):
         place.seat.run(errand)
     else:
-        errand.waiter.fail(InvalidConfiguration(GARBAGE))
+        waiter.fail(InvalidConfiguration(GARBAGE))
 
 
 def are_sound(members: Members) -> bool:
@@ -255,7 +255,12 @@ def as_offset(value: object) -> SnapshotAt:
     return SnapshotAt(value)
 
 
-def as_address(value: object) -> Address:
-    """Give the leader's address that an errand was resolved with."""
+def as_leader(value: object) -> LeaderIs:
+    """Give the answer to an errand that waited for a leader: the leader's address."""
     assert isinstance(value, Address), "an errand that waits for a leader is resolved with its address"
+    return LeaderIs(value)
+
+
+def as_it_is(value: object) -> object:
+    """Give an answer unchanged."""
     return value

@@ -48,9 +48,15 @@ class Tickets:
         self._sequence = 0
         self._under_way: dict[int, None] = {}
         self._opening = asyncio.Lock()
+        self._queued = 0
 
-    async def draw(self, open_session: Callable[[], Awaitable[int]], deadline: float) -> Ticket:
-        """Give a write its place, in the order of the calls; it gives that back when it needs no answer any longer.
+    @property
+    def is_open(self) -> bool:
+        """Whether ``draw`` may be called: a session is open, and nobody waits for it."""
+        return self._session != 0 and not self._queued
+
+    async def open(self, open_session: Callable[[], Awaitable[int]], deadline: float) -> None:
+        """Open a session; those that come meanwhile wait behind, in their order, and draw as they return.
 
         Args:
             open_session: opens a session, and gives its id.
@@ -58,17 +64,24 @@ class Tickets:
 
         Raises:
             Unavailable: no session was opened until then.
-            Overloaded: as many writes are under way as answers are kept of a session.
             QuorateError: as ``open_session`` raises it.
         """
-        if not self._session or self._opening.locked():
-            try:
-                # Those that come meanwhile wait behind, in their order.
-                async with asyncio.timeout_at(deadline), self._opening:
-                    if not self._session:
-                        self._session, self._sequence, self._under_way = await open_session(), 0, {}
-            except TimeoutError:
-                raise Unavailable("no session could be opened in time; nothing was written") from None
+        self._queued += 1
+        try:
+            async with asyncio.timeout_at(deadline), self._opening:
+                if not self._session:
+                    self._session, self._sequence, self._under_way = await open_session(), 0, {}
+        except TimeoutError:
+            raise Unavailable("no session could be opened in time; nothing was written") from None
+        finally:
+            self._queued -= 1
+
+    def draw(self) -> Ticket:
+        """Give a write its place, in the order of the calls; it gives that back when it needs no answer any longer.
+
+        Raises:
+            Overloaded: as many writes are under way as answers are kept of a session.
+        """
         if len(self._under_way) >= ANSWERS_MAX:
             raise Overloaded(f"{ANSWERS_MAX} writes of this client wait for their answers; wait for some of them")
         self._sequence += 1

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from quorate.errors import MachineError, QuorateError
 
 
@@ -31,23 +33,20 @@ def as_it_is(_: str, reply: object) -> object:
     return reply
 
 
-class FutureWaiter:
-    """Someone in this process who waits for a reply."""
+class FutureWaiter(msgspec.Struct, eq=False):
+    """Someone in this process who waits for a reply.
 
-    __slots__ = ("deadline", "detach", "future", "name")
+    Attributes:
+        future: resolved with what ``detach(name, reply)`` makes of a reply.
+        deadline: when to give up, seconds on the monotonic clock.
+        name: the name in the log of the write or read.
+        detach: gives a reply that the caller may keep.
+    """
 
-    def __init__(
-        self,
-        future: asyncio.Future[Any],
-        deadline: float,
-        name: str = "",
-        detach: Callable[[str, object], object] = as_it_is,
-    ) -> None:
-        """Resolve ``future``, with what ``detach(name, reply)`` makes of a reply."""
-        self.future: asyncio.Future[Any] = future
-        self.deadline: float = deadline
-        self.name: str = name
-        self.detach: Callable[[str, object], object] = detach
+    future: asyncio.Future[Any]
+    deadline: float
+    name: str = ""
+    detach: Callable[[str, object], object] = as_it_is
 
     def succeed(self, reply: object) -> None:
         """Resolve the future, unless it is resolved or was cancelled."""

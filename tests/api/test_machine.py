@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -357,6 +358,63 @@ def test_a_struct_takes_no_arguments_beside_it_and_none_of_a_wrong_type():
         describe(MatchedKV).encode_write(Set("a", "b"), ("c",))
     with pytest.raises(TypeError, match=r"Set: Expected `str`, got `int` - at `value`"):
         describe(MatchedKV).encode_write(Set("a", 1))
+
+
+class Grumpy(Command[None]):
+    number: int
+
+    def __post_init__(self) -> None:
+        if IS_GRUMPY:
+            raise ValueError("not today")
+
+
+class Lenient(Command[None], forbid_unknown_fields=False):
+    number: int
+
+
+class Bounded(StateMachine):
+    """Its annotations, or the code of its structs, refuse what a look at the types alone would let through."""
+
+    @write
+    def merged(self, number: int | Annotated[int, msgspec.Meta(lt=9)]) -> None: ...
+
+    @write
+    def wrong(self, text: str = 3) -> None: ...
+
+    @write
+    def any(self, number: int | float | None, rest: Any = None) -> None: ...
+
+    def handle_write(self, command: Grumpy | Lenient) -> None: ...
+
+
+IS_GRUMPY: list[None] = []
+
+
+@pytest.mark.parametrize("call", [(Bounded.merged, 9), (Bounded.wrong,), (Bounded.any, True), (Bounded.any, 1, 2**64)])
+def test_what_could_not_be_decoded_is_not_encoded(call):
+    with pytest.raises(TypeError, match="Bounded"):
+        describe(Bounded).encode_write(call[0], call[1:])
+
+
+def test_the_code_of_a_struct_may_refuse_it_and_unknown_fields_may_nest(monkeypatch):
+    described = describe(Bounded)
+    grumpy, lenient = Grumpy(1), described.encode_write(Lenient(1))
+    described.encode_write(grumpy)
+    monkeypatch.setattr(sys.modules[__name__], "IS_GRUMPY", [None])
+    with pytest.raises(TypeError, match=r"Grumpy: .*not today"):
+        described.encode_write(grumpy)
+    described.check_write(lenient)
+    with pytest.raises(TypeError, match="nest deeper"):
+        described.check_write(b"\x93" + lenient[1:] + b"\x91" * NESTING_MAX + b"\x00")
+
+
+@given(st.lists(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(), max_size=3))
+def test_whatever_is_encoded_can_be_decoded(arguments):
+    described = describe(Bounded)
+    for call in (Bounded.merged, Bounded.wrong, Bounded.any, KV.set):
+        machine = describe(KV) if call is KV.set else described
+        with contextlib.suppress(TypeError):
+            machine.writes.decode(machine.encode_write(call, tuple(arguments)))
 
 
 def nested(depth: int) -> object:

@@ -37,6 +37,7 @@ from quorate.sessions import (
 )
 from quorate.tables import encode_tables, restored
 from quorate.testing.effects import effects
+from quorate.tickets import Tickets
 from quorate.transport.calls import Failure, Value
 from quorate.transport.frames import FrameKind, decode_frame
 from quorate.transport.memory import MemoryTransport
@@ -376,3 +377,25 @@ def test_more_writes_at_once_than_answers_are_kept_are_refused():
         await kv.close()
 
     run_world(1, QUICK, tell)
+
+
+async def test_a_write_made_as_the_session_opens_comes_after_those_that_wait_for_it():
+    tickets, gate = Tickets(), asyncio.Event()
+    drawn: list[str] = []
+
+    async def open_session() -> int:
+        await gate.wait()
+        return 7
+
+    async def write(name: str) -> None:
+        if not tickets.is_open:
+            await tickets.open(open_session, asyncio.get_running_loop().time() + 5)
+        tickets.draw()
+        drawn.append(name)
+
+    writes = [asyncio.create_task(write(name)) for name in ("first", "second", "third")]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*writes, write("last"))
+    assert drawn == ["first", "second", "third", "last"]
+    assert tickets.is_open

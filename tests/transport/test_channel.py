@@ -84,3 +84,53 @@ async def test_the_first_reason_of_a_break_is_kept():
         await call
     with pytest.raises(Unavailable, match="the cable was cut"):
         await wire.channel.call(ask(b"x"))
+
+
+async def test_a_call_is_given_up_at_its_deadline_and_the_others_go_on():
+    wire = Wire()
+    now = asyncio.get_running_loop().time()
+    later = asyncio.create_task(wire.channel.call(ask(b"later"), now + 3600))
+    soon = asyncio.create_task(wire.channel.call(ask(b"soon"), now + 0.02))
+    past = asyncio.create_task(wire.channel.call(ask(b"past"), now - 1))
+    between = asyncio.create_task(wire.channel.call(ask(b"between"), now + 0.03))
+    for call in (past, soon, between):
+        with pytest.raises(TimeoutError):
+            await call
+    assert asyncio.get_running_loop().time() >= now + 0.02
+    assert not later.done()
+    assert not wire.channel.closed
+    wire.channel.receive([Reply(number, Value(b"%d" % number)) for number in (2, 1)])  # the first comes too late
+    assert (await later).answer == Value(b"1")
+
+
+async def test_a_call_after_all_others_were_answered_has_its_deadline_too():
+    wire = Wire()
+    now = asyncio.get_running_loop().time()
+    for number in (1, 2):
+        call = asyncio.create_task(wire.channel.call(ask(b"x"), now + 0.02))
+        await asyncio.sleep(0)
+        wire.channel.receive([Reply(number, Value(b""))])
+        await call
+    await asyncio.sleep(0.03)  # the sweep found nobody
+    with pytest.raises(TimeoutError):
+        await wire.channel.call(ask(b"x"), asyncio.get_running_loop().time() + 0.02)
+
+
+async def test_a_cancelled_call_leaves_nothing_to_sweep_and_a_broken_channel_no_timer():
+    wire = Wire()
+    loop = asyncio.get_running_loop()
+    errors: list[object] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    calls = [asyncio.create_task(wire.channel.call(ask(b"x"), loop.time() + 0.02)) for _ in range(3)]
+    await asyncio.sleep(0)
+    calls[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calls[0]
+    calls[1].cancel()  # its turn comes after the break
+    wire.channel.break_off("the cable was cut")
+    with pytest.raises(asyncio.CancelledError):
+        await calls[1]
+    with pytest.raises(ConnectionError, match="the cable was cut"):
+        await calls[2]
+    await asyncio.sleep(0.03)
+    assert errors == []

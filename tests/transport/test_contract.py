@@ -87,6 +87,20 @@ async def test_a_cancelled_call_does_not_shift_later_replies(any_bench: Bench):
     assert not channel.closed
 
 
+async def test_a_call_to_a_node_that_hangs_ends_at_its_deadline_and_does_not_shift_later_replies(any_bench: Bench):
+    node, recorder = await any_bench.any_node()
+    recorder.hold = True
+    channel = await any_bench.any_client().connect(node.address)
+    with pytest.raises(TimeoutError):
+        await channel.call(ask(b"first"), asyncio.get_running_loop().time() + 0.02)
+    second = asyncio.create_task(channel.call(ask(b"second"), asyncio.get_running_loop().time() + 60))
+    await until(lambda: len(recorder.held) == 2)
+    for answer in recorder.held:
+        answer()
+    assert (await second).answer == Value(b"second")
+    assert not channel.closed
+
+
 async def test_a_node_that_stops_fails_calls_under_way_and_refuses_later_ones(any_bench: Bench):
     node, recorder = await any_bench.any_node()
     recorder.hold = True

@@ -32,6 +32,7 @@ from quorate.transport.calls import (
     Identity,
     LeaderCall,
     LeaderIs,
+    OpenSessionCall,
     ReadCall,
     Reply,
     Request,
@@ -220,6 +221,9 @@ MALFORMED: list[tuple[str, bytes, str]] = [
 for timeout in (math.nan, math.inf, -math.inf):
     body = seal_values(FrameKind.REQUESTS, [Request(1, "p", LeaderCall(timeout))])
     MALFORMED.append((f"timeout {timeout}", body, "timeout of request 1"))
+    for call in (OpenSessionCall(60.0, timeout), ChangeCall((), (), timeout)):
+        body = seal_values(FrameKind.REQUESTS, [Request(1, "p", call)])
+        MALFORMED.append((f"timeout {timeout} of {type(call).__name__}", body, "timeout of request 1"))
 WRONG_MESSAGES: list[tuple[str, Message, str]] = [
     ("negative term", RequestVote(Term(-1), PeerId("a"), Index(0), Term(0)), "term is -1"),
     ("negative index", RequestVote(Term(1), PeerId("a"), Index(-4), Term(0)), "last_log_index is -4"),

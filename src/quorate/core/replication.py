@@ -186,6 +186,8 @@ def receive_append_entries_reply(state: State, sender: PeerId, reply: AppendEntr
 def advance_commit_index(state: State) -> None:
     """Commit what a majority holds durably, the leader counting what is durable on its own disk."""
     assert isinstance(state.role, Leader), "only a leader decides what is committed"
+    if state.commit_index == state.log.last:
+        return  # All is committed; most acknowledgements come when a majority has sent theirs.
     progress, ours, persisted = state.role.progress, state.peer, state.persisted_index
     agreed = Index(
         int(reached_by_quorum(state.groups, lambda voter: persisted if voter == ours else progress[voter].match_index))

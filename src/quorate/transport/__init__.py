@@ -52,15 +52,17 @@ class Receiver(Protocol):
 class Channel(Protocol):
     """A connection of a client to one node."""
 
-    async def call(self, request: Request) -> Reply:
-        """Send a request and wait for its reply; cancelling the wait leaves the connection sound.
+    async def call(self, request: Request, deadline: float = float("inf"), /) -> Reply:
+        """Send a request and wait for its reply; giving up leaves the connection sound, by deadline or cancelled.
 
-        ``request.id`` is replaced by one that is unique on the channel, and the reply carries it.
+        ``request.id`` is replaced by one that is unique on the channel, and the reply carries it. The deadline is an
+        instant on the loop's clock.
 
         Raises:
             ValueError: the request is longer than a frame may be; it was not sent.
             Unavailable: the connection was gone before the request was sent.
             ConnectionError: it broke afterwards; whether the request was carried out is unknown.
+            TimeoutError: there was no reply until the deadline; the same is unknown.
         """
         ...
 

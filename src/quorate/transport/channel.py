@@ -11,30 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from quorate.errors import Unavailable
 from quorate.transport.calls import Failure, Reply, Request
-from quorate.transport.frames import FrameKind, encode_frames, encode_value, fits
+from quorate.transport.frames import FrameKind, encode_frames, encode_one_frame, encode_value, fits
 
-
-class Outbox:
-    """Encoded values that wait for the end of this turn of the loop."""
-
-    def __init__(self, kind: FrameKind, write: Callable[[bytes], None], bytes_max: int) -> None:
-        """Collect values of one kind for ``write``, which takes whole frames with bodies up to ``bytes_max``."""
-        self._kind = kind
-        self._write = write
-        self._bytes_max = bytes_max
-        self._values: list[bytes] = []
-
-    def post(self, value: bytes) -> None:
-        """Take an encoded value that ``fits``."""
-        if not self._values:
-            asyncio.get_running_loop().call_soon(self.flush)
-        self._values.append(value)
-
-    def flush(self) -> None:
-        """Write what was posted, now."""
-        values, self._values = self._values, []
-        for frame in encode_frames(self._kind, values, self._bytes_max):
-            self._write(frame)
+FOREVER = float("inf")
 
 
 class Replies:
@@ -42,44 +21,66 @@ class Replies:
 
     def __init__(self, write: Callable[[bytes], None], bytes_max: int) -> None:
         """Send replies by ``write``, which takes whole frames and drops them once the caller is gone."""
+        self._write = write
         self._bytes_max = bytes_max
-        self._outbox = Outbox(FrameKind.REPLIES, write, bytes_max)
+        self._replies: list[Reply] = []
 
     def answer(self, reply: Reply) -> None:
         """Send a reply with all others of this turn; one too long for a frame goes as the failure that says so."""
-        encoded = encode_value(reply)
-        if not fits(encoded, self._bytes_max):
-            message = f"the reply has {len(encoded)} bytes: too many for one frame (frame_bytes_max)"
-            encoded = encode_value(Reply(reply.id, Failure("OutcomeUnknown", message)))
-        self._outbox.post(encoded)
+        if not self._replies:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._replies.append(reply)
 
     def flush(self) -> None:
         """Write the replies that wait for the end of the turn, now."""
-        self._outbox.flush()
+        replies, self._replies = self._replies, []
+        if not replies:
+            return
+        frame = encode_one_frame(FrameKind.REPLIES, replies, self._bytes_max)
+        if frame is not None:
+            self._write(frame)
+            return
+        for frame in encode_frames(FrameKind.REPLIES, [self._encode(reply) for reply in replies], self._bytes_max):
+            self._write(frame)
+
+    def _encode(self, reply: Reply) -> bytes:
+        """Encode a reply, or what says that it is too long for a frame."""
+        encoded = encode_value(reply)
+        if fits(encoded, self._bytes_max):
+            return encoded
+        message = f"the reply has {len(encoded)} bytes: too many for one frame (frame_bytes_max)"
+        return encode_value(Reply(reply.id, Failure("OutcomeUnknown", message)))
 
 
 class FrameChannel:
-    """A ``Channel``: gives requests their ids, and each caller the reply with its id."""
+    """A ``Channel``: gives requests their ids, and each caller the reply with its id.
+
+    Deadlines are swept: one timer for all calls, set for the first of them.
+    """
 
     def __init__(
         self, node: str, write: Callable[[bytes], None], hang_up: Callable[[], Awaitable[None]], bytes_max: int
     ) -> None:
         """Speak to ``node`` by ``write``, which takes whole frames; ``hang_up`` closes what lies beneath."""
         self._node = node
+        self._write = write
         self._hang_up = hang_up
         self._bytes_max = bytes_max
-        self._outbox = Outbox(FrameKind.REQUESTS, write, bytes_max)
+        self._requests: list[bytes] = []
         self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Reply], float]] = {}
+        self._sweep_at = FOREVER
+        self._timer: asyncio.TimerHandle | None = None
         self._broken: str | None = None
 
-    async def call(self, request: Request) -> Reply:
-        """Send a request, with an id of this channel, and wait for its reply.
+    async def call(self, request: Request, deadline: float = FOREVER) -> Reply:
+        """Send a request, with an id of this channel, and wait for its reply, until the deadline.
 
         Raises:
             ValueError: the request is longer than a frame may be; it was not sent.
             Unavailable: the connection was gone before the request was sent.
             ConnectionError: it broke afterwards; whether the request was carried out is unknown.
+            TimeoutError: there was no reply until the deadline; the same is unknown.
         """
         number = next(self._ids)
         encoded = encode_value(Request(number, request.peer, request.call))
@@ -87,9 +88,14 @@ class FrameChannel:
             raise ValueError(f"the request has {len(encoded)} bytes: too many for one frame (frame_bytes_max)")
         if self._broken is not None:
             raise Unavailable(self._broken)
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        self._outbox.post(encoded)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        self._waiting[number] = future, deadline
+        if deadline < self._sweep_at:
+            self._set_sweep(deadline)
+        if not self._requests:
+            loop.call_soon(self._flush)
+        self._requests.append(encoded)
         try:
             return await future
         finally:
@@ -108,15 +114,42 @@ class FrameChannel:
     def receive(self, replies: Sequence[Reply]) -> None:
         """Hand replies to their callers; one whose caller has given up is dropped."""
         for reply in replies:
-            future = self._waiting.pop(reply.id, None)
-            if future is not None and not future.done():
-                future.set_result(reply)
+            waiting = self._waiting.pop(reply.id, None)
+            if waiting is not None and not waiting[0].done():
+                waiting[0].set_result(reply)
 
     def break_off(self, reason: str) -> None:
         """Fail the calls under way, and all later ones: the connection is gone. The first reason given counts."""
         if self._broken is not None:
             return
         self._broken = reason
-        for future in self._waiting.values():
+        self._set_sweep(FOREVER)
+        for future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(ConnectionError(reason))
+
+    def _flush(self) -> None:
+        """Write the requests of this turn."""
+        requests, self._requests = self._requests, []
+        for frame in encode_frames(FrameKind.REQUESTS, requests, self._bytes_max):
+            self._write(frame)
+
+    def _set_sweep(self, deadline: float) -> None:
+        """Sweep next at that deadline; never at infinity."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._sweep_at = deadline
+        self._timer = None
+        if deadline < FOREVER:
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._sweep)
+
+    def _sweep(self) -> None:
+        """Fail the calls whose deadline has passed, and look again at the first deadline of the others."""
+        now = max(self._sweep_at, asyncio.get_running_loop().time())  # A timer may come a trifle early.
+        first = FOREVER
+        for future, deadline in self._waiting.values():
+            if deadline > now:
+                first = min(first, deadline)
+            elif not future.done():
+                future.set_exception(TimeoutError("no reply in time"))
+        self._set_sweep(first)

@@ -22,7 +22,7 @@ import msgspec
 
 from quorate.core.messages import AppendEntries, InstallSnapshot, Message
 from quorate.transport import Packet
-from quorate.transport.calls import ChangeCall, LeaderCall, ReadCall, Reply, Request, SnapshotCall, WriteCall
+from quorate.transport.calls import Reply, Request, SnapshotCall
 from quorate.types import Snapshot, parse_node
 
 VERSION = 1
@@ -40,6 +40,7 @@ NUMBER_MAX = 2**63 - 1
 MAGIC = b"qr"
 _FIELDS = struct.Struct(">2sBBI")
 _CHECKSUM = struct.Struct(">I")
+_HEADER = struct.Struct(">2sBBII")
 _ARRAY_HEADER_BYTES_MAX = 5
 
 
@@ -78,6 +79,8 @@ class FrameError(Exception):
     """Bytes that are no frame, or a frame whose values break an invariant. Ends a connection; never reaches users."""
 
 
+_KINDS: dict[int, FrameKind] = {kind.value: kind for kind in FrameKind}
+
 _encoder = msgspec.msgpack.Encoder()
 _hellos = msgspec.msgpack.Decoder(list[Hello])
 _packets = msgspec.msgpack.Decoder(list[Packet])
@@ -95,6 +98,14 @@ def encode_frame(kind: FrameKind, values: Sequence[Hello | Packet | Request | Re
     return _seal(kind, _encoder.encode(values))
 
 
+def encode_one_frame(
+    kind: FrameKind, values: Sequence[Hello | Packet | Request | Reply], bytes_max: int
+) -> bytes | None:
+    """Write values as one frame; None if its body would be longer than ``bytes_max``."""
+    body = _encoder.encode(values)
+    return _seal(kind, body) if len(body) <= bytes_max else None
+
+
 def encode_frames(kind: FrameKind, encoded: Sequence[bytes], bytes_max: int) -> list[bytes]:
     """Write values as frames, in order and as few as hold them.
 
@@ -106,9 +117,11 @@ def encode_frames(kind: FrameKind, encoded: Sequence[bytes], bytes_max: int) -> 
     Returns:
         The frames; none when there are no values.
     """
+    room = bytes_max - _ARRAY_HEADER_BYTES_MAX
+    if encoded and sum(map(len, encoded)) <= room:
+        return [_seal(kind, _join(encoded))]
     frames: list[bytes] = []
     start = 0
-    room = bytes_max - _ARRAY_HEADER_BYTES_MAX
     length = 0
     for position, value in enumerate(encoded):
         if length + len(value) > room:
@@ -133,10 +146,10 @@ def decode_frame(frame: bytes, bytes_max: int) -> Frame:
     """
     if len(frame) < HEADER_BYTES:
         raise FrameError(f"the frame ends after {len(frame)} bytes, within its header")
-    kind, length = _read_header(frame[:HEADER_BYTES], bytes_max)
+    kind, length, checksum = _read_header(frame, 0, bytes_max)
     if len(frame) != HEADER_BYTES + length:
         raise FrameError(f"the frame has {len(frame) - HEADER_BYTES} bytes after its header, which says {length}")
-    return _read_body(kind, frame[:HEADER_BYTES], frame[HEADER_BYTES:])
+    return _read_body(kind, memoryview(frame), checksum)
 
 
 class FrameDecoder:
@@ -163,32 +176,37 @@ class FrameDecoder:
             FrameError: what arrived is malformed. Frames before it in the same chunk are dropped with it.
         """
         buffer = self._buffer
-        buffer += chunk
+        if buffer:
+            buffer += chunk
+        received = buffer or chunk  # Most chunks end with a frame: those are read where they are.
         frames: list[Frame] = []
         start = 0
-        while len(buffer) - start >= HEADER_BYTES:
-            header = bytes(buffer[start : start + HEADER_BYTES])
-            kind, length = self._next_header(header)
-            end = start + HEADER_BYTES + length
-            if len(buffer) < end:
-                break
-            body = bytes(memoryview(buffer)[start + HEADER_BYTES : end])
-            frames.append(_read_body(kind, header, body))
-            self._greeted = True
-            start = end
-        del buffer[:start]
+        with memoryview(received) as view:
+            while len(view) - start >= HEADER_BYTES:
+                kind, length, checksum = self._next_header(view, start)
+                end = start + HEADER_BYTES + length
+                if len(view) < end:
+                    break
+                frames.append(_read_body(kind, view[start:end], checksum))
+                self._greeted = True
+                start = end
+        if buffer:
+            del buffer[:start]
+        else:
+            buffer += chunk[start:]
         return frames
 
-    def _next_header(self, header: bytes) -> tuple[FrameKind, int]:
+    def _next_header(self, view: memoryview, start: int) -> tuple[FrameKind, int, int]:
         """Read a header, and hold it to its place: the first frame is a ``Hello``, the others are not.
 
         Raises:
             FrameError: it is malformed, or not in its place.
         """
-        kind, length = _read_header(header, self._bytes_max if self._greeted else HELLO_BYTES_MAX)
+        header = _read_header(view, start, self._bytes_max if self._greeted else HELLO_BYTES_MAX)
+        kind = header[0]
         if (kind is FrameKind.HELLO) is self._greeted:
             raise FrameError("a second HELLO frame" if self._greeted else f"a {kind.name} frame before the HELLO frame")
-        return kind, length
+        return header
 
 
 def _seal(kind: FrameKind, body: bytes) -> bytes:
@@ -209,32 +227,33 @@ def _join(encoded: Sequence[bytes]) -> bytes:
     return b"".join((header, *encoded))
 
 
-def _read_header(header: bytes, bytes_max: int) -> tuple[FrameKind, int]:
-    """Read a header but for its checksum, which covers the body too: the kind, and the length of the body.
+def _read_header(received: bytes | memoryview, start: int, bytes_max: int) -> tuple[FrameKind, int, int]:
+    """Read the header that begins at ``start``: the kind, the length of the body, and the checksum, not yet checked.
 
     Raises:
         FrameError: it is malformed, of another version, or announces too long a body.
     """
-    magic, version, kind, length = _FIELDS.unpack_from(header)
+    magic, version, number, length, checksum = _HEADER.unpack_from(received, start)
     if magic != MAGIC:
         raise FrameError(f"these bytes are not of quorate: they begin with {magic!r}, not {MAGIC!r}")
     if version != VERSION:
         raise FrameError(f"the other side speaks version {version} of the protocol, this side version {VERSION}")
-    if kind not in FrameKind.__members__.values():
-        raise FrameError(f"unknown kind of frame: {kind}")
+    kind = _KINDS.get(number)
+    if kind is None:
+        raise FrameError(f"unknown kind of frame: {number}")
     if length > bytes_max:
         raise FrameError(f"a frame of {length} bytes is too long here: at most {bytes_max} are taken")
-    return FrameKind(kind), length
+    return kind, length, checksum
 
 
-def _read_body(kind: FrameKind, header: bytes, body: bytes) -> Frame:
-    """Check a body against its header's checksum, decode it, and check what its values promise.
+def _read_body(kind: FrameKind, frame: memoryview, checksum: int) -> Frame:
+    """Check a frame against its checksum, decode its body, and check what its values promise.
 
     Raises:
         FrameError: any of that fails.
     """
-    (checksum,) = _CHECKSUM.unpack_from(header, _FIELDS.size)
-    if zlib.crc32(body, zlib.crc32(header[: _FIELDS.size])) != checksum:
+    body = frame[HEADER_BYTES:]
+    if zlib.crc32(body, zlib.crc32(frame[: _FIELDS.size])) != checksum:
         raise FrameError("the checksum does not match: the frame was altered on its way")
     try:
         return _decode_values(kind, body)
@@ -242,30 +261,28 @@ def _read_body(kind: FrameKind, header: bytes, body: bytes) -> Frame:
         raise FrameError(f"the body of a {kind.name} frame is malformed: {error}") from error
 
 
-def _decode_values(kind: FrameKind, body: bytes) -> Frame:
-    """Decode a body and check its values.
+def _decode_values(kind: FrameKind, body: memoryview) -> Frame:
+    """Decode a body and check its values, none of which keeps a part of it.
 
     Raises:
         ValueError: it is malformed (``msgspec``'s errors are such), or a value breaks an invariant.
         RecursionError: it is nested too deep.
     """
-    match kind:
-        case FrameKind.HELLO:
-            hellos = _hellos.decode(body)
-            _check_hello(hellos)
-            return FrameKind.HELLO, hellos
-        case FrameKind.PACKETS:
-            packets = _packets.decode(body)
-            for packet in packets:
-                _check_message(packet.message)
-            return FrameKind.PACKETS, packets
-        case FrameKind.REQUESTS:
-            requests = _requests.decode(body)
-            for request in requests:
-                _check_request(request)
-            return FrameKind.REQUESTS, requests
-        case FrameKind.REPLIES:
-            return FrameKind.REPLIES, _replies.decode(body)
+    if kind is FrameKind.REQUESTS:
+        requests = _requests.decode(body)
+        for request in requests:
+            _check_request(request)
+        return FrameKind.REQUESTS, requests
+    if kind is FrameKind.REPLIES:
+        return FrameKind.REPLIES, _replies.decode(body)
+    if kind is FrameKind.PACKETS:
+        packets = _packets.decode(body)
+        for packet in packets:
+            _check_message(packet.message)
+        return FrameKind.PACKETS, packets
+    hellos = _hellos.decode(body)
+    _check_hello(hellos)
+    return FrameKind.HELLO, hellos
 
 
 def _check_hello(hellos: Sequence[Hello]) -> None:
@@ -334,16 +351,8 @@ def _check_request(request: Request) -> None:
     Raises:
         ValueError: it is not so.
     """
-    match request.call:
-        case (
-            WriteCall(timeout=timeout)
-            | ReadCall(timeout=timeout)
-            | LeaderCall(timeout=timeout)
-            | ChangeCall(timeout=timeout)
-        ):
-            if not (math.isfinite(timeout) and timeout >= 0):
-                raise ValueError(f"the timeout of request {request.id} is {timeout}")
-        case SnapshotCall(message=message):
-            _check_message(message)
-        case _:
-            pass
+    timeout = getattr(request.call, "timeout", 0.0)
+    if not 0 <= timeout < math.inf:
+        raise ValueError(f"the timeout of request {request.id} is {timeout}")
+    if isinstance(request.call, SnapshotCall):
+        _check_message(request.call.message)

@@ -245,17 +245,17 @@ class TCPTransport:
         Raises:
             FrameError: its kind does not belong on the connection.
         """
-        receiver, replies, channel = self._receiver, self._callers.get(connection), self._channels.get(connection)
-        match frame:
-            case (FrameKind.PACKETS, packets) if receiver is not None and connection.purpose == "peers":
-                receiver.receive_packets(connection.node, packets)
-            case (FrameKind.REQUESTS, requests) if receiver is not None and replies is not None:
-                for request in requests:
-                    receiver.receive_request(request, replies.answer)
-            case (FrameKind.REPLIES, answers) if channel is not None:
-                channel.receive(answers)
-            case (kind, _):
-                raise FrameError(f"a {kind.name} frame does not belong on a connection for {connection.purpose}")
+        receiver = self._receiver
+        if frame[0] is FrameKind.REQUESTS and receiver is not None and connection in self._callers:
+            answer = self._callers[connection].answer
+            for request in frame[1]:
+                receiver.receive_request(request, answer)
+        elif frame[0] is FrameKind.REPLIES and connection in self._channels:
+            self._channels[connection].receive(frame[1])
+        elif frame[0] is FrameKind.PACKETS and receiver is not None and connection.purpose == "peers":
+            receiver.receive_packets(connection.node, frame[1])
+        else:
+            raise FrameError(f"a {frame[0].name} frame does not belong on a connection for {connection.purpose}")
 
     def _lost(self, connection: Connection) -> None:
         """Tell those who used a connection (``Events``)."""
