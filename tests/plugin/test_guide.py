@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,4 +23,5 @@ def test_the_guide_shows_the_lines_of_the_example() -> None:
     program = EXAMPLE.read_text("utf-8")
     blocks = re.findall(r"^```py\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
     assert blocks
-    assert [block for block in blocks if block not in program] == []
+    methods = [textwrap.indent(method, "    ") for block in blocks for method in block.rstrip().split("\n\n\n")]
+    assert [method for method in methods if method not in program] == []

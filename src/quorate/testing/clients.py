@@ -64,8 +64,8 @@ class Clients:
     ) -> None:
         """Prepare the clients that the profile names; they connect with their first calls."""
         self.outcomes: Counter[str] = Counter()
-        self.recorder = Recorder(self._instant)
-        self._latest_instant = 0
+        self.recorder: Recorder = Recorder(self._instant)
+        self._latest_instant: int = 0
         self._workload = workload
         self._machine = describe(workload.machine)
         self._profile = profile

@@ -232,6 +232,10 @@ class Group:
         self.place(name, peer.hard_state, peer.durable_log)
         self.obey(name)
 
+    def wait(self, span: float) -> None:
+        """Let that many virtual seconds pass in which nobody moves."""
+        self.now += span
+
     def settle(self) -> None:
         """Deliver everything, with what is sent in answer, until all is quiet; no time passes."""
         while self.flight:

@@ -241,7 +241,7 @@ class Scenario:
         span, ahead = float(step.words[0]), self._group.ahead
         for name in map(self._known, step.words[1:]):
             ahead[name] = ahead.get(name, 0.0) + span
-        self._group.now += 0.0 if step.words[1:] else span
+        self._group.wait(0.0 if step.words[1:] else span)
 
     def _run(self, step: Step) -> None:
         self._only_events = True

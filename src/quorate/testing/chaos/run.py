@@ -27,7 +27,7 @@ from quorate.testing.chaos.schedule import Chronicle, disturb
 from quorate.testing.chaos.world import NotNow, World
 from quorate.testing.history.files import write_history
 
-SETTINGS = {"snapshot_entries": 1000, "trailing_entries": 100, "change_timeout": 20.0}
+SETTINGS: dict[str, float] = {"snapshot_entries": 1000, "trailing_entries": 100, "change_timeout": 20.0}
 """Snapshots so often that a node that was away needs one; for the rest the defaults."""
 
 ANSWER_SECONDS = 30.0

@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -35,8 +35,14 @@ from quorate.machines import KV
 from quorate.testing.history.kv import check_kv
 from quorate.testing.history.operations import Operation
 
-METHODS = {"put": KV.set, "get": KV.get, "append": KV.append, "cas": KV.compare_and_set, "delete": KV.delete}
-NAMES = {method: name for name, method in METHODS.items()}
+METHODS: dict[str, Any] = {
+    "put": KV.set,
+    "get": KV.get,
+    "append": KV.append,
+    "cas": KV.compare_and_set,
+    "delete": KV.delete,
+}
+NAMES: dict[Any, str] = {method: name for name, method in METHODS.items()}
 ANSWERS: dict[str, type | tuple[type, ...]] = {
     "put": str,
     "get": (str, type(None)),

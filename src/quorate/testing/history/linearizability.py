@@ -124,7 +124,7 @@ class Budget:
 
     def __init__(self, steps_max: int | None, seconds_max: float | None) -> None:
         """Begin with all that there is; None for no bound."""
-        self.steps = 0
+        self.steps: int = 0
         self._steps_max = float("inf") if steps_max is None else steps_max
         self._end = float("inf") if seconds_max is None else time.monotonic() + seconds_max
         self.share(1)

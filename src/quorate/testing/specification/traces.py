@@ -140,7 +140,7 @@ class Walk(Group):
     def _step(self) -> None:
         """Let a little time pass: some messages arrive, all peers go on, and something happens to one."""
         dice = self._dice
-        self.now += dice.expovariate(1 / self._pace)
+        self.wait(dice.expovariate(1 / self._pace))
         for _ in range(4):
             if self.flight and dice.random() < 0.8:
                 place = dice.randrange(len(self.flight)) if dice.random() < self._disorder else 0
@@ -220,12 +220,13 @@ class Walk(Group):
     def _part(self, name: PeerId) -> None:
         """Cut some or all links of one peer, in one direction or both."""
         share = self._dice.choice([0.7, 1.0])
-        self.cut = {(name, other) for other in NAMES if self._dice.random() < share}
-        self.cut |= {(b, a) for a, b in sorted(self.cut) if self._dice.random() < share}
+        self.cut.clear()
+        self.cut.update((name, other) for other in NAMES if self._dice.random() < share)
+        self.cut.update([(b, a) for a, b in sorted(self.cut) if self._dice.random() < share])
 
     def _stall(self, _name: PeerId) -> None:
         """Let time pass in which nobody moves."""
-        self.now += self._dice.uniform(0, 0.5)
+        self.wait(self._dice.uniform(0, 0.5))
 
 
 # The command.
