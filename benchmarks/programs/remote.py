@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.loops import closed_loops
 from benchmarks.profiling import Profiler
@@ -19,17 +20,21 @@ from benchmarks.programs.lines import obey_lines, run
 from quorate import Settings, connect
 from quorate.client import Client
 from quorate.machines import KV
-from quorate.transport.channel import FrameChannel, Outbox
-from quorate.transport.frames import FrameKind
+from quorate.transport.channel import FrameChannel
+from quorate.transport.frames import FrameKind, encode_frames
 from quorate.transport.tcp import TCPTransport
 
 
-class PromptOutbox(Outbox):
-    """Sends each value at once."""
+class PromptRequests:
+    """Stands for the requests of a channel that wait for the end of the turn: sends each at once."""
 
-    def post(self, value: bytes) -> None:
-        self._values.append(value)
-        self.flush()
+    def __init__(self, write: Callable[[bytes], None], bytes_max: int) -> None:
+        self._write = write
+        self._bytes_max = bytes_max
+
+    def append(self, request: bytes) -> None:
+        for frame in encode_frames(FrameKind.REQUESTS, [request], self._bytes_max):
+            self._write(frame)
 
 
 class PromptTransport(TCPTransport):
@@ -38,7 +43,7 @@ class PromptTransport(TCPTransport):
     async def connect(self, node: str) -> FrameChannel:
         channel = await super().connect(node)
         assert isinstance(channel, FrameChannel)
-        channel._outbox = PromptOutbox(FrameKind.REQUESTS, channel._outbox._write, self._bytes_max)
+        channel._requests = cast("list[bytes]", PromptRequests(channel._write, self._bytes_max))
         return channel
 
 

@@ -61,15 +61,15 @@ def found_by(target, what):
 @found_by("frames", "too long a first frame is refused")
 def length_believed_unchecked(monkeypatch):
     read = frames._read_header
-    monkeypatch.setattr(frames, "_read_header", lambda header, bytes_max: read(header, 2**32))
+    monkeypatch.setattr(frames, "_read_header", lambda received, start, bytes_max: read(received, start, 2**32))
 
 
 @found_by("connection", "RecursionError")
 @found_by("frames", "RecursionError")
 def nesting_not_expected(monkeypatch):
-    def read_body(kind, header, body):
+    def read_body(kind, frame, checksum):
         try:
-            return frames._decode_values(kind, body)
+            return frames._decode_values(kind, frame[frames.HEADER_BYTES :])
         except ValueError as error:
             raise frames.FrameError(str(error)) from error
 

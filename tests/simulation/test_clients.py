@@ -38,7 +38,7 @@ def test_a_client_leaves_a_peer_that_hangs_after_the_first_deadline(calls: int) 
         await MemoryTransport(network, "a:1").listen(Hangs())
         await MemoryTransport(network, "b:1").listen(Answers())
         make = lambda: MemoryTransport(network, "client:1", Settings())  # noqa: E731
-        async with connect(KV, "peer1@a:1", "peer2@b:1", transport=make, random=lambda: 0.5) as kv:
+        async with connect(KV, "peer1@a:1", "peer2@b:1", transport=make, random=lambda: 0.5, exactly_once=False) as kv:
             writes = [kv.write(KV.set, "a", "b") for _ in range(calls)]
             return await asyncio.gather(*writes, return_exceptions=True), await kv.write(KV.set, "a", "b")
 
@@ -65,7 +65,7 @@ def test_a_client_leaves_a_peer_that_redirects_it_to_one_that_hangs() -> None:
         await MemoryTransport(network, "b:1").listen(Redirects())
         await MemoryTransport(network, "c:1").listen(Answers())
         make = lambda: MemoryTransport(network, "client:1", Settings())  # noqa: E731
-        async with connect(KV, "peer2@b:1", "peer3@c:1", transport=make, random=lambda: 0.5) as kv:
+        async with connect(KV, "peer2@b:1", "peer3@c:1", transport=make, random=lambda: 0.5, exactly_once=False) as kv:
             (first,) = await asyncio.gather(kv.write(KV.set, "a", "b"), return_exceptions=True)
             return first, await kv.write(KV.set, "a", "b")
 
