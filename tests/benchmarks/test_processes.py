@@ -8,6 +8,7 @@ import signal
 import sys
 
 import pytest
+
 from benchmarks.processes import Programs, cpu_seconds, resident_bytes
 
 ECHO = """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from benchmarks import page, plots
 from benchmarks.comparing import all_systems, cases_of
 from benchmarks.loops import Outcome, closed_loops, outcome, quantile

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from tests.core.changing import CATCHING_UP, JOINT, OLD, acknowledge, change, leader, log_with, members
 
 from quorate.core.configuration import Configuration, encode_configuration
 from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestPreVote, RequestVote, TimeoutNow
@@ -15,6 +14,7 @@ from quorate.core.transfer import PAUSES_MAX
 from quorate.errors import InvalidConfiguration, NotLeader
 from quorate.testing.drive import lead, make_append, make_member, obey, receive, start
 from quorate.types import Index, Kind, PeerId, Run, Term
+from tests.core.changing import CATCHING_UP, JOINT, OLD, acknowledge, change, leader, log_with, members
 
 # Who may campaign, and vote.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.changing import CATCHING_UP, FINAL, JOINT, acknowledge, change, leader, log_with, members, seen
 
 from quorate.core.configuration import Configuration
 from quorate.core.membership import ROUNDS_MAX
@@ -14,6 +13,7 @@ from quorate.errors import ChangeInProgress, InvalidConfiguration, NotLeader
 from quorate.settings import Settings
 from quorate.testing.drive import lead, make_append, make_configuration, make_member, obey, receive, start
 from quorate.types import Index, PeerId, Term
+from tests.core.changing import CATCHING_UP, FINAL, JOINT, acknowledge, change, leader, log_with, members, seen
 
 # Refusals.
 

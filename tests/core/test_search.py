@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from tests.core import test_membership, test_snapshot
-from tests.core.search import Walk
-from tests.paper import test_figure_13, test_thesis_4, test_thesis_6_4_1
 
 from quorate.core import election, membership, reads, replication, snapshot, state
 from quorate.core.configuration import encode_configuration
 from quorate.core.log import Log
 from quorate.core.quorum import is_quorum, reached_by_quorum
 from quorate.types import Index, Snapshot
+from tests.core import test_membership, test_snapshot
+from tests.core.search import Walk
+from tests.paper import test_figure_13, test_thesis_4, test_thesis_6_4_1
 
 STEPS = 700
 

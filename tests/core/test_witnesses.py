@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from tests.core.changing import change, leader, members
 
 from quorate.core.configuration import Configuration, encode_configuration
 from quorate.core.messages import (
@@ -22,6 +21,7 @@ from quorate.settings import Settings
 from quorate.testing.contents import Contents
 from quorate.testing.drive import make_configuration, obey, receive, start
 from quorate.types import HardState, Index, Kind, PeerId, Run, Snapshot, Term
+from tests.core.changing import change, leader, members
 
 GROUP = make_configuration(3).group
 WITNESS = Configuration(GROUP, members("1", "2", m3="witness"))

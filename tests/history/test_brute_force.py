@@ -5,11 +5,11 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.history.drawn import KEY, draw_history, forget, is_linearizable, perturb
 
 from quorate.machines import KV
 from quorate.testing.history.kv import check_kv
 from quorate.testing.history.linearizability import check_history
+from tests.history.drawn import KEY, draw_history, forget, is_linearizable, perturb
 
 
 @pytest.mark.parametrize("texts", [("a", "b"), ("", "a", "aa"), ("1.", "2.", "3.", "4.", "5.")], ids=repr)

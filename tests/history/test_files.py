@@ -6,13 +6,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.history.drawn import draw_history, perturb
 
 from quorate import Rejected
 from quorate.machines import KV, Stack
 from quorate.testing.history import files as history_files
 from quorate.testing.history.files import read_history, write_history
 from quorate.testing.history.operations import Fate, Operation
+from tests.history.drawn import draw_history, perturb
 
 GOOD = {
     "client": 1,

@@ -4,7 +4,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from tests.suites.story import TIMEOUT, Story
 
 from quorate import StateMachine, read, write
 from quorate.machines import KV
@@ -13,6 +12,7 @@ from quorate.testing.history.files import read_history, write_history
 from quorate.testing.history.kv import check_kv
 from quorate.testing.invariants import History
 from quorate.testing.workload import Call
+from tests.suites.story import TIMEOUT, Story
 
 
 class Forgetful(KV):

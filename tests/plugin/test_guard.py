@@ -12,8 +12,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from examples import job_queue
 
+from examples import job_queue
 from quorate import StateMachine, machines, write
 from quorate.testing import BrokenContract, check_contract, check_determinism, random_calls
 from quorate.testing.machine import guard
