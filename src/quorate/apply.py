@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import msgspec
 
-from quorate.calling import MachineType, command_name, set_context
+from quorate.calling import MachineType, command_name
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
-from quorate.machine import StateMachine
+from quorate.machine import Context, StateMachine
 from quorate.sessions import MARK, OpenSession, decode_command
 from quorate.tables import Replicated, Tables, frozen
 from quorate.transport.calls import Failure, Value, failure_from_error
@@ -198,11 +199,9 @@ class Apply:
 
     def _apply_commands(self, run: Run, waiters: Sequence[Waiter | None] | None) -> None:
         """Apply a run of commands, and answer those who wait for them, if anybody does."""
-        machine, run_write = self.machine, self.type.run_write
-        for place, payload in enumerate(run.payloads):
-            waiter = waiters[place] if waiters else None
-            index = Index(run.first + place)
-            set_context(machine, self.time, index)
+        machine, run_write, now = self.machine, self.type.writes.run, self.time
+        for index, (payload, waiter) in enumerate(zip(run.payloads, waiters or repeat(None)), run.first):  # noqa: B905
+            machine.context = Context(now, index)
             try:
                 reply = self._apply_in_session(payload, index) if payload[:1] == MARK else run_write(machine, payload)
             except MachineError as error:
@@ -215,9 +214,9 @@ class Apply:
             else:
                 if waiter:
                     waiter.succeed(reply)
-            self.last_applied = index
+            self.last_applied = Index(index)
 
-    def _apply_in_session(self, payload: bytes, index: Index) -> object:
+    def _apply_in_session(self, payload: bytes, index: int) -> object:
         """Apply a command that is for sessions; whoever waits is given the session's id, or the answer of the write.
 
         Raises:
@@ -229,14 +228,14 @@ class Apply:
         command, sessions = decode_command(payload), self.tables.sessions
         if isinstance(command, OpenSession):
             sessions.open(command, index, self.time)
-            return int(index)
+            return index
         session, answer = sessions.find(command, self.time)
         if answer is None:
             answer, kept = self._answer_write(command.command, index)
             session.keep(kept)
         return answer
 
-    def _answer_write(self, command: bytes, index: Index) -> tuple[Value | Failure, Value | Failure]:
+    def _answer_write(self, command: bytes, index: int) -> tuple[Value | Failure, Value | Failure]:
         """Run a write; give its answer, and what is kept of that for whoever asks again."""
         try:
             answer = Value(self.type.encode_reply(command_name(command), self.type.run_write(self.machine, command)))
@@ -291,9 +290,10 @@ class Apply:
         if self.is_witness:
             query.waiter.fail(Unavailable("this peer is a witness, or was one, and holds no data"))
             return
-        set_context(self.machine, self.time, self.last_applied)
+        machine = self.machine
+        machine.context = Context(self.time, self.last_applied)
         try:
-            reply = self.type.run_read(self.machine, query.payload)
+            reply = self.type.reads.run(machine, query.payload)
         except Rejected as refused:
             query.waiter.fail(refused)
         except MachineError as error:
@@ -302,7 +302,7 @@ class Apply:
         else:
             query.waiter.succeed(reply if age is None else StaleRead(reply, self.last_applied, age))
 
-    def _count(self, error: MachineError, index: Index) -> None:
+    def _count(self, error: MachineError, index: int) -> None:
         """Count a bug of the machine, and log it: the 1st, 2nd, 4th, 8th … time, so that no loop fills the disk."""
         self.machine_errors += 1
         if self.machine_errors & (self.machine_errors - 1) == 0:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
+import math
 import operator
 import traceback
-import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from quorate import keeping
 from quorate.errors import MachineError, Rejected, StoreError
@@ -29,21 +31,18 @@ from quorate.machine import (
     StateMachine,
     WriteMethod,
     call_types,
-    is_union,
 )
+from quorate.replies import ANYTHING, ENCODER, IMMUTABLE, ReplyType, detached, members, shared_types
 
 NESTING_MAX = 64
 """How deep the arrays and maps of a call may nest, its own array included. The decoder's own limit depends on the stack
 at hand: it could be reached on one peer and not on another."""
 
-IMMUTABLE: tuple[type, ...] = (bool, int, float, str, bytes, type(None))
-"""The types whose values are shared with callers as they are."""
+COMBINATIONS_MAX = 256
+"""How many combinations of types are told apart for the arguments of one call."""
 
 # The first bytes of MessagePack's arrays and maps are 0x80 to 0x9f and 0xdc to 0xdf; these are all others.
 NOT_CONTAINERS = bytes(byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF))
-
-ENCODER = msgspec.msgpack.Encoder()
-ANYTHING = msgspec.msgpack.Decoder()
 
 
 class Named(msgspec.Struct, frozen=True, array_like=True):
@@ -53,42 +52,6 @@ class Named(msgspec.Struct, frozen=True, array_like=True):
 
 
 NAMED = msgspec.msgpack.Decoder(Named)
-
-
-class ReplyType(msgspec.Struct, frozen=True):
-    """The reply of one write or read.
-
-    Attributes:
-        label: what people call the write or read.
-        shared: the immutable types that its annotation allows.
-        decoder: of its annotation.
-    """
-
-    label: str
-    shared: tuple[type, ...]
-    decoder: msgspec.msgpack.Decoder[Any]
-
-    def encode(self, value: object) -> bytes:
-        """Encode a reply.
-
-        Raises:
-            MachineError: MessagePack cannot carry it.
-        """
-        try:
-            return ENCODER.encode(value)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise MachineError(f"the reply of {self.label} cannot be encoded: {error}") from error
-
-    def decode(self, encoded: bytes) -> object:
-        """Decode a reply.
-
-        Raises:
-            MachineError: it is not what the annotation says.
-        """
-        try:
-            return self.decoder.decode(encoded)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise MachineError(f"the reply of {self.label} is not what its annotation says: {error}") from error
 
 
 class Calls(msgspec.Struct, frozen=True):
@@ -101,7 +64,9 @@ class Calls(msgspec.Struct, frozen=True):
         struct: ``Command`` or ``Query``.
         by_name: the calls by their names in the log.
         by_struct: the same by the structs that carry their arguments.
-        plain: for those structs whose fields are all immutable, the types that each field allows.
+        by_method: the same by the references that callers give, those that a subclass overrides among them.
+        plain: for each of those structs the types of its fields, in all combinations that need no check: whatever has
+            exactly these types and was encoded can be decoded. None for a struct that may hold anything else.
         decoder: of the union of those structs; None when there are none.
     """
 
@@ -111,7 +76,8 @@ class Calls(msgspec.Struct, frozen=True):
     struct: type[msgspec.Struct]
     by_name: Mapping[str, CallType]
     by_struct: Mapping[type, CallType]
-    plain: Mapping[type, tuple[frozenset[type], ...]]
+    by_method: Mapping[object, CallType]
+    plain: Mapping[type, frozenset[tuple[type, ...]]]
     decoder: msgspec.msgpack.Decoder[msgspec.Struct] | None
 
     def encode(self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
@@ -120,14 +86,12 @@ class Calls(msgspec.Struct, frozen=True):
         Raises:
             TypeError: it is none of these calls, or the arguments do not fit its signature.
         """
+        known = self.by_method.get(call) if type(call) is self.method else None
+        if known is not None and not kwargs and tuple(map(type, args)) in self.plain[known.struct]:
+            return encode_call((known.name, *args), known.label)  # Most calls are spared all the rest.
         bound, label = self.bind(call, args, kwargs)
-        try:
-            encoded = ENCODER.encode(bound)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise TypeError(f"{label}: {error}") from error
-        allowed = self.plain.get(type(bound))
-        # What is of exactly the types declared was encoded, so it can be decoded: most calls are spared that.
-        if allowed is None or not all(map(operator.contains, allowed, map(type, msgspec.structs.astuple(bound)))):
+        encoded = encode_call(bound, label)
+        if tuple(map(type, astuple(bound))) not in self.plain[type(bound)]:
             self.check(encoded)
         return encoded
 
@@ -138,7 +102,7 @@ class Calls(msgspec.Struct, frozen=True):
             TypeError: it is none of these calls, or there are too many or too few arguments.
         """
         if isinstance(call, self.method):
-            known = self.by_name.get(call.name) if issubclass(self.machine, call.owner) else None
+            known = self.by_method.get(call)
             if known is not None:
                 try:
                     return known.struct(*args, **kwargs), known.label
@@ -164,7 +128,7 @@ class Calls(msgspec.Struct, frozen=True):
             decoded = self.decode(encoded)
         except MachineError as error:
             raise TypeError(str(error)) from error
-        if type(decoded) not in self.plain and nests_too_deep(encoded):
+        if not self.plain[type(decoded)] and nests_too_deep(encoded):
             raise TypeError(f"the arguments nest deeper than {NESTING_MAX} levels, or have maps as keys")
 
     def run(self, machine: StateMachine, encoded: bytes) -> object:
@@ -186,7 +150,7 @@ class Calls(msgspec.Struct, frozen=True):
         try:
             if call.takes_struct:
                 return call.function(machine, decoded)
-            return call.function(machine, *msgspec.structs.astuple(decoded))
+            return call.function(machine, *astuple(decoded))
         except Rejected as refusal:
             if all(type(detail) in IMMUTABLE for detail in refusal.details):
                 raise
@@ -232,6 +196,10 @@ class MachineType(msgspec.Struct, frozen=True):
     reads: Calls
     replies: Mapping[str, ReplyType]
 
+    def reply_type(self, call: Method[Any, ..., Any] | msgspec.Struct) -> ReplyType:
+        """Give the reply of a write or read of this machine."""
+        return self.replies[call.name if isinstance(call, Method) else str(call.__struct_config__.tag)]
+
     @property
     def write_names(self) -> frozenset[str]:
         """The names of its writes in the log."""
@@ -276,8 +244,7 @@ class MachineType(msgspec.Struct, frozen=True):
         Raises:
             MachineError: the reply is not what the annotation says, or cannot be encoded.
         """
-        reply = self.replies[name]
-        return value if type(value) in reply.shared else reply.decode(reply.encode(value))
+        return self.replies[name].detach(value)
 
     def encode_reply(self, name: str, value: object) -> bytes:
         """Encode the reply of the write or read with this name in the log.
@@ -367,13 +334,26 @@ def describe(machine: type[StateMachine]) -> MachineType:
     return MachineType(
         machine,
         machine.__name__,
-        Calls("write", machine, WriteMethod, Command, writes, by_struct(writes), plain(writes), union_decoder(writes)),
-        Calls("read", machine, ReadMethod, Query, reads, by_struct(reads), plain(reads), union_decoder(reads)),
+        describe_calls("write", machine, WriteMethod, Command, writes),
+        describe_calls("read", machine, ReadMethod, Query, reads),
         {
             name: ReplyType(call.label, shared_types(call.reply), msgspec.msgpack.Decoder(call.reply))
             for name, call in calls.items()
         },
     )
+
+
+def describe_calls(
+    kind: str,
+    machine: type[StateMachine],
+    method: type[Method[Any, ..., Any]],
+    struct: type[msgspec.Struct],
+    calls: Mapping[str, CallType],
+) -> Calls:
+    """Make what the shell knows of a machine's writes, or of its reads."""
+    by_reference = by_method(machine, method, calls)
+    decoder = union_decoder(calls)
+    return Calls(kind, machine, method, struct, calls, by_struct(calls), by_reference, plain(calls), decoder)
 
 
 def set_context(machine: StateMachine, now: float, index: int) -> None:
@@ -393,24 +373,49 @@ def command_name(encoded: bytes) -> str:
         raise MachineError(f"not a command or query: {error}") from error
 
 
+def encode_call(value: object, label: str) -> bytes:
+    """Encode the struct of a call, or the tuple of its name and arguments, which is the same in bytes.
+
+    Raises:
+        TypeError: MessagePack cannot carry it.
+    """
+    try:
+        return ENCODER.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise TypeError(f"{label}: {error}") from error
+
+
 def by_struct(calls: Mapping[str, CallType]) -> dict[type, CallType]:
     """Key the calls by their structs."""
     return {call.struct: call for call in calls.values()}
 
 
-def plain(calls: Mapping[str, CallType]) -> dict[type, tuple[frozenset[type], ...]]:
-    """Give the types that each field allows of those structs that hold nothing else but what is immutable.
+def by_method(
+    machine: type[StateMachine], method: type[Method[Any, ..., Any]], calls: Mapping[str, CallType]
+) -> dict[object, CallType]:
+    """Key the calls by the methods that a machine declares and inherits.
 
-    Only annotations that are such types, or unions of them, count: any other, such as ``Annotated``, may refuse some of
-    their values. A struct that runs code of its own may refuse anything.
+    What is named is the write or read, not the function, which a subclass may have replaced.
     """
-    found: dict[type, tuple[frozenset[type], ...]] = {}
+    declared = (value for owner in machine.__mro__ for value in vars(owner).values() if isinstance(value, method))
+    return {value: calls[value.name] for value in declared if value.name in calls}
+
+
+def plain(calls: Mapping[str, CallType]) -> dict[type, frozenset[tuple[type, ...]]]:
+    """Give, for each struct, the types of its fields that need no check; none for one that may hold what is mutable.
+
+    Only annotations that are immutable types, or unions of them, count: any other, such as ``Annotated``, may refuse
+    some of their values. A struct that runs code of its own may refuse anything. One with a great many combinations is
+    left out: it is checked each time.
+    """
+    found: dict[type, frozenset[tuple[type, ...]]] = {}
     for call in calls.values():
         struct = call.struct
         fields = [members(field.type) for field in msgspec.structs.fields(struct)]
         is_strict = struct.__struct_config__.forbid_unknown_fields and not hasattr(struct, "__post_init__")
-        if is_strict and all(member in IMMUTABLE for allowed in fields for member in allowed):
-            found[struct] = tuple(map(frozenset, fields))
+        is_plain = is_strict and all(member in IMMUTABLE for allowed in fields for member in allowed)
+        is_small = math.prod(map(len, fields)) <= COMBINATIONS_MAX
+        found[struct] = frozenset(itertools.product(*fields)) if is_plain and is_small else frozenset()
     return found
 
 
@@ -418,29 +423,6 @@ def union_decoder(calls: Mapping[str, CallType]) -> msgspec.msgpack.Decoder[msgs
     """Make one decoder for all the calls; None when there are none."""
     structs = tuple(call.struct for call in calls.values())
     return msgspec.msgpack.Decoder(functools.reduce(operator.or_, structs)) if structs else None
-
-
-def shared_types(annotation: object) -> tuple[type, ...]:
-    """Give the immutable types that the annotation of a reply allows."""
-    allowed = members(annotation)
-    if object in allowed or Any in allowed:
-        return IMMUTABLE
-    return tuple(immutable for immutable in IMMUTABLE if immutable in allowed)
-
-
-def members(annotation: object) -> tuple[Any, ...]:
-    """Give the members of a union; an annotation that is none is its own only member."""
-    return typing.get_args(annotation) if is_union(annotation) else (annotation,)
-
-
-def detached(detail: object) -> object:
-    """Copy one detail of a refusal; of one that MessagePack cannot carry, the name of its type is left."""
-    if type(detail) in IMMUTABLE:
-        return detail
-    try:
-        return ANYTHING.decode(ENCODER.encode(detail))
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
-        return type(detail).__name__
 
 
 def explained(call: CallType, error: Exception) -> str:

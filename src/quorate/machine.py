@@ -151,7 +151,7 @@ def read(
     return ReadMethod(function, name)
 
 
-class Context:
+class Context(msgspec.Struct, eq=False):
     """What a handler may know of the world beyond its arguments: the same on every peer.
 
     Attributes:
@@ -160,12 +160,9 @@ class Context:
         index: the index of the command in the log; for a read, the last one applied.
     """
 
-    __slots__ = ("_random", "index", "now")
-
-    def __init__(self, now: float = 0.0, index: int = 0) -> None:
-        self.now: float = now
-        self.index: int = index
-        self._random: random.Random | None = None
+    now: float = 0.0
+    index: int = 0
+    _random: random.Random | None = None
 
     @property
     def random(self) -> random.Random:

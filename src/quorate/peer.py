@@ -20,7 +20,7 @@ from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMetho
 from quorate.seat import Seat
 from quorate.settings import Settings
 from quorate.types import Address, Consistency, MemberKind, StaleRead, Status, parse_node
-from quorate.waiters import FutureWaiter
+from quorate.waiters import FutureWaiter, as_it_is
 
 M = TypeVar("M", bound=StateMachine)
 P = ParamSpec("P")
@@ -110,9 +110,9 @@ class Peer(Generic[M]):
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
-        encoded = self._machine.encode_write(call, args, kwargs)
+        encoded = self._machine.writes.encode(call, args, kwargs)
         check_size(encoded, self._settings)
-        waiter = self._waiter(call)
+        waiter = self._waiter(self._machine.reply_type(call).detach)
         self._seat.write(encoded, waiter)
         return await waiter.future
 
@@ -188,7 +188,7 @@ class Peer(Generic[M]):
             Unavailable: there was none until the deadline; the message says why.
             Stopped: the peer has stopped.
         """
-        waiter = self._plain_waiter()
+        waiter = self._waiter()
         excluded = None if other_than is None else Address.parse(other_than)
         self._seat.run(FindLeader(waiter, excluded))
         return cast(Address, await waiter.future)
@@ -212,7 +212,7 @@ class Peer(Generic[M]):
             Unavailable: the target did not take over in time; this peer leads on, or another was not found in time.
             Stopped: the peer has stopped.
         """
-        waiter = self._plain_waiter()
+        waiter = self._waiter()
         name = to.partition("@")[0] if isinstance(to, str) else to.name if to else None
         self._seat.run(HandOver(waiter, name))
         return cast(Address, await waiter.future)
@@ -232,7 +232,7 @@ class Peer(Generic[M]):
             StoreError: the disk refused.
             Stopped: the peer has stopped.
         """
-        waiter = self._plain_waiter()
+        waiter = self._waiter()
         self._seat.take_snapshot(waiter)
         return cast(int, await waiter.future)
 
@@ -371,31 +371,17 @@ class Peer(Generic[M]):
         consistency: Consistency,
     ) -> object:
         """Read; a stale reply comes as a ``StaleRead``."""
-        encoded = self._machine.encode_read(call, args, kwargs)
+        encoded = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
-        waiter = self._waiter(call)
-        if consistency == "stale":
-            waiter.detach = self._detach_stale
+        reply = self._machine.reply_type(call)
+        waiter = self._waiter(reply.detach_stale if consistency == "stale" else reply.detach)
         self._seat.read(encoded, waiter, consistency)
         return await waiter.future
 
-    def _detach_stale(self, name: str, reply: object) -> object:
-        """Give a stale reply that a caller may keep; see ``MachineType.detach_reply``."""
-        assert isinstance(reply, StaleRead), "a stale read is answered with its index and age"
-        return StaleRead(self._machine.detach_reply(name, reply.value), reply.index, reply.age)
-
-    def _waiter(
-        self, call: WriteMethod[Any, ..., Any] | ReadMethod[Any, ..., Any] | Command[Any] | Query[Any]
-    ) -> FutureWaiter:
-        """Make who waits for the reply of a write or read."""
+    def _waiter(self, detach: Callable[[object], object] = as_it_is) -> FutureWaiter:
+        """Make who waits for a reply: of a write or read, or of something that is not of the machine."""
         loop = asyncio.get_running_loop()
-        name = call.name if isinstance(call, (WriteMethod, ReadMethod)) else str(call.__struct_config__.tag)
-        return FutureWaiter(loop.create_future(), loop.time() + self._timeout, name, self._machine.detach_reply)
-
-    def _plain_waiter(self) -> FutureWaiter:
-        """Make who waits for something that is not of the machine."""
-        loop = asyncio.get_running_loop()
-        return FutureWaiter(loop.create_future(), loop.time() + self._timeout)
+        return FutureWaiter(loop.create_future(), loop.time() + self._timeout, detach)
 
 
 def check_size(encoded: bytes, settings: Settings) -> None:

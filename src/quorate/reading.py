@@ -16,7 +16,7 @@ from quorate.core.report import why_removed
 from quorate.core.state import Leader, State, quorum_heard
 from quorate.errors import NotLeader, Stopped, Unavailable
 from quorate.types import Consistency, Index, PeerId, ReadId
-from quorate.waiters import Waiter
+from quorate.waiters import Waiter, first_deadline
 
 NEVER = float("-inf")
 
@@ -33,9 +33,18 @@ class Reads:
         self._known = NEVER
         self._heard: tuple[float, Index] | None = None
 
-    def add(self, query: Query, consistency: Consistency) -> None:
-        """Let a read wait for the next turn."""
-        self._queries.setdefault(consistency, []).append(query)
+    def add(self, query: Query, consistency: Consistency) -> bool:
+        """Let a read wait for the next turn.
+
+        Returns:
+            Whether it is the first of its kind to do so: the others need wake nobody.
+        """
+        queries = self._queries.get(consistency)
+        if queries is None:
+            self._queries[consistency] = [query]
+            return True
+        queries.append(query)
+        return False
 
     def begin(self, raft: Raft, apply: Apply, now: float) -> float:
         """Ask the core for one read index for all reads of this turn that want the same; answer stale ones.
@@ -53,7 +62,7 @@ class Reads:
                     self._refuse(queries, raft.state)
                 else:
                     self._rounds[raft.read(now, by_lease=consistency == "lease")] = queries
-                    first = min(first, *(query.waiter.deadline for query in queries))
+                    first = min(first, first_deadline(query.waiter for query in queries))
             except NotLeader:
                 self._refuse(queries, raft.state)
             # Only now: were the peer stopped by one of them, whoever still waits is told.

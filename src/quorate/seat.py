@@ -31,7 +31,7 @@ from quorate.tables import Replicated, restored
 from quorate.transport import Packet
 from quorate.transport.calls import SnapshotCall
 from quorate.types import Consistency, Index, PeerId, Run, Snapshot, Status
-from quorate.waiters import FutureWaiter, Waiter
+from quorate.waiters import FutureWaiter, Waiter, first_deadline
 
 logger: logging.Logger = logging.getLogger("quorate.raft")
 
@@ -129,14 +129,19 @@ class Seat:
 
     def write(self, command: bytes, waiter: Waiter) -> None:
         """Propose a command."""
-        if not self._is_refused(waiter):
-            self._writes.append((command, waiter))
+        if self.failure is not None or self.is_closing:
+            self._refuse(waiter)
+            return
+        self._writes.append((command, waiter))
+        if len(self._writes) == 1:  # The first one has woken the seat for all of this turn.
             self._outside.wake(self)
 
     def read(self, query: bytes, waiter: Waiter, consistency: Consistency = "linearizable") -> None:
         """Read; the waiter of a stale read is given a ``StaleRead``."""
-        if not self._is_refused(waiter):
-            self._reads.add(Query(query, waiter), consistency)
+        if self.failure is not None or self.is_closing:
+            self._refuse(waiter)
+            return
+        if self._reads.add(Query(query, waiter), consistency):
             self._outside.wake(self)
 
     def receive(self, source: str, packet: Packet) -> None:
@@ -326,15 +331,21 @@ class Seat:
         """Refuse a call to a peer that has stopped or is about to."""
         if self.failure is None and not self.is_closing:
             return False
-        waiter.fail(Stopped(str(self.failure or f"{self.name} is stopping")))
+        self._refuse(waiter)
         return True
+
+    def _refuse(self, waiter: Waiter) -> None:
+        """Tell who calls that this peer has stopped or is about to."""
+        waiter.fail(Stopped(str(self.failure or f"{self.name} is stopping")))
 
     def _propose(self, now: float) -> None:
         """Propose all commands of this turn as one batch."""
-        writes, self._writes = self._writes, []
-        waiters = [waiter for _, waiter in writes]
+        commands: tuple[bytes, ...]
+        waiters: tuple[Waiter, ...]
+        commands, waiters = zip(*self._writes)  # noqa: B905 - pairs
+        self._writes = []
         try:
-            taken = self.raft.propose([command for command, _ in writes], now)
+            taken = self.raft.propose(commands, now)
         except NotLeader:
             refuse(waiters, self.name, self.raft.state, self.addresses)
             return
@@ -342,10 +353,10 @@ class Seat:
             limit = self._settings.uncommitted_bytes_max
             for waiter in waiters[len(taken) :]:
                 waiter.fail(Overloaded(f"{limit} bytes of writes wait for a quorum already; wait and retry"))
-            del waiters[len(taken) :]
+            waiters = waiters[: len(taken)]
         if waiters:
             self.apply.expect(Index(taken.start), self.raft.state.term, waiters)
-            self._sweep_at = min(self._sweep_at, min(waiter.deadline for waiter in waiters))
+            self._sweep_at = min(self._sweep_at, first_deadline(waiters))
 
     def _start_errands(self, now: float) -> None:
         """Begin what was asked beside writes and reads."""

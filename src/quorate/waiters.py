@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
@@ -28,7 +29,12 @@ class Waiter(Protocol):
         ...
 
 
-def as_it_is(_: str, reply: object) -> object:
+def first_deadline(waiters: Iterable[Waiter]) -> float:
+    """Give the first deadline of those that wait; infinity when nobody does."""
+    return min(map(attrgetter("deadline"), waiters), default=float("inf"))
+
+
+def as_it_is(reply: object) -> object:
     """Give the reply unchanged: it holds nothing of the machine."""
     return reply
 
@@ -37,23 +43,21 @@ class FutureWaiter(msgspec.Struct, eq=False):
     """Someone in this process who waits for a reply.
 
     Attributes:
-        future: resolved with what ``detach(name, reply)`` makes of a reply.
+        future: resolved with what ``detach`` makes of a reply.
         deadline: when to give up, seconds on the monotonic clock.
-        name: the name in the log of the write or read.
         detach: gives a reply that the caller may keep.
     """
 
     future: asyncio.Future[Any]
     deadline: float
-    name: str = ""
-    detach: Callable[[str, object], object] = as_it_is
+    detach: Callable[[object], object] = as_it_is
 
     def succeed(self, reply: object) -> None:
         """Resolve the future, unless it is resolved or was cancelled."""
         if self.future.done():
             return
         try:
-            self.future.set_result(self.detach(self.name, reply))
+            self.future.set_result(self.detach(reply))
         except MachineError as error:
             self.future.set_exception(error)
 

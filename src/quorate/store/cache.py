@@ -25,6 +25,7 @@ class Cache:
         self._bytes_max = bytes_max
         self._firsts: list[Index] = []
         self._runs: list[Run] = []
+        self._sizes: list[int] = []  # What a run weighs is asked for each follower, and costs a look at each payload.
         self._head = 0
         self.bytes: int = 0
 
@@ -34,21 +35,23 @@ class Cache:
             self._truncate(run.first)
         self._firsts.append(run.first)
         self._runs.append(run)
-        self.bytes += run.size
+        self._sizes.append(run.size)
+        self.bytes += self._sizes[-1]
 
     def trim(self, last: Index) -> None:
         """Drop runs from the front while too much is held, but none that reaches beyond ``last``."""
         while self.bytes > self._bytes_max and self._head < len(self._runs) and self._runs[self._head].last <= last:
-            self.bytes -= self._runs[self._head].size
+            self.bytes -= self._sizes[self._head]
             self._head += 1
         if self._head >= COMPACT_AT:
-            del self._runs[: self._head], self._firsts[: self._head]
+            del self._runs[: self._head], self._firsts[: self._head], self._sizes[: self._head]
             self._head = 0
 
     def clear(self) -> None:
         """Drop everything: the log goes on elsewhere."""
         self._firsts.clear()
         self._runs.clear()
+        self._sizes.clear()
         self._head = self.bytes = 0
 
     def take(self, first: Index, last: Index, bytes_max: int) -> tuple[Run, ...] | None:
@@ -63,12 +66,14 @@ class Cache:
         taken: list[Run] = []
         room = bytes_max
         while place < len(self._runs) and self._firsts[place] <= last:
-            run = self._runs[place].part(first, last)
-            if run.size > room:
+            held = self._runs[place]
+            run = held.part(first, last)
+            size = self._sizes[place] if run is held else run.size
+            if size > room:
                 if not taken:
                     taken.append(front(run, room))
                 break
-            room -= run.size
+            room -= size
             taken.append(run)
             place += 1
         return tuple(taken)
@@ -76,13 +81,14 @@ class Cache:
     def _truncate(self, first: Index) -> None:
         """Drop the entries from ``first`` on."""
         place = max(bisect_left(self._firsts, first), self._head)
-        self.bytes -= sum(run.size for run in self._runs[place:])
-        del self._runs[place:], self._firsts[place:]
+        self.bytes -= sum(self._sizes[place:])
+        del self._runs[place:], self._firsts[place:], self._sizes[place:]
         if len(self._runs) > self._head and self._runs[-1].last >= first:
             cut = self._runs[-1]
             kept = cut.part(cut.first, Index(first - 1))
             self._runs[-1] = kept
-            self.bytes += kept.size - cut.size
+            self.bytes += kept.size - self._sizes[-1]
+            self._sizes[-1] = kept.size
 
 
 def front(run: Run, bytes_max: int) -> Run:
