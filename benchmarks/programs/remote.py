@@ -20,21 +20,20 @@ from benchmarks.programs.lines import obey_lines, run
 from quorate import Settings, connect
 from quorate.client import Client
 from quorate.machines import KV
+from quorate.transport.calls import Request
 from quorate.transport.channel import FrameChannel
-from quorate.transport.frames import FrameKind, encode_frames
+from quorate.transport.frames import FrameKind, encode_frame
 from quorate.transport.tcp import TCPTransport
 
 
 class PromptRequests:
     """Stands for the requests of a channel that wait for the end of the turn: sends each at once."""
 
-    def __init__(self, write: Callable[[bytes], None], bytes_max: int) -> None:
+    def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write = write
-        self._bytes_max = bytes_max
 
-    def append(self, request: bytes) -> None:
-        for frame in encode_frames(FrameKind.REQUESTS, [request], self._bytes_max):
-            self._write(frame)
+    def append(self, request: Request) -> None:
+        self._write(encode_frame(FrameKind.REQUESTS, [request]))
 
 
 class PromptTransport(TCPTransport):
@@ -43,7 +42,7 @@ class PromptTransport(TCPTransport):
     async def connect(self, node: str) -> FrameChannel:
         channel = await super().connect(node)
         assert isinstance(channel, FrameChannel)
-        channel._requests = cast("list[bytes]", PromptRequests(channel._write, self._bytes_max))
+        channel._requests = cast("list[Request]", PromptRequests(channel._write))
         return channel
 
 

@@ -13,7 +13,7 @@ from itertools import repeat
 
 import msgspec
 
-from quorate.calling import MachineType, command_name
+from quorate.calling import MachineType
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
 from quorate.machine import Context, StateMachine
 from quorate.sessions import MARK, OpenSession, decode_command
@@ -238,7 +238,7 @@ class Apply:
     def _answer_write(self, command: bytes, index: int) -> tuple[Value | Failure, Value | Failure]:
         """Run a write; give its answer, and what is kept of that for whoever asks again."""
         try:
-            answer = Value(self.type.encode_reply(command_name(command), self.type.run_write(self.machine, command)))
+            answer = Value(self.type.encode_reply_to(command, self.type.writes.run(self.machine, command)))
         except Rejected as refused:
             failure = failure_from_error(refused)
             return failure, failure

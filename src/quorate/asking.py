@@ -6,7 +6,7 @@ Knows calls and a transport. Decides nothing by the answers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from quorate.errors import OutcomeUnknown, QuorateError, Unavailable
@@ -28,13 +28,15 @@ Ask = Callable[[Address, Call, float], Coroutine[Any, Any, object]]
 
 
 def make_ask(
-    transport: Callable[[], Transport], receive: Callable[[Request, Answer], None], told: Mapping[str, str]
+    transport: Callable[[], Transport],
+    receive: Callable[[Sequence[Request], Answer], None],
+    told: Mapping[str, str],
 ) -> Ask:
     """Make what asks peers.
 
     Args:
         transport: gives the network of the node; raises ``Stopped`` when the node does not run.
-        receive: carries out a request on this node.
+        receive: carries out requests on this node.
         told: for some names, where they are reached.
     """
 
@@ -67,10 +69,10 @@ def make_ask(
     return ask
 
 
-async def ask_here(receive: Callable[[Request, Answer], None], request: Request) -> Reply:
+async def ask_here(receive: Callable[[Sequence[Request], Answer], None], request: Request) -> Reply:
     """Ask a peer of this node."""
     future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-    receive(request, lambda reply: None if future.done() else future.set_result(reply))
+    receive([request], lambda reply: None if future.done() else future.set_result(reply))
     return await future
 
 

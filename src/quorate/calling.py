@@ -254,6 +254,17 @@ class MachineType(msgspec.Struct, frozen=True):
         """
         return self.replies[name].encode(value)
 
+    def encode_reply_to(self, call: bytes, value: object) -> bytes:
+        """Encode the reply of an encoded write or read.
+
+        Raises:
+            MachineError: the reply cannot be encoded.
+        """
+        try:
+            return ENCODER.encode(value)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return self.encode_reply(command_name(call), value)  # Only now it matters whose reply it is.
+
     def decode_reply(self, name: str, encoded: bytes) -> object:
         """Decode the reply of the write or read with this name in the log.
 

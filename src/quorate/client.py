@@ -20,7 +20,7 @@ from quorate.following import Attempt, Expired, Following, tried_text
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.peer import check_size, checked_options
 from quorate.settings import Settings
-from quorate.tickets import Ticket, Tickets
+from quorate.tickets import Series, Tickets
 from quorate.transport import Transport
 from quorate.transport.calls import (
     LeaderCall,
@@ -255,23 +255,20 @@ class Client(Generic[M]):
         """
         deadline = self._deadline()
         while True:
-            if not self._tickets.is_open:
-                await self._tickets.open(lambda: self._open_session(deadline), deadline)
-            ticket = self._tickets.draw()
-            make = partial(self._write_call, encoded, ticket)
+            series = self._tickets.series
+            if series is None:
+                series = await self._tickets.open(partial(self._open_session, deadline), deadline)
+            place = series.draw()
             try:
+                make = partial(write_call, encoded, series, place)
                 return await self._following.ask(make, deadline, is_write=True, is_once=True)
             except SessionExpired:
-                self._tickets.expired(ticket.session)
+                self._tickets.expired(series)
                 raise
             except Expired:
-                self._tickets.expired(ticket.session)
+                self._tickets.expired(series)
             finally:
-                ticket.give_back()
-
-    def _write_call(self, encoded: bytes, ticket: Ticket, left: float) -> WriteCall:
-        """Make the call for one try of a write in a session."""
-        return WriteCall(encoded, left, ticket.session, ticket.sequence, ticket.settled)
+                series.give_back(place)
 
     async def _open_session(self, deadline: float) -> int:
         """Open a session; one that was opened twice, because an answer was lost, ends by itself.
@@ -313,6 +310,11 @@ class Client(Generic[M]):
         if not isinstance(answer, Value):
             raise OutcomeUnknown(f"the peer answered with {type(answer).__name__}, which is no reply")
         return self._machine.decode_reply(command_name(encoded), answer.value)
+
+
+def write_call(encoded: bytes, series: Series, place: int, timeout: float) -> WriteCall:
+    """Make the call for one try of a write in a session."""
+    return WriteCall(encoded, timeout, series.session, place, series.settled)
 
 
 def connect(

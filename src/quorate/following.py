@@ -21,7 +21,7 @@ from quorate.errors import (
 )
 from quorate.links import Links
 from quorate.transport import Transport
-from quorate.transport.calls import Call, Failure, Reply, Request, error_from_failure
+from quorate.transport.calls import Call, Failure, Reply, error_from_failure
 from quorate.types import Address
 
 PAUSE_MIN = 0.01
@@ -191,7 +191,7 @@ class Following:
                 async with asyncio.timeout_at(deadline):
                     channel = await self._links.channel(target.node, self._make_transport)
             is_sent = True
-            reply = await channel.call(Request(0, target.name, call), deadline)
+            reply = await channel.post(target.name, call, deadline)
         except Unavailable as error:
             raise Attempt(error) from error
         except TimeoutError:

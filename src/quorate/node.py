@@ -107,7 +107,7 @@ class Node:
         self._by_id: dict[PeerId, Seat] = {}
         self._starting: set[str] = set()
         self._address_keepers: dict[str, asyncio.Task[None]] = {}
-        self._ask = make_ask(lambda: self._running().transport, self.receive_request, self._told)
+        self._ask = make_ask(lambda: self._running().transport, self.receive_requests, self._told)
 
     @property
     def address(self) -> str:
@@ -267,17 +267,19 @@ class Node:
             if seat is not None:
                 seat.receive(source, packet)
 
-    def receive_request(self, request: Request, answer: Answer) -> None:
-        """Carry out a request from the network, and answer it."""
-        place = self._places.get(request.peer)
-        if place is not None:
-            carry_out(place, request, answer, self._running().clock.time())
-        elif isinstance(request.call, StatusCall) and not request.peer:
-            answer(Reply(request.id, StatusIs(tuple(place.seat.status() for place in self._places.values()))))
-        else:
-            running = ", ".join(self._places) or "none"
-            text = f"there is no peer named {request.peer} on this node; it has: {running}"
-            answer(Reply(request.id, Failure("Unavailable", text)))
+    def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
+        """Carry out requests from the network, and answer them."""
+        now = self._running().clock.time()
+        for request in requests:
+            place = self._places.get(request.peer)
+            if place is not None:
+                carry_out(place, request, answer, now)
+            elif isinstance(request.call, StatusCall) and not request.peer:
+                answer(Reply(request.id, StatusIs(tuple(place.seat.status() for place in self._places.values()))))
+            else:
+                running = ", ".join(self._places) or "none"
+                text = f"there is no peer named {request.peer} on this node; it has: {running}"
+                answer(Reply(request.id, Failure("Unavailable", text)))
 
     # Beginning and end.
 

@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 
 from quorate.addresses import is_reachable
-from quorate.calling import MachineType, command_name
+from quorate.calling import MachineType
 from quorate.changing import PRIORITY_MAX
 from quorate.core.configuration import Members
 from quorate.errands import ChangeMembers, FindLeader, FormGroup
 from quorate.errors import InvalidConfiguration, MachineError, NotLeader, QuorateError, Unavailable
 from quorate.peer import Peer, check_size
 from quorate.seat import Seat
-from quorate.sessions import OpenSession, SessionWrite, encode_command
+from quorate.sessions import OpenSession, encode_opening, encode_write
 from quorate.settings import Settings
 from quorate.transport import Answer
 from quorate.transport.calls import (
@@ -76,7 +76,7 @@ class Place(msgspec.Struct):
     settings: Settings
 
 
-class CallWaiter:
+class CallWaiter(msgspec.Struct, eq=False):
     """Someone at the other end of a connection who waits for a reply.
 
     Attributes:
@@ -87,15 +87,11 @@ class CallWaiter:
         is_done: whether it is answered.
     """
 
-    __slots__ = ("answer", "deadline", "encode", "id", "is_done")
-
-    def __init__(self, id: int, answer: Answer, deadline: float, encode: Callable[[object], Any]) -> None:
-        """Wait for the reply to the request with that id."""
-        self.id: int = id
-        self.answer: Answer = answer
-        self.deadline: float = deadline
-        self.encode: Callable[[object], Any] = encode
-        self.is_done: bool = False
+    id: int
+    answer: Answer
+    deadline: float
+    encode: Callable[[object], Any]
+    is_done: bool = False
 
     def succeed(self, reply: object) -> None:
         """Answer with a reply, unless it is answered."""
@@ -135,7 +131,7 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
             read(place, call, waiter)
         case OpenSessionCall():
             waiter.encode = as_session
-            seat.write(encode_command(OpenSession(max(0.0, call.session_timeout))), waiter)
+            seat.write(encode_opening(OpenSession(max(0.0, call.session_timeout))), waiter)
         case LeaderCall():
             waiter.encode = as_leader
             seat.run(FindLeader(waiter))
@@ -167,10 +163,10 @@ def write(place: Place, call: WriteCall, waiter: CallWaiter) -> None:
     if not is_sound(place, command, machine.writes.check, waiter):
         return
     if call.session == 0:
-        waiter.encode = partial(as_value, machine, command_name(command))
+        waiter.encode = partial(as_value, machine, command)
     else:
         waiter.encode = as_answered
-        command = encode_command(SessionWrite(call.session, call.sequence, call.settled, command))
+        command = encode_write(call.session, call.sequence, call.settled, command)
     place.seat.write(command, waiter)
 
 
@@ -180,7 +176,7 @@ def read(place: Place, call: ReadCall, waiter: CallWaiter) -> None:
     if not is_sound(place, call.query, machine.reads.check, waiter):
         return
     as_read = as_stale_value if call.consistency == "stale" else as_value
-    waiter.encode = partial(as_read, machine, command_name(call.query))
+    waiter.encode = partial(as_read, machine, call.query)
     raft = place.seat.raft
     if call.leader_only and raft.state.leader != raft.state.peer:
         waiter.fail(NotLeader(place.seat.addresses.redirect(raft.state), place.seat.name))
@@ -188,23 +184,23 @@ def read(place: Place, call: ReadCall, waiter: CallWaiter) -> None:
         place.seat.read(call.query, waiter, call.consistency)
 
 
-def as_value(machine: MachineType, name: str, reply: object) -> Value:
-    """Encode the reply of a write or read.
+def as_value(machine: MachineType, call: bytes, reply: object) -> Value:
+    """Encode the reply of an encoded write or read.
 
     Raises:
         MachineError: the reply cannot be encoded.
     """
-    return Value(machine.encode_reply(name, reply))
+    return Value(machine.encode_reply_to(call, reply))
 
 
-def as_stale_value(machine: MachineType, name: str, reply: object) -> StaleValue:
-    """Encode the reply of a stale read, with its index and age.
+def as_stale_value(machine: MachineType, call: bytes, reply: object) -> StaleValue:
+    """Encode the reply of an encoded stale read, with its index and age.
 
     Raises:
         MachineError: the reply cannot be encoded.
     """
     assert isinstance(reply, StaleRead), "a stale read is answered with its index and age"
-    return StaleValue(machine.encode_reply(name, reply.value), reply.index, reply.age)
+    return StaleValue(machine.encode_reply_to(call, reply.value), reply.index, reply.age)
 
 
 def identity(place: Place) -> Identity:

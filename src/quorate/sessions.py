@@ -6,6 +6,8 @@ hold the same sessions after the same index. Knows no clients, no clocks, no log
 
 from __future__ import annotations
 
+import struct
+
 import msgspec
 
 from quorate.errors import MachineError, OutcomeUnknown, SessionExpired, Unavailable
@@ -22,7 +24,19 @@ ANSWERS_MAX = 1_024
 """The most answers that are kept of one session: so many writes may be under way in it. For ever the same, too."""
 
 
-class OpenSession(msgspec.Struct, frozen=True, array_like=True, tag="open"):
+OPEN = MARK + b"o"
+WRITE = MARK + b"w"
+"""How the two commands begin. Numbers of fixed length follow, and then the machine's command: every peer takes every
+write apart, so they are made to be taken apart at little cost."""
+
+NUMBER_MAX = 2**64 - 1
+"""The largest session, sequence or settled that a command can hold."""
+
+_OPENING = struct.Struct(">2sd")
+_PLACE = struct.Struct(">2sQQQ")
+
+
+class OpenSession(msgspec.Struct, frozen=True):
     """A command that opens a session, whose id is the index of the command.
 
     Attributes:
@@ -32,7 +46,7 @@ class OpenSession(msgspec.Struct, frozen=True, array_like=True, tag="open"):
     timeout: float
 
 
-class SessionWrite(msgspec.Struct, frozen=True, array_like=True, tag="write"):
+class SessionWrite(msgspec.Struct, frozen=True, gc=False):
     """A command of the machine, sent in a session.
 
     Attributes:
@@ -48,13 +62,14 @@ class SessionWrite(msgspec.Struct, frozen=True, array_like=True, tag="write"):
     command: bytes
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[OpenSession | SessionWrite] = msgspec.msgpack.Decoder(OpenSession | SessionWrite)
+def encode_opening(command: OpenSession) -> bytes:
+    """Give a command that opens a session as the log holds it."""
+    return _OPENING.pack(OPEN, command.timeout)
 
 
-def encode_command(command: OpenSession | SessionWrite) -> bytes:
-    """Give a command that is for sessions as the log holds it."""
-    return MARK + _encoder.encode(command)
+def encode_write(session: int, sequence: int, settled: int, command: bytes) -> bytes:
+    """Give a ``SessionWrite`` as the log holds it; its numbers are from 0 to ``NUMBER_MAX``."""
+    return _PLACE.pack(WRITE, session, sequence, settled) + command
 
 
 def decode_command(payload: bytes) -> OpenSession | SessionWrite:
@@ -64,9 +79,14 @@ def decode_command(payload: bytes) -> OpenSession | SessionWrite:
         MachineError: it is none; the same on every peer.
     """
     try:
-        return _decoder.decode(memoryview(payload)[len(MARK) :])
-    except msgspec.DecodeError as error:  # ValidationError is one.
+        if payload[:2] == WRITE:
+            _, session, sequence, settled = _PLACE.unpack_from(payload)
+            return SessionWrite(session, sequence, settled, payload[_PLACE.size :])
+        if payload[:2] == OPEN:
+            return OpenSession(_OPENING.unpack(payload)[1])
+    except struct.error as error:
         raise MachineError(f"not a command for sessions: {error}") from error
+    raise MachineError(f"not a command for sessions: it begins with {payload[:2]!r}")
 
 
 def machine_command(payload: bytes) -> bytes | None:
@@ -88,28 +108,33 @@ class Session(msgspec.Struct, array_like=True):
         timeout: see ``OpenSession``.
         used: when it was opened or last written in, seconds of the log's time.
         next: the sequence of the write that is applied next.
-        answers: what the writes before it were answered, by sequence; only of those that may be asked for again.
+        answers: what the writes before it were answered; only of those that may be asked for again. Invariant: the last
+            one is of the write before ``next``, and each stands behind that of the write before its own.
     """
 
     timeout: float
     used: float
     next: int = 1
-    answers: dict[int, Value | Failure] = {}
+    answers: list[Value | Failure] = []
+
+    @property
+    def first(self) -> int:
+        """The sequence of the first write whose answer is kept; ``next`` when there is none."""
+        return self.next - len(self.answers)
 
     def settle(self, before: int) -> None:
         """Forget the answers of all writes before that one, and wait for none of them any longer."""
-        for sequence in list(self.answers):
-            if sequence >= before:
-                break
-            del self.answers[sequence]
-        self.next = max(self.next, before)
+        settled = before - self.next + len(self.answers)
+        if settled > 0:
+            del self.answers[:settled]
+            self.next = max(self.next, before)
 
     def keep(self, answer: Value | Failure) -> None:
         """Keep the answer of the write that was applied just now."""
-        self.answers[self.next] = answer
+        self.answers.append(answer)
         self.next += 1
         if len(self.answers) > ANSWERS_MAX:
-            del self.answers[next(iter(self.answers))]
+            del self.answers[0]
 
 
 class Sessions(msgspec.Struct, array_like=True):
@@ -154,10 +179,9 @@ class Sessions(msgspec.Struct, array_like=True):
             raise Unavailable(f"{text}, and they are applied in their order")
         if write.sequence == session.next:
             return session, None
-        answer = session.answers.get(write.sequence)
-        if answer is None:
+        if write.sequence < session.first:
             raise OutcomeUnknown("the write was answered before, or given up, and its answer is kept no longer")
-        return session, answer
+        return session, session.answers[write.sequence - session.first]
 
 
 def is_over(session: Session, now: float) -> bool:

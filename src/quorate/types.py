@@ -7,6 +7,7 @@ Everything here is immutable and knows nothing of disks, sockets or clocks. The 
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Generic, Literal, NewType, TypeVar
 
 import msgspec
@@ -100,6 +101,7 @@ def parse_node(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+@functools.lru_cache(maxsize=1024)  # Every call of a client asks for the same few.
 def format_node(host: str, port: int) -> str:
     """Write ``host:port``, an IPv6 host in brackets: the opposite of ``parse_node``."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

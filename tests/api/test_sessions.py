@@ -28,16 +28,18 @@ from quorate.machines import KV
 from quorate.sessions import (
     ANSWERS_MAX,
     MARK,
+    NUMBER_MAX,
     OpenSession,
     Sessions,
     SessionWrite,
     decode_command,
-    encode_command,
+    encode_opening,
+    encode_write,
     machine_command,
 )
 from quorate.tables import encode_tables, restored
 from quorate.testing.effects import effects
-from quorate.tickets import Tickets
+from quorate.tickets import Series, Tickets
 from quorate.transport.calls import Failure, Value
 from quorate.transport.frames import FrameKind, decode_frame
 from quorate.transport.memory import MemoryTransport
@@ -94,9 +96,15 @@ def test_answers_are_kept_until_they_are_settled_and_no_more_of_them_than_is_agr
     for sequence in range(1, ANSWERS_MAX + 3):
         sessions.find(writes(7, sequence), 1.0)[0].keep(answer(str(sequence)))
     session = sessions.by_id[7]
-    assert list(session.answers) == list(range(3, ANSWERS_MAX + 3))
+    assert session.answers == [answer(str(sequence)) for sequence in range(3, ANSWERS_MAX + 3)]
+    with pytest.raises(OutcomeUnknown, match="kept no longer"):
+        sessions.find(writes(7, 2), 1.0)
     sessions.find(writes(7, ANSWERS_MAX + 3, settled=ANSWERS_MAX), 1.0)
-    assert list(session.answers) == [ANSWERS_MAX, ANSWERS_MAX + 1, ANSWERS_MAX + 2]
+    assert session.answers == [answer(str(sequence)) for sequence in range(ANSWERS_MAX, ANSWERS_MAX + 3)]
+    sessions.find(writes(7, ANSWERS_MAX + 3, settled=3), 1.0)  # One that was sent before, and comes late.
+    assert (session.first, session.next) == (ANSWERS_MAX, ANSWERS_MAX + 3)
+    sessions.find(writes(7, ANSWERS_MAX + 9, settled=ANSWERS_MAX + 9), 1.0)
+    assert (session.answers, session.next) == ([], ANSWERS_MAX + 9)
 
 
 def test_a_session_ends_by_the_time_of_the_log():
@@ -123,7 +131,9 @@ def test_the_session_used_least_recently_ends_when_there_are_too_many(monkeypatc
     assert list(sessions.by_id) == [4, 5]
 
 
-@pytest.mark.parametrize("payload", [MARK, MARK + b"\x01", MARK + b"\x92\xa4open", MARK + b"\x91\xa5close"])
+@pytest.mark.parametrize(
+    "payload", [MARK, MARK + b"\x01", MARK + b"o", MARK + b"o" + bytes(9), MARK + b"w" + bytes(23)]
+)
 def test_what_is_no_command_for_sessions_is_an_error_alike_on_every_peer(payload):
     with pytest.raises(MachineError, match="not a command for sessions"):
         decode_command(payload)
@@ -131,8 +141,15 @@ def test_what_is_no_command_for_sessions_is_an_error_alike_on_every_peer(payload
 
 def test_the_machine_s_command_is_found_in_a_payload():
     assert machine_command(b"\x91\xa1x") == b"\x91\xa1x"
-    assert machine_command(encode_command(SessionWrite(1, 2, 1, b"\x91\xa1x"))) == b"\x91\xa1x"
-    assert machine_command(encode_command(OpenSession(1.0))) is None
+    assert machine_command(encode_write(1, 2, 1, b"\x91\xa1x")) == b"\x91\xa1x"
+    assert machine_command(encode_opening(OpenSession(1.0))) is None
+
+
+def test_a_command_is_read_as_it_was_written():
+    assert decode_command(encode_opening(OpenSession(1.5))) == OpenSession(1.5)
+    for number in (0, 1, NUMBER_MAX):
+        written = SessionWrite(number, 2, 3, b"command")
+        assert decode_command(encode_write(number, 2, 3, b"command")) == written
 
 
 # Applying.
@@ -158,7 +175,7 @@ FUSSY = describe(Fussy)
 
 
 def adds(session: int, sequence: int, text: str, settled: int = 1) -> bytes:
-    return encode_command(SessionWrite(session, sequence, settled, FUSSY.encode_write(Fussy.add, (text,))))
+    return encode_write(session, sequence, settled, FUSSY.encode_write(Fussy.add, (text,)))
 
 
 def run_of(first: int, payloads: list[bytes], time: float = 0.0) -> Run:
@@ -167,7 +184,7 @@ def run_of(first: int, payloads: list[bytes], time: float = 0.0) -> Run:
 
 def fussy() -> Apply:
     apply = Apply(Fussy(), FUSSY)
-    apply.apply([run_of(1, [encode_command(OpenSession(10.0))])])
+    apply.apply([run_of(1, [encode_opening(OpenSession(10.0))])])
     return apply
 
 
@@ -249,7 +266,7 @@ def test_what_takes_effect_is_what_a_simpler_description_says(seed):
             payloads.append(
                 dice.choice(
                     [
-                        encode_command(OpenSession(dice.choice([1.0, 3.0]))),
+                        encode_opening(OpenSession(dice.choice([1.0, 3.0]))),
                         FUSSY.encode_write(Fussy.add, (text,)),
                         adds(session, sequence, text, dice.randrange(1, sequence + 1)),
                         adds(session, sequence, text, dice.randrange(1, sequence + 1)),
@@ -388,9 +405,8 @@ async def test_a_write_made_as_the_session_opens_comes_after_those_that_wait_for
         return 7
 
     async def write(name: str) -> None:
-        if not tickets.is_open:
-            await tickets.open(open_session, asyncio.get_running_loop().time() + 5)
-        tickets.draw()
+        series = tickets.series or await tickets.open(open_session, asyncio.get_running_loop().time() + 5)
+        series.draw()
         drawn.append(name)
 
     writes = [asyncio.create_task(write(name)) for name in ("first", "second", "third")]
@@ -398,4 +414,61 @@ async def test_a_write_made_as_the_session_opens_comes_after_those_that_wait_for
     gate.set()
     await asyncio.gather(*writes, write("last"))
     assert drawn == ["first", "second", "third", "last"]
-    assert tickets.is_open
+    assert tickets.series is not None
+    assert tickets.series.drawn == 4
+
+
+async def test_all_who_wait_for_the_session_are_let_go_in_one_turn_of_the_loop():
+    tickets, gate = Tickets(), asyncio.Event()
+    turns: list[int] = []
+    turn = 0
+
+    async def open_session() -> int:
+        await gate.wait()
+        return 7
+
+    async def write() -> None:
+        await tickets.open(open_session, asyncio.get_running_loop().time() + 5)
+        turns.append(turn)
+
+    writes = [asyncio.create_task(write()) for _ in range(100)]
+    await asyncio.sleep(0)
+    gate.set()
+    while len(turns) < len(writes):
+        turn += 1
+        await asyncio.sleep(0)
+    assert turns[-1] - turns[0] <= 1  # The one that opens it, and the others.
+
+
+async def test_when_a_session_cannot_be_opened_the_next_one_tries_and_the_deadline_of_each_is_its_own():
+    tickets, loop = Tickets(), asyncio.get_running_loop()
+    tries: list[str] = []
+
+    async def write(name: str, seconds: float) -> str:
+        async def open_session() -> int:
+            tries.append(name)
+            if name != "third":
+                await asyncio.sleep(3600)
+            return 7
+
+        try:
+            series = await tickets.open(open_session, loop.time() + seconds)
+        except Unavailable as error:
+            return str(error)
+        return f"{name} {series.draw()}"
+
+    names = (("first", 0.02), ("second", 0.01), ("third", 5.0), ("fourth", 5.0))
+    told = await asyncio.gather(*(write(name, seconds) for name, seconds in names))
+    late = "no session could be opened in time; nothing was written"
+    assert told == [late, late, "third 1", "fourth 2"]
+    assert tries == ["first", "third"]
+
+
+def test_what_is_settled_follows_the_first_write_that_needs_an_answer():
+    series = Series(7)
+    places = [series.draw() for _ in range(4)]
+    assert places == [1, 2, 3, 4]
+    for place, settled in ((2, 1), (1, 3), (4, 3), (3, 5)):
+        series.give_back(place)
+        assert series.settled == settled
+    assert series.draw() == 5

@@ -1,6 +1,7 @@
 """What the simulator found in the client: named, and without the rest of the world."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -20,15 +21,16 @@ class Hangs:
     def receive_packets(self, source: str, packets: list[Packet]) -> None:
         raise AssertionError("clients send no packets")
 
-    def receive_request(self, request: Request, answer: Answer) -> None:
+    def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         pass
 
 
 class Answers(Hangs):
     """A node whose peer leads."""
 
-    def receive_request(self, request: Request, answer: Answer) -> None:
-        answer(Reply(request.id, Value(describe(KV).encode_reply("set", "b"))))
+    def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
+        for request in requests:
+            answer(Reply(request.id, Value(describe(KV).encode_reply("set", "b"))))
 
 
 @pytest.mark.parametrize("calls", [1, 2, 12])
@@ -54,8 +56,9 @@ def test_a_client_leaves_a_peer_that_hangs_after_the_first_deadline(calls: int) 
 class Redirects(Hangs):
     """A node whose peer follows one that hangs, and has not noticed yet."""
 
-    def receive_request(self, request: Request, answer: Answer) -> None:
-        answer(Reply(request.id, failure_from_error(NotLeader(Address("peer1", "a", 1), "peer2"))))
+    def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
+        for request in requests:
+            answer(Reply(request.id, failure_from_error(NotLeader(Address("peer1", "a", 1), "peer2"))))
 
 
 def test_a_client_leaves_a_peer_that_redirects_it_to_one_that_hangs() -> None:

@@ -45,7 +45,7 @@ class Log:
     def receive_packets(self, source: str, packets: list[Packet]) -> None:
         self.said += [str(packet.message.term) for packet in packets]
 
-    def receive_request(self, request: object, answer: object) -> None:
+    def receive_requests(self, requests: object, answer: object) -> None:
         raise AssertionError("nobody calls")
 
 

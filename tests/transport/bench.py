@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from quorate.core.messages import AppendEntries, RequestVote
 from quorate.settings import Settings
@@ -37,16 +38,17 @@ class Recorder:
         self.sources.append(source)
         self.packets += packets
 
-    def receive_request(self, request: Request, answer: Answer) -> None:
+    def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         if self.fault is not None:
             raise self.fault
-        self.requests.append(request)
-        assert isinstance(request.call, WriteCall)
-        reply = Reply(request.id, self.reply or Value(request.call.command))
-        if self.hold:
-            self.held.append(lambda: answer(reply))
-        else:
-            answer(reply)
+        self.requests += requests
+        for request in requests:
+            assert isinstance(request.call, WriteCall)
+            reply = Reply(request.id, self.reply or Value(request.call.command))
+            if self.hold:
+                self.held.append(partial(answer, reply))
+            else:
+                answer(reply)
 
 
 class Bench:

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from quorate.errors import Unavailable
-from quorate.transport.calls import Failure, Reply, Value
-from quorate.transport.channel import FrameChannel, Replies
+from quorate.transport.calls import Failure, Reply, Value, WriteCall
+from quorate.transport.channel import FOREVER, FrameChannel, Replies
 from quorate.transport.frames import FrameKind, decode_frame
 from tests.transport.bench import ask
 
@@ -38,6 +38,27 @@ async def test_all_calls_of_one_turn_leave_as_one_frame():
     assert len(requests) == 300
     wire.channel.receive([Reply(request.id, Value(b"")) for request in requests])  # type: ignore[union-attr]
     assert len(await asyncio.gather(*calls)) == 300
+
+
+@pytest.mark.parametrize(
+    ("command", "session", "why"), [(bytes(BYTES_MAX), 0, "too many for one frame"), (b"", 2**64, "serialize ints")]
+)
+async def test_a_call_that_cannot_be_sent_is_told_so_and_the_others_of_its_turn_go_on(
+    command: bytes, session: int, why: str
+):
+    wire = Wire()
+    before, wrong, after = (
+        wire.channel.post("peer1", call, FOREVER)
+        for call in (WriteCall(b"1", 1.0), WriteCall(command, 1.0, session), WriteCall(b"2", 1.0))
+    )
+    await asyncio.sleep(0)
+    [frame] = wire.frames
+    _, requests = decode_frame(frame, BYTES_MAX)
+    assert [request.call.command for request in requests] == [b"1", b"2"]  # type: ignore[union-attr]
+    with pytest.raises((ValueError, OverflowError), match=why):
+        await wrong
+    wire.channel.receive([Reply(request.id, Value(b"")) for request in requests])  # type: ignore[union-attr]
+    await asyncio.gather(before, after)
 
 
 async def test_all_answers_of_one_turn_leave_as_one_frame_and_those_of_the_next_as_another():

@@ -215,15 +215,18 @@ MALFORMED: list[tuple[str, bytes, str]] = [
     ("hello of a peer without address", seal_values(FrameKind.HELLO, [Hello("", "peers")]), "node's address"),
     ("hello without port", seal_values(FrameKind.HELLO, [Hello("host", "peers")]), "node's address"),
     ("purpose", seal_values(FrameKind.HELLO, [["h:1", "fun"]]), "malformed"),
-    ("timeout", seal_values(FrameKind.REQUESTS, [Request(1, "p", WriteCall(b"", -1.0))]), "timeout of request 1"),
+    ("timeout", seal_values(FrameKind.REQUESTS, [Request(1, "p", WriteCall(b"", -1.0))]), "Expected `float`"),
+    ("session", seal_values(FrameKind.REQUESTS, [Request(1, "p", WriteCall(b"", 1.0, -1))]), "Expected `int` >= 0"),
+    ("sequence", seal_values(FrameKind.REQUESTS, [Request(1, "p", WriteCall(b"", 1.0, 1, -1))]), "Expected `int`"),
+    ("settled", seal_values(FrameKind.REQUESTS, [Request(1, "p", WriteCall(b"", 1.0, 1, 1, -1))]), "Expected `int`"),
     ("no number", seal_values(FrameKind.REQUESTS, [["x"]]), "malformed"),
 ]
 for timeout in (math.nan, math.inf, -math.inf):
     body = seal_values(FrameKind.REQUESTS, [Request(1, "p", LeaderCall(timeout))])
-    MALFORMED.append((f"timeout {timeout}", body, "timeout of request 1"))
+    MALFORMED.append((f"timeout {timeout}", body, "Expected `float`"))
     for call in (OpenSessionCall(60.0, timeout), ChangeCall((), (), timeout)):
         body = seal_values(FrameKind.REQUESTS, [Request(1, "p", call)])
-        MALFORMED.append((f"timeout {timeout} of {type(call).__name__}", body, "timeout of request 1"))
+        MALFORMED.append((f"timeout {timeout} of {type(call).__name__}", body, "Expected `float`"))
 WRONG_MESSAGES: list[tuple[str, Message, str]] = [
     ("negative term", RequestVote(Term(-1), PeerId("a"), Index(0), Term(0)), "term is -1"),
     ("negative index", RequestVote(Term(1), PeerId("a"), Index(-4), Term(0)), "last_log_index is -4"),

@@ -7,13 +7,14 @@ for joining; a call whose connection breaks has no reply, and whether it was car
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from quorate.core.messages import Message
-from quorate.transport.calls import Reply, Request
+from quorate.transport.calls import Call, Reply, Request
 from quorate.types import PeerId
 
 
@@ -44,8 +45,8 @@ class Receiver(Protocol):
         """Take packets from the node that is reached at ``source``, ``host:port``: a hint, never a proof."""
         ...
 
-    def receive_request(self, request: Request, answer: Answer) -> None:
-        """Take a client's request; answer it once, now or later."""
+    def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
+        """Take the requests of one frame of a client; answer each once, now or later."""
         ...
 
 
@@ -63,6 +64,14 @@ class Channel(Protocol):
             Unavailable: the connection was gone before the request was sent.
             ConnectionError: it broke afterwards; whether the request was carried out is unknown.
             TimeoutError: there was no reply until the deadline; the same is unknown.
+        """
+        ...
+
+    def post(self, peer: str, call: Call, deadline: float, /) -> asyncio.Future[Reply]:
+        """Send a call to a peer, as ``call`` does, without waiting: the reply, or the error, comes into the future.
+
+        Raises:
+            Unavailable: the connection was gone before the call was sent.
         """
         ...
 

@@ -6,6 +6,9 @@ shifts a later reply. Knows nothing of sockets.
 
 from __future__ import annotations
 
+import sys
+from typing import Annotated
+
 import msgspec
 
 from quorate.core.configuration import Configuration, Members
@@ -31,8 +34,14 @@ from quorate.errors import (
 )
 from quorate.types import Address, Consistency, Index, PeerId, Status
 
+Timeout = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
+"""Seconds that a call may take, as they come from the network: a number, and no infinity."""
 
-class WriteCall(msgspec.Struct, frozen=True, array_like=True, tag="write"):
+Number = Annotated[int, msgspec.Meta(ge=0)]
+"""A number of a session, as it comes from the network; MessagePack has none of more than 64 bits."""
+
+
+class WriteCall(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="write"):
     """Write a command. Answered by ``Value`` with the encoded reply of the handler.
 
     Attributes:
@@ -44,10 +53,10 @@ class WriteCall(msgspec.Struct, frozen=True, array_like=True, tag="write"):
     """
 
     command: bytes
-    timeout: float
-    session: int = 0
-    sequence: int = 0
-    settled: int = 0
+    timeout: Timeout
+    session: Number = 0
+    sequence: Number = 0
+    settled: Number = 0
 
 
 class OpenSessionCall(msgspec.Struct, frozen=True, array_like=True, tag="open_session"):
@@ -59,10 +68,10 @@ class OpenSessionCall(msgspec.Struct, frozen=True, array_like=True, tag="open_se
     """
 
     session_timeout: float
-    timeout: float
+    timeout: Timeout
 
 
-class ReadCall(msgspec.Struct, frozen=True, array_like=True, tag="read"):
+class ReadCall(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="read"):
     """Read. Answered by ``Value`` with the encoded reply of the handler, or by ``StaleValue`` if it may be stale.
 
     Attributes:
@@ -74,7 +83,7 @@ class ReadCall(msgspec.Struct, frozen=True, array_like=True, tag="read"):
     """
 
     query: bytes
-    timeout: float
+    timeout: Timeout
     consistency: Consistency = "linearizable"
     leader_only: bool = False
 
@@ -82,7 +91,7 @@ class ReadCall(msgspec.Struct, frozen=True, array_like=True, tag="read"):
 class LeaderCall(msgspec.Struct, frozen=True, array_like=True, tag="leader"):
     """Ask who leads, waiting for one up to ``timeout`` seconds. Answered by ``LeaderIs``."""
 
-    timeout: float
+    timeout: Timeout
 
 
 class StatusCall(msgspec.Struct, frozen=True, array_like=True, tag="status"):
@@ -115,7 +124,7 @@ class ChangeCall(msgspec.Struct, frozen=True, array_like=True, tag="change"):
 
     current: Members
     members: Members
-    timeout: float
+    timeout: Timeout
 
 
 class SnapshotCall(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
@@ -152,7 +161,7 @@ Call = (
 """Everything that can be asked."""
 
 
-class Request(msgspec.Struct, frozen=True, array_like=True):
+class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A call to one peer.
 
     Attributes:
@@ -166,7 +175,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     call: Call
 
 
-class Value(msgspec.Struct, frozen=True, array_like=True, tag="value"):
+class Value(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="value"):
     """The reply to a write or read: the encoded reply of the machine's handler."""
 
     value: bytes
@@ -242,7 +251,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag="error"):
     details: bytes = b""
 
 
-class Reply(msgspec.Struct, frozen=True, array_like=True):
+class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The reply to the request with the same id."""
 
     id: int

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Sequence
 
 from quorate.errors import Unavailable
-from quorate.transport.calls import Failure, Reply, Request
+from quorate.transport.calls import Call, Failure, Reply, Request
 from quorate.transport.frames import FrameKind, encode_frames, encode_one_frame, encode_value, fits
 
 FOREVER = float("inf")
@@ -66,7 +66,7 @@ class FrameChannel:
         self._write = write
         self._hang_up = hang_up
         self._bytes_max = bytes_max
-        self._requests: list[bytes] = []
+        self._requests: list[Request] = []
         self._ids = itertools.count(1)
         self._waiting: dict[int, tuple[asyncio.Future[Reply], float]] = {}
         self._sweep_at = FOREVER
@@ -82,24 +82,28 @@ class FrameChannel:
             ConnectionError: it broke afterwards; whether the request was carried out is unknown.
             TimeoutError: there was no reply until the deadline; the same is unknown.
         """
-        number = next(self._ids)
-        encoded = encode_value(Request(number, request.peer, request.call))
-        if not fits(encoded, self._bytes_max):
-            raise ValueError(f"the request has {len(encoded)} bytes: too many for one frame (frame_bytes_max)")
+        return await self.post(request.peer, request.call, deadline)
+
+    def post(self, peer: str, call: Call, deadline: float = FOREVER) -> asyncio.Future[Reply]:
+        """Send a call, as ``call`` does, without waiting: its reply, or the error, comes into the future.
+
+        Whoever gives up cancels the future; nobody else minds.
+
+        Raises:
+            Unavailable: the connection was gone before the call was sent.
+        """
         if self._broken is not None:
             raise Unavailable(self._broken)
         loop = asyncio.get_running_loop()
+        number = next(self._ids)
         future: asyncio.Future[Reply] = loop.create_future()
         self._waiting[number] = future, deadline
         if deadline < self._sweep_at:
             self._set_sweep(deadline)
         if not self._requests:
             loop.call_soon(self._flush)
-        self._requests.append(encoded)
-        try:
-            return await future
-        finally:
-            self._waiting.pop(number, None)
+        self._requests.append(Request(number, peer, call))
+        return future
 
     @property
     def closed(self) -> bool:
@@ -131,8 +135,31 @@ class FrameChannel:
     def _flush(self) -> None:
         """Write the requests of this turn."""
         requests, self._requests = self._requests, []
-        for frame in encode_frames(FrameKind.REQUESTS, requests, self._bytes_max):
+        try:
+            frame = encode_one_frame(FrameKind.REQUESTS, requests, self._bytes_max)
+        except (TypeError, ValueError, OverflowError):
+            frame = None
+        if frame is not None:
             self._write(frame)
+            return
+        encoded = [value for request in requests if (value := self._encode(request)) is not None]
+        for frame in encode_frames(FrameKind.REQUESTS, encoded, self._bytes_max):
+            self._write(frame)
+
+    def _encode(self, request: Request) -> bytes | None:
+        """Encode one request; None for one that cannot be sent, once its caller is told why."""
+        try:
+            encoded = encode_value(request)
+        except (TypeError, ValueError, OverflowError) as refused:
+            error: Exception = refused
+        else:
+            if fits(encoded, self._bytes_max):
+                return encoded
+            error = ValueError(f"the request has {len(encoded)} bytes: too many for one frame (frame_bytes_max)")
+        waiting = self._waiting.pop(request.id, None)
+        if waiting is not None and not waiting[0].done():
+            waiting[0].set_exception(error)
+        return None
 
     def _set_sweep(self, deadline: float) -> None:
         """Sweep next at that deadline; never at infinity."""
@@ -147,9 +174,11 @@ class FrameChannel:
         """Fail the calls whose deadline has passed, and look again at the first deadline of the others."""
         now = max(self._sweep_at, asyncio.get_running_loop().time())  # A timer may come a trifle early.
         first = FOREVER
-        for future, deadline in self._waiting.values():
+        for number, (future, deadline) in list(self._waiting.items()):
             if deadline > now:
                 first = min(first, deadline)
-            elif not future.done():
+                continue
+            del self._waiting[number]
+            if not future.done():
                 future.set_exception(TimeoutError("no reply in time"))
         self._set_sweep(first)

@@ -271,7 +271,8 @@ def _decode_values(kind: FrameKind, body: memoryview) -> Frame:
     if kind is FrameKind.REQUESTS:
         requests = _requests.decode(body)
         for request in requests:
-            _check_request(request)
+            if isinstance(request.call, SnapshotCall):
+                _check_message(request.call.message)
         return FrameKind.REQUESTS, requests
     if kind is FrameKind.REPLIES:
         return FrameKind.REPLIES, _replies.decode(body)
@@ -343,16 +344,3 @@ def _check_entries(message: AppendEntries) -> None:
         index, term = run.last + 1, run.term
     if index > NUMBER_MAX:
         raise ValueError(f"the last run ends at index {index - 1}")
-
-
-def _check_request(request: Request) -> None:
-    """Check that the time a call may take is a time, and that a snapshot can be a leader's.
-
-    Raises:
-        ValueError: it is not so.
-    """
-    timeout = getattr(request.call, "timeout", 0.0)
-    if not 0 <= timeout < math.inf:
-        raise ValueError(f"the timeout of request {request.id} is {timeout}")
-    if isinstance(request.call, SnapshotCall):
-        _check_message(request.call.message)

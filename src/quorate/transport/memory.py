@@ -174,8 +174,7 @@ class Link:
         """Hand requests to the node."""
         match decode_frame(frame, self.target.bytes_max):
             case (FrameKind.REQUESTS, requests) if self.target.receiver is not None and not self.channel.closed:
-                for request in requests:
-                    self.target.receiver.receive_request(request, self._replies.answer)
+                self.target.receiver.receive_requests(requests, self._replies.answer)
             case _:
                 pass
 

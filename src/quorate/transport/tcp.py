@@ -247,9 +247,7 @@ class TCPTransport:
         """
         receiver = self._receiver
         if frame[0] is FrameKind.REQUESTS and receiver is not None and connection in self._callers:
-            answer = self._callers[connection].answer
-            for request in frame[1]:
-                receiver.receive_request(request, answer)
+            receiver.receive_requests(frame[1], self._callers[connection].answer)
         elif frame[0] is FrameKind.REPLIES and connection in self._channels:
             self._channels[connection].receive(frame[1])
         elif frame[0] is FrameKind.PACKETS and receiver is not None and connection.purpose == "peers":
