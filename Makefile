@@ -5,8 +5,8 @@
 #   ENV=.venv           where the environment lives
 #   SEED=7, SEEDS=1000  for `make sim`: one seed with its trace, or that many seeds
 #   BUDGET=600          for `make sim`: as many seeds as can be run in so many seconds
-#   ARGS='-k election'  for `make test`, `make sim`, `make bench` and `make demo`: further arguments, such as --full for
-#                       the demo or --report FILE for the simulator
+#   ARGS='-k election'  for `make test`, `make sim`, `make score`, `make bench` and `make demo`: further arguments, such
+#                       as --full for the demo or --report FILE for the simulator
 #   MINUTES=3, KILLS=200, SECONDS=60, TRACES=1000  for `make chaos`, `make failover`, `make fuzz`, `make spec`
 #   VERSIONS='3.12'     for `make test-all`
 
@@ -30,7 +30,7 @@ export UV_PYTHON_DOWNLOADS := never
 # uv, where there is one that knows dependency groups.
 UV := $(shell uv pip install --help 2>/dev/null | grep -q -e --group && echo uv)
 
-.PHONY: help setup demo test test-all check fix sim explore spec mutants fuzz chaos failover bench bench-quick suites
+.PHONY: help setup demo test test-all check fix sim explore spec mutants score fuzz chaos failover bench bench-quick suites
 .PHONY: docs clean remake
 
 help:
@@ -42,6 +42,7 @@ help:
 	@echo "make explore    every state of small groups of the real core, within bounds"
 	@echo "make spec       each step of random walks of the core, explained by an abstract Raft"
 	@echo "make mutants    plants faults in the source, and says what catches each"
+	@echo "make score      changes the core in every small way, and counts what its tests notice; goes on where it stopped"
 	@echo "make fuzz       what comes from the network and from disks, mutated"
 	@echo "make chaos      five real processes: partitions, kills, pauses; is what clients saw linearizable?"
 	@echo "make failover   how long writes pause when the leader is killed"
@@ -86,6 +87,9 @@ spec: $(ENV)/.installed-run
 
 mutants: $(ENV)/.installed-test
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+score: $(ENV)/.installed-score
+	@$(BIN)/python -m tests.score $(ARGS)
 
 fuzz: $(ENV)/.installed-fuzz
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
