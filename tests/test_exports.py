@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import quorate
+import quorate.blocking
 import quorate.errors
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
@@ -79,3 +83,48 @@ def test_every_public_name_is_documented_once_and_no_other() -> None:
 def test_importing_quorate_imports_no_extra(extra: str) -> None:
     program = f"import sys, quorate; sys.exit({extra!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# The blocking twins: the same names, arguments, types and words, without await.
+
+TWINS = ("Client", "Node", "Peer", "connect")
+NOT_FOR_USERS = {"receive_packets", "receive_request"}  # what the transport calls
+
+
+def plain(text: str) -> str:
+    """Write what a twin says without what it has not: modules, await, async."""
+    text = re.sub(r"\bquorate\.[\w.]+\.(?=\w)", "", text)
+    for word, twin in (("await ", ""), ("async ", ""), ("AsyncIterator", "Iterator"), ("__a", "__")):
+        text = text.replace(word, twin)
+    return text
+
+
+def described(function: Any) -> list[str]:
+    """Give all that a user sees of a function: its signatures and what it says."""
+    function = function.fget if isinstance(function, property) else function
+    signatures = [str(inspect.signature(each)) for each in (*typing.get_overloads(function), function)]
+    return [plain(text) for text in (*signatures, inspect.getdoc(function) or "")]
+
+
+def members(kind: type) -> dict[str, Any]:
+    """Give what a user calls of a class, and how it is made, if it is a user who makes it."""
+    names = {"__aenter__", "__aexit__", "__enter__", "__exit__", "__iter__", "__repr__"}
+    names |= {"__init__"} if kind.__name__ == "Node" else set()
+    found = {name: member for name, member in vars(kind).items() if name in names or not name.startswith("_")}
+    return {plain(name): member for name, member in found.items() if name not in NOT_FOR_USERS}
+
+
+def test_the_blocking_names_are_the_same() -> None:
+    assert sorted(quorate.blocking.__all__) == sorted(TWINS)
+    assert described(quorate.blocking.connect) == described(quorate.connect)
+    for name in TWINS[:-1]:
+        twin, original = members(getattr(quorate.blocking, name)), members(getattr(quorate, name))
+        assert sorted(twin) == sorted(original), name
+
+
+@pytest.mark.parametrize("name", [f"{kind}.{name}" for kind in TWINS[:-1] for name in members(getattr(quorate, kind))])
+def test_a_blocking_method_takes_and_says_what_its_twin_does(name: str) -> None:
+    kind, _, method = name.partition(".")
+    twin, original = members(getattr(quorate.blocking, kind))[method], members(getattr(quorate, kind))[method]
+    assert described(twin) == described(original)
+    assert not inspect.iscoroutinefunction(twin)

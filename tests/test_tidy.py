@@ -38,8 +38,8 @@ CORE_IMPORTS = {"__future__", "dataclasses", "enum", "typing", "collections", "c
 CORE_IMPORTS |= {"quorate.types", "quorate.errors", "quorate.settings"}
 UNSAFE_IMPORTS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
 ASYNCIO_USERS = re.compile(
-    r"(transport|cli|testing)/.*|store/disk\.py|"
-    r"(apply|asking|blocking|bootstrap|changing|client|following|joining|links|loop|node|peer|seat|snapshots|tickets|waiters)"
+    r"(blocking|transport|cli|testing)/.*|store/disk\.py|"
+    r"(apply|asking|bootstrap|changing|client|following|joining|links|loop|node|peer|seat|snapshots|tickets|waiters)"
     r"\.py"
 )
 

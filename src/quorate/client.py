@@ -225,7 +225,7 @@ class Client(Generic[M]):
         return tuple(found)
 
     async def close(self) -> None:
-        """Close every connection; calls under way fail. Idempotent."""
+        """Close every connection, for good: calls under way fail, and so do later ones. Idempotent."""
         await self._following.close()
 
     async def __aenter__(self) -> Self:
@@ -242,6 +242,11 @@ class Client(Generic[M]):
         """Tell whom it knows, and whether it follows the leader."""
         mode = "following the leader" if self._following.follow else "asking only the first"
         return f"<Client of {', '.join(map(str, self._following.addresses))}, {mode}>"
+
+    def _start_over(self) -> None:
+        """Begin anew in a process that was forked: neither connections nor the session may be shared (``blocking``)."""
+        self._following.start_over()
+        self._tickets.start_over()
 
     def _deadline(self) -> float:
         """Give the deadline of a call that is made now."""

@@ -83,8 +83,12 @@ class Following:
         self._links = Links()
 
     async def close(self) -> None:
-        """Close every connection; calls under way fail. Idempotent."""
+        """Close every connection, for good; calls under way fail. Idempotent."""
         await self._links.close()
+
+    def start_over(self) -> None:
+        """Forget the connections, and close none: they are those of the process which this one was forked from."""
+        self._links.start_over()
 
     async def ask(
         self, make: Callable[[float], Call], deadline: float, *, is_write: bool, is_once: bool = False
@@ -121,8 +125,8 @@ class Following:
                 self._links.leader = None
                 if isinstance(failed.error, OutcomeUnknown):
                     unknown = failed.error
-                if not self.follow:
-                    raise failed.error from failed
+                if not self.follow or self._links.closed:
+                    raise (unknown or failed.error) from failed
                 if failed.redirect is not None and redirects < REDIRECTS_MAX:
                     target = self._links.leader = failed.redirect
                     redirects += 1
@@ -161,7 +165,7 @@ class Following:
             try:
                 return await self.ask_one(target, make(share), loop.time() + share)
             except Attempt as failed:
-                if not self.follow:
+                if not self.follow or self._links.closed:
                     raise failed.error from failed
                 tried[target] = str(failed.error)
                 if target == addresses[self._links.nearest % len(addresses)]:  # else another call has moved on already

@@ -20,6 +20,7 @@ class Links:
         leader: who led last, as far as is known.
         place: which of the client's addresses was asked last.
         nearest: which of them is asked for stale reads.
+        closed: whether the client was closed, for good.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class Links:
         self.leader: Address | None = None
         self.place = 0
         self.nearest = 0
+        self.closed = False
         self._transport: Transport | None = None
         self._channels: dict[str, Channel] = {}
         self._opening: dict[str, asyncio.Task[Channel]] = {}
@@ -46,6 +48,8 @@ class Links:
         channel = self.open_channel(node)
         if channel is not None:
             return channel
+        if self.closed:
+            raise Unavailable("the client was closed")
         if self._transport is None:
             self._transport = make_transport()
         task = self._opening.get(node)
@@ -62,7 +66,8 @@ class Links:
             raise
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, for good. Idempotent."""
+        self.closed = True
         for task in list(self._opening.values()):
             task.cancel()
         channels, self._channels = self._channels, {}
@@ -71,6 +76,10 @@ class Links:
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.stop()
+
+    def start_over(self) -> None:
+        """Forget the connections, and close none: they are those of the process which this one was forked from."""
+        self._transport, self._channels, self._opening = None, {}, {}
 
     def _opened(self, node: str, task: asyncio.Task[Channel]) -> None:
         """Keep a connection that was opened."""

@@ -102,6 +102,11 @@ class Tickets:
             self._is_opening = False
             self._ended.set()
 
+    def start_over(self) -> None:
+        """Forget the session: it is that of the process which this one was forked from."""
+        self.series = self._opened = None
+        self._is_opening, self._ended, self._queued = False, asyncio.Event(), 0
+
     def expired(self, series: Series) -> None:
         """Note that a session has ended: the next write opens another."""
         if series is self._opened:

@@ -1,8 +1,9 @@
 """The documents hold: the programs of the README and the guide run, links lead somewhere, nothing is named in vain.
 
-A ``python`` block is of one of three kinds. One that calls ``asyncio.run`` is a whole program, and a ``text`` block
-right behind it is its output. One that cannot be compiled without a top-level ``await`` is a piece: the pieces of a
-page run one after another in ``FRAME``. Anything else is a definition, and stands before the pieces.
+A ``python`` block is of one of three kinds. One that calls ``asyncio.run``, or imports ``quorate.blocking``, is a whole
+program, and a ``text`` block right behind it is its output. One that cannot be compiled without a top-level ``await``
+is a piece: the pieces of a page run one after another in ``FRAME``. Anything else is a definition, and stands before
+the pieces.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ def is_piece(block: str) -> bool:
     return False
 
 
+def is_program(block: str) -> bool:
+    """Tell whether a block is a whole program."""
+    return "asyncio.run(" in block or "from quorate.blocking import" in block
+
+
 def programs(page: Path) -> list[tuple[str, str | None]]:
     """Give the whole programs of a page, each with its output if the page shows it."""
     fenced = FENCED.findall(page.read_text("utf-8"))
@@ -66,14 +72,14 @@ def programs(page: Path) -> list[tuple[str, str | None]]:
     return [
         (text, then if next_language == "text" else None)
         for (language, text), (next_language, then) in following
-        if language == "python" and "asyncio.run(" in text
+        if language == "python" and is_program(text)
     ]
 
 
 def framed_pieces(page: Path) -> str | None:
     """Give the definitions and pieces of a page as one program; None when it has none."""
     texts = [text for language, text in FENCED.findall(page.read_text("utf-8")) if language == "python"]
-    rest = [text for text in texts if "asyncio.run(" not in text]
+    rest = [text for text in texts if not is_program(text)]
     pieces = [text for text in rest if is_piece(text)]
     definitions = [text for text in rest if not is_piece(text)]
     body = textwrap.indent("\n".join(pieces) or "pass\n", " " * 8)

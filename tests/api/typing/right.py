@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from sample import KV, Get, Ordered, Peer, Set, Stack
+from asked import Asked, Client, Node, Peer, connect
+from sample import KV, Get, Ordered, Set, Stack
 
-from quorate.types import StaleRead
+from quorate import Address, Settings, StaleRead, Status
 
 
-async def methods(peer: Peer[KV]) -> None:
+async def methods(peer: Asked[KV]) -> None:
     assert_type(await peer.write(KV.set, "foo", "bar"), str)
     assert_type(await peer.write(KV.set, "foo", value="bar", times=2), str)
     assert_type(await peer.write(KV.delete, key="foo"), None)
@@ -17,7 +18,7 @@ async def methods(peer: Peer[KV]) -> None:
     assert_type(await peer.read(KV.count), int)
 
 
-async def reads(peer: Peer[KV]) -> None:
+async def reads(peer: Asked[KV]) -> None:
     assert_type(await peer.read_stale(KV.get, "foo"), StaleRead[str | None])
     assert_type(await peer.read_stale(Get("foo")), StaleRead[str | None])
     assert_type((await peer.read_stale(KV.count)).value, int)
@@ -27,16 +28,42 @@ async def reads(peer: Peer[KV]) -> None:
     print(wider, peer.with_options(timeout=1.0, consistency="stale"))
 
 
-async def structs(peer: Peer[KV]) -> None:
+async def structs(peer: Asked[KV]) -> None:
     assert_type(await peer.write(Set("foo", "bar")), str)
     assert_type(await peer.write(Set(key="foo")), str)
     assert_type(await peer.read(Get("foo")), str | None)
 
 
-async def inherited(peer: Peer[Ordered]) -> None:
+async def inherited(peer: Asked[Ordered]) -> None:
     assert_type(await peer.write(KV.set, "foo", "bar"), str)
     assert_type(await peer.write(Ordered.set, "foo", "bar"), str)
     assert_type(await peer.read(Ordered.first), str)
+
+
+async def others(peer: Asked[KV]) -> None:
+    assert_type(await peer.leader(), Address)
+    assert_type(peer.with_options(timeout=1.0), Asked[KV])
+    with_more: Asked[KV] = peer.with_options(timeout=1.0, consistency="lease")
+    print(with_more)
+
+
+async def nodes(node: Node) -> None:
+    peer = await node.start_peer(KV, name="peer1", join="peer2@127.0.0.1:7002", kind="learner")
+    assert_type(peer, Peer[KV])
+    assert_type(peer.status(), Status)
+    assert_type(peer.address, Address)
+    assert_type(await peer.take_snapshot(), int)
+    assert_type(await peer.set_configuration(peer.address, "peer2@127.0.0.1:7002"), None)
+    assert_type(await peer.transfer_leadership(), Address)
+
+
+async def clients() -> None:
+    async with connect(KV, "peer1@127.0.0.1:7001", settings=Settings()) as kv:
+        assert_type(kv, Client[KV])
+        assert_type(await kv.status(), tuple[Status, ...])
+        assert_type(await kv.write(KV.set, "foo", "bar"), str)
+    async with Node("127.0.0.1:0", store="memory") as node:
+        assert_type(node, Node)
 
 
 def plain() -> None:

@@ -1,41 +1,8 @@
-"""What the type checkers are shown: two machines, two structs, and a peer with the signatures of the real one."""
+"""What the type checkers are shown: three machines and two structs."""
 
 from __future__ import annotations
 
-from typing import Any, Generic, ParamSpec, TypeVar, overload
-
-from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod, read, write
-from quorate.types import Consistency, StaleRead
-
-M = TypeVar("M", bound=StateMachine)
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class Peer(Generic[M]):
-    @overload
-    async def write(self, method: WriteMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    async def write(self, command: Command[R], /) -> R: ...
-    async def write(self, call: object, /, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError
-
-    @overload
-    async def read(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    async def read(self, query: Query[R], /) -> R: ...
-    async def read(self, call: object, /, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError
-
-    @overload
-    async def read_stale(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> StaleRead[R]: ...
-    @overload
-    async def read_stale(self, query: Query[R], /) -> StaleRead[R]: ...
-    async def read_stale(self, call: object, /, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError
-
-    def with_options(self, *, timeout: float | None = None, consistency: Consistency | None = None) -> Peer[M]:
-        raise NotImplementedError
+from quorate import Command, Query, StateMachine, read, write
 
 
 class Set(Command[str]):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sample import KV, Get, Ordered, Peer, Set, Stack
+from asked import Asked, Client, Node, connect
+from sample import KV, Get, Ordered, Set, Stack
 
 
-async def methods(peer: Peer[KV]) -> None:
+async def methods(peer: Asked[KV]) -> None:
     await peer.write(KV.set, "foo", 1)  # wrong argument type
     await peer.write(KV.set, "foo", value=1)  # wrong argument type, by name
     await peer.write(KV.set, "foo")  # missing argument
@@ -18,7 +19,7 @@ async def methods(peer: Peer[KV]) -> None:
     print(number, text)
 
 
-async def kinds(peer: Peer[KV]) -> None:
+async def kinds(peer: Asked[KV]) -> None:
     await peer.write(KV.get, "foo")  # a read passed to write
     await peer.read(KV.set, "foo", "bar")  # a write passed to read
     await peer.read(Set("foo", "bar"))  # a command passed to read
@@ -27,13 +28,13 @@ async def kinds(peer: Peer[KV]) -> None:
     await peer.write("set", "foo", "bar")  # a name
 
 
-async def machines(peer: Peer[KV]) -> None:
+async def machines(peer: Asked[KV]) -> None:
     await peer.write(Stack.put, 1)  # another machine's write
     await peer.read(Stack.top)  # another machine's read
     await peer.read(Ordered.first)  # a read of a machine that only some KV are
 
 
-async def structs(peer: Peer[KV]) -> None:
+async def structs(peer: Asked[KV]) -> None:
     await peer.write(Set(1))  # wrong field type
     await peer.write(Set())  # missing field
     await peer.write(Set("foo", "bar", "baz"))  # extra field
@@ -42,7 +43,7 @@ async def structs(peer: Peer[KV]) -> None:
     print(number)
 
 
-async def reads(peer: Peer[KV]) -> None:
+async def reads(peer: Asked[KV]) -> None:
     await peer.read_stale(KV.get)  # missing argument
     await peer.read_stale(KV.set, "foo", "bar")  # a write passed to a read
     await peer.read_stale(Stack.top)  # another machine's read
@@ -50,6 +51,33 @@ async def reads(peer: Peer[KV]) -> None:
     peer.with_options(consistency="fresh")  # no such consistency
     peer.with_options("stale")  # options go by name
     print(number)
+
+
+async def others(peer: Asked[KV]) -> None:
+    text: str = await peer.leader()  # an address is no text
+    other: Asked[Stack] = peer.with_options(timeout=1.0)  # another machine's
+    unfinished: str = peer.write(KV.set, "foo", "bar")  # async: not awaited
+    print(text, other, unfinished)
+
+
+async def nodes(node: Node) -> None:
+    await node.start_peer(KV, "peer1")  # the name goes by name
+    await node.start_peer(KV, name="peer1", kind="observer")  # no such kind
+    await node.start_peer(int, name="peer1")  # no machine
+    peer = await node.start_peer(KV, name="peer1")
+    await peer.write(Stack.put, 1)  # another machine's write
+    await peer.set_configuration(7001)  # no address
+    await peer.take_snapshot("now")  # extra argument
+    Node("127.0.0.1:0", store="sqlite")  # no such store
+
+
+async def clients() -> None:
+    connect(int, "peer1@127.0.0.1:7001")  # no machine
+    connect(KV, "peer1@127.0.0.1:7001", retry=True)  # no such option
+    other: Client[Stack] = connect(KV, "peer1@127.0.0.1:7001")  # another machine's
+    async with connect(KV, "peer1@127.0.0.1:7001") as kv:
+        await kv.write(KV.get, "foo")  # a read passed to write
+    print(other)
 
 
 def plain() -> None:

@@ -1,0 +1,234 @@
+"""The loop in the background: one wake-up for many calls, interruptions at any instant, one end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from quorate.blocking.background import Background, Life
+from quorate.errors import OutcomeUnknown, QuorateError, Stopped, Unavailable
+
+
+class Called:
+    """What is called in the background: notes what happens to it."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.going = threading.Event()
+
+    async def echo(self, word: str) -> str:
+        self.seen.append(word)
+        return word
+
+    async def fail(self) -> None:
+        raise Unavailable("nobody is there")
+
+    async def hang(self, seconds: float = 60.0) -> None:
+        self.going.set()
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            self.seen.append("cancelled")
+            raise
+
+    async def close(self) -> None:
+        self.seen.append("closed")
+
+
+@pytest.fixture
+def called() -> Called:
+    return Called()
+
+
+def make(called: Called) -> Background:
+    return Background(called.close, lambda: Stopped("it has ended"), lambda: None)
+
+
+@pytest.fixture
+def background(called: Called) -> Iterator[Background]:
+    background = make(called)
+    yield background
+    background.stop()
+
+
+def life_of(background: Background) -> Life:
+    return background._lives[os.getpid()]
+
+
+def in_threads(count: int, function) -> list[threading.Thread]:
+    threads = [threading.Thread(target=function, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_nothing_begins_before_the_first_call(called):
+    before = threading.active_count()
+    background = make(called)
+    assert background.look(lambda: threading.current_thread()) is threading.main_thread()
+    background.stop()
+    assert threading.active_count() == before
+    assert called.seen == []
+
+
+def test_results_and_errors_come_back(background, called):
+    assert background.call(called.echo, "a") == "a"
+    with pytest.raises(Unavailable, match="nobody is there"):
+        background.call(called.fail)
+    assert background.look(lambda: threading.current_thread().name) == "quorate-blocking"
+
+
+def test_calls_of_many_threads_wake_the_loop_once(background, called, monkeypatch):
+    background.call(called.echo, "first")
+    life = life_of(background)
+    loop, wakes = life.loop, []
+    assert loop is not None
+    free, held = threading.Event(), threading.Event()
+    loop.call_soon_threadsafe(lambda: (held.set(), free.wait()))  # the loop is busy with something else
+    assert held.wait(10)
+    real = loop.call_soon_threadsafe
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *args, **kwargs: (wakes.append(1), real(*args, **kwargs)))
+    threads = in_threads(50, lambda number: background.call(called.echo, str(number)))
+    while len(life._inbox) < 50:
+        pass
+    free.set()
+    for thread in threads:
+        thread.join()
+    assert len(wakes) == 1
+    assert sorted(called.seen[1:], key=int) == [str(number) for number in range(50)]
+
+
+def test_a_call_from_the_loop_s_own_thread_raises_at_once(background, called):
+    async def wait_for_myself() -> str:
+        return background.call(called.echo, "never")
+
+    with pytest.raises(RuntimeError, match="its own event loop"):
+        background.call(wait_for_myself)
+    with pytest.raises(RuntimeError, match="its own event loop"):
+        background.look(background.stop)
+    assert called.seen == []
+
+
+def test_a_call_from_the_thread_of_another_background_raises_too(background, called):
+    """Two of one process: what the other's loop waits for may well be what this one should do."""
+    other = make(Called())
+
+    async def cross() -> str:
+        return background.call(called.echo, "never")
+
+    with pytest.raises(RuntimeError, match="its own event loop"):
+        other.call(cross)
+    other.stop()
+
+
+async def test_it_may_be_called_where_another_loop_runs(called):
+    background = make(called)
+    assert background.call(called.echo, "a") == "a"
+    background.stop()
+
+
+def interrupt_when(going: threading.Event) -> threading.Thread:
+    """Press Ctrl-C once something is under way."""
+
+    def press() -> None:
+        going.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    return thread
+
+
+def test_an_interrupted_call_is_cancelled_and_the_next_one_works(background, called):
+    thread = interrupt_when(called.going)
+    with pytest.raises(KeyboardInterrupt):
+        background.call(called.hang)
+    thread.join()
+    assert called.seen == ["cancelled"]
+    assert background.call(called.echo, "a") == "a"
+
+
+@pytest.mark.parametrize("place", ["before it is handed over", "before the loop is woken", "after that"])
+def test_an_interruption_anywhere_leaves_nothing_stuck(background, called, monkeypatch, place):
+    background.call(called.echo, "a")
+    life = life_of(background)
+    real_hand_over, real_wake = life.hand_over, life._wake
+
+    def hand_over(call) -> None:
+        monkeypatch.undo()
+        if place == "before the loop is woken":
+            monkeypatch.setattr(life, "_wake", lambda *_: None)
+        if place != "before it is handed over":
+            real_hand_over(call)
+        life._wake = real_wake
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(life, "hand_over", hand_over)
+    with pytest.raises(KeyboardInterrupt):
+        background.call(called.hang)
+    assert background.call(called.echo, "b") == "b"
+    assert [word for word in called.seen if word != "cancelled"] == ["a", "b"]
+
+
+def test_a_call_that_does_not_end_when_all_is_closed_fails_and_may_have_happened(called, monkeypatch):
+    monkeypatch.setattr("quorate.blocking.background.END_SECONDS", 0.05)
+    background, errors = make(called), []
+
+    def hang(_: int) -> None:
+        try:
+            background.call(called.hang)
+        except QuorateError as error:
+            errors.append(error)
+
+    threads = in_threads(3, hang)
+    assert called.going.wait(10)
+    background.stop()
+    for thread in threads:
+        thread.join()
+    kinds = [type(error) for error in errors]
+    assert len(kinds) == 3
+    assert OutcomeUnknown in kinds
+    assert set(kinds) <= {OutcomeUnknown, Stopped}  # the latter: it was not handed over any longer
+
+
+def test_stop_is_idempotent_from_any_thread_and_calls_after_it_fail(called):
+    background = make(called)
+    background.call(called.echo, "a")
+    for thread in in_threads(10, lambda _: background.stop()):
+        thread.join()
+    background.stop()
+    assert called.seen == ["a", "closed"]
+    with pytest.raises(Stopped, match="it has ended"):
+        background.call(called.echo, "b")
+
+
+def test_a_call_that_comes_while_it_ends_fails_and_does_not_hang(called):
+    background = make(called)
+    background.call(called.echo, "a")
+
+    def call_on_and_on() -> None:
+        while True:
+            background.call(called.echo, "late")
+
+    life_of(background).end()
+    with pytest.raises(Stopped, match="it has ended"):
+        call_on_and_on()
+    background.has_ended = True
+
+
+def test_what_is_dropped_without_a_stop_ends_by_itself(called):
+    background = make(called)
+    background.call(called.echo, "a")
+    life = life_of(background)
+    assert life.thread is not None
+    del background
+    gc.collect()
+    life.thread.join(10)
+    assert not life.thread.is_alive()
+    assert called.seen == ["a", "closed"]
