@@ -1,9 +1,8 @@
 """``python -m tests.mutants``: plants each fault of the catalogue in a copy of the source, and sees what catches it.
 
-Searches first, the cheapest first, until one catches it; then the tests, so that it is known what a change of the code
-would be told. Results are kept as they come, so that a run that was ended goes on where it was; ``python -m
-tests.mutants.page`` writes them as a page. The exit status is 0 when every fault was caught by a search, but for those
-of which the catalogue says why none can, or what it lacks.
+Searches first, in turns, until one catches it; where none does, the tests. Results are kept as they come, so that a run
+that was ended goes on where it was; ``python -m tests.mutants.page`` writes them as a page. The exit status is 0 when
+every fault was caught by a search, but for those of which the catalogue says why none can, or what it lacks.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these faults alone")
     parser.add_argument("--chapter", choices=CHAPTERS, help="the faults of this chapter alone")
     parser.add_argument("--jobs", type=int, default=1, help="how many at once (1)")
+    parser.add_argument("--tests", action="store_true", help="ask the tests, too, what a search has caught")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs found")
     parser.add_argument("--seconds", type=float, default=max(SECONDS.values()), help="no search takes longer")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wrong = faults(mutant, original / PACKAGE)
             if wrong:
                 raise SystemExit(f"{name}: {'; '.join(wrong)}")
-        hunt = Hunt(original, chosen.results, known, chosen.seconds)
+        hunt = Hunt(original, chosen.results, known, chosen.seconds, always_test=chosen.tests)
         check_import(original)
         check_searches(original)
         for chapter, name, mutant, found in run_all(hunt.outcomes, wanted, max(chosen.jobs, 1)):

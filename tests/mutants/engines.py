@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -58,6 +59,7 @@ class Outcome(msgspec.Struct, frozen=True):
         seconds_max: how long it was allowed to take.
         seconds: how long it took: of one core for a search, real ones for tests.
         found: by what it was caught: a seed and an invariant, or a test; empty if it was not.
+        following: the seed with which a search would go on.
     """
 
     mutant: str
@@ -66,6 +68,21 @@ class Outcome(msgspec.Struct, frozen=True):
     seconds_max: float
     seconds: float
     found: str
+    following: int = 0
+
+
+class Found(NamedTuple):
+    """What came of one look.
+
+    Attributes:
+        text: what found the fault; empty if nothing did.
+        seconds: how long it took.
+        following: the seed with which a search would go on.
+    """
+
+    text: str
+    seconds: float
+    following: int = 0
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -115,7 +132,7 @@ def pytest_command(paths: Sequence[str], without: Iterable[str]) -> list[str]:
     return [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", *quick, *deselected, *paths]
 
 
-def look(engine: str, mutant: Mutant, tree: Path, sound: Path, seconds_max: float) -> tuple[str, float]:
+def look(engine: str, mutant: Mutant, tree: Path, sound: Path, seconds_max: float, first: int = 0) -> Found:
     """Let an engine look for a fault that is planted in a tree.
 
     What fails in the sound tree as well is no catch: it is said, and the engine goes on behind it.
@@ -126,46 +143,45 @@ def look(engine: str, mutant: Mutant, tree: Path, sound: Path, seconds_max: floa
         tree: where it is planted.
         sound: the same without it.
         seconds_max: for how long.
-
-    Returns:
-        What found it, or nothing; and how long it took.
+        first: the seed with which a search begins.
 
     Raises:
         RuntimeError: the engine did not run.
     """
     broken: list[str] = []
-    first, spent = 0, 0.0
+    spent = 0.0
     while True:
         if engine == "tests":
             run = run_command(pytest_command(named_tests(mutant), broken), tree, seconds_max)
-            found, seconds = read_tests(run), run.seconds
-            again = read_tests(run_command(pytest_command([found], ()), sound, seconds_max)) if "::" in found else ""
-            broken.append(found)
+            found = Found(read_tests(run), run.seconds)
+            is_test = "::" in found.text
+            again = read_tests(run_command(pytest_command([found.text], ()), sound, seconds_max)) if is_test else ""
+            broken.append(found.text)
         else:
             from_there = ("--first", f"{first}") if first else ()
             command = search_command(engine, seconds_max - spent, *from_there)
-            found, seconds = read_search(run_command(command, tree, SLOWNESS * (seconds_max + HANGS)))
-            seed = re.match(r"seed (\d+): ", found)
-            first = int(seed[1]) + 1 if seed else 0
-            command = search_command(engine, 1.0, "--seed", f"{first - 1}")
-            again = read_search(run_command(command, sound, SLOWNESS * HANGS))[0] if seed else ""
-        spent += seconds
+            found = read_search(run_command(command, tree, SLOWNESS * (seconds_max + HANGS)))
+            first = found.following
+            seed = re.match(r"seed (\d+): ", found.text)
+            command = search_command(engine, 1.0, "--seed", seed[1] if seed else "")
+            again = read_search(run_command(command, sound, SLOWNESS * HANGS)).text if seed else ""
+        spent += found.seconds
         if not again or spent >= seconds_max:
-            return "" if again else found, spent
+            return Found("" if again else found.text, spent, first)
         print(f"fails without any fault as well: {engine} {again}", file=sys.stderr, flush=True)
 
 
-def read_search(run: Run) -> tuple[str, float]:
-    """Give what a search found, or nothing, and how many seconds of a core it took."""
+def read_search(run: Run) -> Found:
+    """Give what a search found, in seconds of a core."""
     if run.status in (None, -signal.SIGXCPU):
-        return "it does not come to an end", run.seconds
+        return Found("it does not come to an end", run.seconds)
     lines = run.output.splitlines()
     for line in lines:
         if line.startswith('{"found":'):
             said = json.loads(line)
-            return said["found"], said["seconds"]
+            return Found(said["found"], said["seconds"], said.get("next", 0))
     # What makes the package fail as soon as it is imported is caught by anything.
-    return f"nothing runs any more: {lines[-1] if lines else 'no word'}", run.seconds
+    return Found(f"nothing runs any more: {lines[-1] if lines else 'no word'}", run.seconds)
 
 
 def read_tests(run: Run) -> str:
@@ -253,6 +269,6 @@ def check_searches(tree: Path) -> None:
     """
     for engine in ("walk", "sim", "explore"):
         run = run_command(search_command(engine, 1.0), tree, SLOWNESS * HANGS)
-        found, _ = read_search(run)
+        found = read_search(run).text
         if found and not found.startswith("seed "):
             raise RuntimeError(f"{engine} does not run without any fault: {run.output}")

@@ -47,7 +47,12 @@ def seconds_for(mutant: Mutant) -> float:
 
     What a search is known to lack it is asked for all the same, so that it shows when it lacks it no longer.
     """
-    return SECONDS[min(mutant.tier, 2) if mutant.gap else mutant.tier]
+    return SECONDS[1 if mutant.gap else mutant.tier]
+
+
+def rounds(seconds_max: float) -> list[float]:
+    """Give how long each search has looked by the end of each round: little at first, so that all come to it soon."""
+    return [*(seconds for seconds in SECONDS.values() if seconds < seconds_max), seconds_max]
 
 
 def is_settled(mutant: Mutant, outcomes: Sequence[Outcome]) -> bool:
@@ -67,33 +72,54 @@ def known_outcomes(name: str, mutant: Mutant, known: Known, source: Path) -> lis
 class Hunt:
     """One run: what is looked for, in which copy, and what was found."""
 
-    def __init__(self, original: Path, results: Path, known: Known, seconds_max: float) -> None:
-        """Look in copies of ``original``; keep outcomes in ``results``, and no search beyond ``seconds_max``."""
+    def __init__(
+        self, original: Path, results: Path, known: Known, seconds_max: float, *, always_test: bool = False
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            original: what copies are made of.
+            results: where outcomes are kept.
+            known: what earlier runs found.
+            seconds_max: no search takes longer.
+            always_test: whether tests look for what a search has caught, too.
+        """
         self._original = original
         self._results = results
         self._known = known
         self._seconds_max = seconds_max
+        self._always_test = always_test
 
     def outcomes(self, name: str, mutant: Mutant) -> list[Outcome]:
-        """Let searches and tests look for a fault; give what came of it, in their order."""
-        found: list[Outcome] = []
+        """Let searches look for a fault, and tests if none caught it; give what came of it, in their order."""
         key = digest(mutant, self._original / PACKAGE)
-        seconds = min(seconds_for(mutant), self._seconds_max)
-        for engine in searches(mutant):
-            found.append(self._outcome(name, mutant, engine, key, seconds))
-            if found[-1].found:
-                break
-        found.append(self._outcome(name, mutant, "tests", key, TESTS_SECONDS))
+        found = self._searched(name, mutant, key)
+        if self._always_test or not any(outcome.found for outcome in found):
+            found.append(self._outcome(name, mutant, "tests", key, TESTS_SECONDS))
         return found
 
+    def _searched(self, name: str, mutant: Mutant, key: str) -> list[Outcome]:
+        """Let searches look, in turns, until one catches the fault or all had their time."""
+        found: dict[str, Outcome] = {}
+        for seconds in rounds(min(seconds_for(mutant), self._seconds_max)):
+            for engine in searches(mutant):
+                found[engine] = self._outcome(name, mutant, engine, key, seconds)
+                if found[engine].found:
+                    return list(found.values())
+        return list(found.values())
+
     def _outcome(self, name: str, mutant: Mutant, engine: str, key: str, seconds_max: float) -> Outcome:
-        """Give an earlier outcome, or let the engine look now, and keep what comes of it."""
-        before = self._known.get((name, engine, key))
-        if before is not None and still_holds(before, seconds_max):
+        """Give an earlier outcome, or let the engine go on from there, and keep what comes of it."""
+        before = self._known.get((name, engine, key), Outcome(name, engine, key, 0.0, 0.0, ""))
+        if still_holds(before, seconds_max):
             return before
         with tree_with(mutant, self._original) as tree:
-            found, seconds = look(engine, mutant, tree, self._original, seconds_max)
-        outcome = Outcome(name, engine, key, seconds_max, round(seconds, 1), found)
+            # Only searches through seeds go on: the others begin anew.
+            spent = before.seconds_max if before.following else 0.0
+            found = look(engine, mutant, tree, self._original, seconds_max - spent, before.following)
+        took = round(before.seconds + found.seconds, 1)
+        outcome = Outcome(name, engine, key, seconds_max, took, found.text, found.following)
+        self._known[name, engine, key] = outcome
         self._results.parent.mkdir(parents=True, exist_ok=True)
         with self._results.open("a", encoding="utf-8") as file:
             file.write(msgspec.json.encode(outcome).decode() + "\n")

@@ -24,10 +24,11 @@ A check that has never failed proves nothing. Each fault below was planted in a 
 `make mutants`, and this page was written from what caught it.
 
 *Searches* know nothing of a fault. `walk` moves bare cores through seeds; `sim` runs whole simulated groups; `explore`
-tries all orders of events in small worlds of bare cores. The first that catches a fault is named. *Tests* are those of
-`make test` for the files that the fault changes, without searches: the first that failed is named. Some faults lie
-where no search comes, such as sockets and real disks: then the page says so. A search has 10, 60 or 600 seconds of one
-core for a fault of tier 1, 2 or 3; what it took, with the start of the interpreter, is given.
+tries all orders of events in small worlds of bare cores. They take turns, and the first that catches a fault is named.
+*Tests* are those of `make test` for the files that the fault changes, without searches. They are asked where no search
+caught the fault, and by `make mutants ARGS=--tests` always: the first that failed is named. Some faults lie where no
+search comes, such as sockets and real disks: then the page says so. A search has 10, 60 or 600 seconds of one core for
+a fault of tier 1, 2 or 3; what it took, with the start of the interpreter, is given.
 """
 
 
@@ -57,8 +58,10 @@ def search_text(mutant: Mutant, outcomes: Sequence[Outcome]) -> str:
 
 def tests_text(outcomes: Sequence[Outcome]) -> str:
     """Say what the tests came to."""
-    found = next((outcome.found for outcome in outcomes if outcome.engine == "tests"), "")
-    return f"`{found}`" if found else "no test"
+    asked = [outcome.found for outcome in outcomes if outcome.engine == "tests"]
+    if not asked:
+        return "not asked"
+    return f"`{asked[0]}`" if asked[0] else "no test"
 
 
 def render(catalogue: Mapping[str, Mapping[str, Mutant]], results: Mapping[str, Sequence[Outcome]]) -> str:

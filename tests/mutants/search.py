@@ -33,19 +33,23 @@ def simulate(seed: int) -> str:
 SEARCHES: Mapping[str, Callable[[int], str]] = {"walk": walk, "sim": simulate}
 
 
-def find(search: Callable[[int], str], seconds: float, seeds: Iterable[int]) -> str:
-    """Search through seeds; give the first that fails and how, or nothing when they or the seconds are over."""
-    begun = time.process_time()
+def find(search: Callable[[int], str], seconds: float, seeds: Iterable[int]) -> tuple[str, int]:
+    """Search through seeds, until one fails or they or the seconds are over.
+
+    Returns:
+        The first that fails and how, or nothing; and the seed to go on with.
+    """
+    begun, seed = time.process_time(), -1
     for seed in seeds:
         if time.process_time() - begun >= seconds:
-            break
+            return "", seed
         try:
             failure = search(seed)
         except Exception as error:
             failure = str(error) if type(error) is AssertionError and str(error) else f"{type(error).__name__}: {error}"
         if failure:
-            return f"seed {seed}: {failure}"
-    return ""
+            return f"seed {seed}: {failure}", seed + 1
+    return "", seed + 1
 
 
 def main() -> None:
@@ -57,8 +61,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int)
     chosen = parser.parse_args()
     seeds = itertools.count(chosen.first) if chosen.seed is None else [chosen.seed]
-    found = find(SEARCHES[chosen.engine], chosen.seconds, seeds)
-    print(json.dumps({"found": found, "seconds": time.process_time()}))
+    found, following = find(SEARCHES[chosen.engine], chosen.seconds, seeds)
+    print(json.dumps({"found": found, "seconds": time.process_time(), "next": following}))
 
 
 if __name__ == "__main__":

@@ -116,12 +116,15 @@ class Engines:
     def __init__(self, **found: str) -> None:
         self.found = found
         self.asked: list[tuple[str, float]] = []
+        self.begun: list[int] = []
 
-    def look(self, engine, mutant, tree, sound, seconds_max):
+    def look(self, engine, mutant, tree, sound, seconds_max, first):
         assert (tree / PACKAGE / "core" / "one.py").read_text() == "one = 2\n"
         assert (sound / PACKAGE / "core" / "one.py").read_text() == "one = 1\n"
         self.asked.append((engine, seconds_max))
-        return self.found.get(engine, ""), 1.0
+        self.begun.append(first)
+        following = 0 if engine in ("explore", "tests") else first + 5
+        return engines.Found(self.found.get(engine, ""), 1.0, following)
 
 
 @pytest.fixture
@@ -132,21 +135,44 @@ def original(source, tmp_path):
     return tmp_path / "original"
 
 
-def outcomes(original, monkeypatch, stand_in: Engines, mutant: Mutant = FAULT, seconds: float = 600.0) -> list[str]:
+def outcomes(
+    original,
+    monkeypatch,
+    stand_in: Engines,
+    mutant: Mutant = FAULT,
+    seconds: float = 600.0,
+    *,
+    always_test: bool = True,
+) -> list[str]:
     """Hunt for a fault; give which engine found what."""
     monkeypatch.setattr(hunt, "look", stand_in.look)
     results = original.parent / "results.jsonl"
-    found = hunt.Hunt(original, results, hunt.read_results(results), seconds).outcomes("fault", mutant)
+    known = hunt.read_results(results)
+    found = hunt.Hunt(original, results, known, seconds, always_test=always_test).outcomes("fault", mutant)
     return [f"{outcome.engine} {outcome.found}".strip() for outcome in found]
 
 
-def test_searches_end_with_the_first_that_finds_the_fault_and_the_tests_are_asked_always(original, monkeypatch) -> None:
-    assert outcomes(original, monkeypatch, Engines(walk="seed 1", tests="test_a")) == ["walk seed 1", "tests test_a"]
+def test_searches_end_with_the_first_that_finds_the_fault_and_tests_are_asked_if_none_does(
+    original, monkeypatch
+) -> None:
+    found = outcomes(original, monkeypatch, Engines(walk="seed 1", tests="test_a"), always_test=False)
+    assert found == ["walk seed 1"]
+    found = outcomes(original, monkeypatch, Engines(walk="seed 1", tests="test_a"))
+    assert found == ["walk seed 1", "tests test_a"]
     known = Mutant("1 is 2", "review", 3, FAULT.edits, gap="a look at one")
     (original.parent / "results.jsonl").unlink()
     stand_in = Engines()
-    assert outcomes(original, monkeypatch, stand_in, known) == ["walk", "sim", "explore", "tests"]
-    assert stand_in.asked == [("walk", 60.0), ("sim", 60.0), ("explore", 60.0), ("tests", engines.TESTS_SECONDS)]
+    found = outcomes(original, monkeypatch, stand_in, known, always_test=False)
+    assert found == ["walk", "sim", "explore", "tests"]
+    assert stand_in.asked == [("walk", 10.0), ("sim", 10.0), ("explore", 10.0), ("tests", engines.TESTS_SECONDS)]
+
+
+def test_searches_take_turns_and_each_goes_on_where_it_was(original, monkeypatch) -> None:
+    stand_in = Engines()
+    outcomes(original, monkeypatch, stand_in, Mutant("1 is 2", "review", 2, FAULT.edits))
+    searched = [("walk", 10.0), ("sim", 10.0), ("explore", 10.0), ("walk", 50.0), ("sim", 50.0), ("explore", 60.0)]
+    assert stand_in.asked == [*searched, ("tests", engines.TESTS_SECONDS)]
+    assert stand_in.begun == [0, 0, 0, 5, 5, 0, 0]
 
 
 def test_what_was_found_is_not_looked_for_again_and_what_was_not_only_for_longer(original, monkeypatch) -> None:
@@ -158,7 +184,7 @@ def test_what_was_found_is_not_looked_for_again_and_what_was_not_only_for_longer
     assert second.asked == []
     third = Engines(sim="seed 2")
     assert outcomes(original, monkeypatch, third) == ["walk", "sim seed 2", "tests test_a"]
-    assert third.asked == [("walk", 10.0), ("sim", 10.0)]
+    assert third.asked == [("walk", 5.0), ("sim", 5.0)]
 
 
 def test_a_fault_is_settled_when_it_was_caught_or_all_had_their_time() -> None:
@@ -207,19 +233,21 @@ def test_what_fails_without_the_fault_is_no_catch(monkeypatch, tmp_path) -> None
         number = re.search(r"--(?:first|seed) (\d+)", words)
         seed = number[1] if number else "1"
         found = "" if where == sound and seed not in broken else f"seed {seed}: it fails"
-        return Run(0, f'{{"found": "{found}", "seconds": 1.0}}\n', 1.0)
+        return Run(0, f'{{"found": "{found}", "seconds": 1.0, "next": {int(seed) + 1}}}\n', 1.0)
 
     monkeypatch.setattr(engines, "run_command", run)
-    assert look("walk", FAULT, tree, sound, 10.0) == ("seed 2: it fails", 2.0)
-    assert look("tests", FAULT, tree, sound, 10.0) == ("tests/test_a.py::test_b", 2.0)
+    assert look("walk", FAULT, tree, sound, 10.0) == ("seed 2: it fails", 2.0, 3)
+    assert look("tests", FAULT, tree, sound, 10.0) == ("tests/test_a.py::test_b", 2.0, 0)
     assert asked == ["tree", "sound"] * 4
 
 
 def test_what_engines_print_is_read() -> None:
-    assert read_search(Run(0, 'noise\n{"found": "", "seconds": 2.5}\n', 9.0)) == ("", 2.5)
-    assert read_search(Run(None, "", 9.0)) == ("it does not come to an end", 9.0)
-    assert read_search(Run(-signal.SIGXCPU, "", 9.0)) == ("it does not come to an end", 9.0)
-    assert read_search(Run(1, "Traceback\nImportError: no\n", 9.0)) == ("nothing runs any more: ImportError: no", 9.0)
+    assert read_search(Run(0, 'noise\n{"found": "", "seconds": 2.5, "next": 7}\n', 9.0)) == ("", 2.5, 7)
+    assert read_search(Run(0, '{"found": "a world", "seconds": 2.5}\n', 9.0)) == ("a world", 2.5, 0)
+    assert read_search(Run(None, "", 9.0)) == ("it does not come to an end", 9.0, 0)
+    assert read_search(Run(-signal.SIGXCPU, "", 9.0)) == ("it does not come to an end", 9.0, 0)
+    said = read_search(Run(1, "Traceback\nImportError: no\n", 9.0)).text
+    assert said == "nothing runs any more: ImportError: no"
     assert read_tests(Run(0, "5 passed", 9.0)) == ""
     assert read_tests(Run(-9, "", 9.0)) == ""
     assert (
@@ -286,10 +314,10 @@ def test_a_search_finds_what_is_planted_in_a_copy_and_nothing_in_the_original(tm
     copy(ROOT, tmp_path)
     check_import(tmp_path)
     command = engines.search_command("walk", 60.0, "--seed", "3")
-    assert read_search(run_command(command, tmp_path, 60.0))[0] == ""
+    assert read_search(run_command(command, tmp_path, 60.0)).text == ""
     with tree_with(read_catalogue()["elections"]["vote_without_log_check"], tmp_path) as tree:
         check_import(tree)
-        assert read_search(run_command(command, tree, 60.0))[0].startswith("seed 3: leader completeness")
+        assert read_search(run_command(command, tree, 60.0)).text.startswith("seed 3: leader completeness")
         with pytest.raises(RuntimeError, match="another package is imported"):
             check_import(tree / "src")
         (tree / PACKAGE / "core" / "log.py").write_text("")
