@@ -337,8 +337,9 @@ def keeping_faults(label: str) -> Iterator[None]:
         raise MachineError(f"{label} raised {described(error)}") from error
 
 
+@functools.lru_cache(maxsize=64)
 def describe(machine: type[StateMachine]) -> MachineType:
-    """Make what the shell knows of a machine's class."""
+    """Make what the shell knows of a machine's class; it takes milliseconds, and each peer and each client asks."""
     calls = call_types(machine)
     writes = {name: call for name, call in calls.items() if call.kind == "write"}
     reads = {name: call for name, call in calls.items() if call.kind == "read"}

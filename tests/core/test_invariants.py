@@ -162,6 +162,10 @@ def test_members_are_distinct_and_in_order(voters, message):
         (set_state(voted_for=None), "a vote is given at most once in a term"),
         (set_log(last=Index(4)), "a leader never overwrites or deletes its entries"),
         (set_state(commit_index=Index(3)), "the commit index never falls"),
+        (
+            lambda s: s.configurations.append((Index(5), Configuration("group", (member("a", 1), member("a", 2))))),
+            "ids are distinct",
+        ),
     ],
 )
 def test_each_broken_step_is_found(change, message):
@@ -170,6 +174,17 @@ def test_each_broken_step_is_found(change, message):
     change(state)
     with pytest.raises(AssertionError, match=message):
         check_step(before, facts(state))
+
+
+def test_a_leader_that_commits_by_an_entry_of_an_earlier_term_is_found():
+    raft = start(log=(1, 1, 2))
+    lead(raft)
+    before = facts(raft.state)
+    raft.state.commit_index = Index(3)
+    with pytest.raises(AssertionError, match="a leader commits by an entry of its own term"):
+        check_step(before, facts(raft.state))
+    raft.state.commit_index = Index(4)
+    check_step(before, facts(raft.state))
 
 
 def test_a_new_term_may_change_the_vote_and_one_who_leads_no_longer_may_lose_entries():

@@ -133,7 +133,7 @@ def vote_without_the_log_check(monkeypatch):
     monkeypatch.setattr(election, "is_up_to_date", lambda state, term, index: True)
 
 
-@fault(FIGURE_8, "leader completeness: 3 leads term 5")
+@fault(FIGURE_8, "a leader commits by an entry of its own term")
 def old_term_entry_committed_by_counting(monkeypatch):
     def held(state):
         progress, own = state.role.progress, state.persisted_index

@@ -72,6 +72,8 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
     @property
     def everyone(self) -> Members:
         """All who receive entries: the members, and in a joint configuration those that are about to leave."""
+        if not self.outgoing:
+            return self.members
         ids = {member.id for member in self.members}
         return (*self.members, *(member for member in self.outgoing if member.id not in ids))
 
@@ -93,7 +95,10 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
 
     def member(self, peer: PeerId | None) -> Member | None:
         """Give who has that id, or None when nobody does."""
-        return next((member for member in self.everyone if member.id == peer), None)
+        for member in self.everyone:
+            if member.id == peer:
+                return member
+        return None
 
     def named(self, name: str) -> Member | None:
         """Give who has that name, or None when nobody does."""

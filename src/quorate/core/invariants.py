@@ -10,7 +10,7 @@ import msgspec
 from quorate.core.configuration import Configuration
 from quorate.core.progress import Progress
 from quorate.core.state import Candidate, Leader, PreCandidate, State
-from quorate.types import HardState, Index
+from quorate.types import HardState, Index, Term
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -19,19 +19,30 @@ class Facts(msgspec.Struct, frozen=True):
     Attributes:
         hard_state: term and vote.
         commit_index: the commit index.
+        commit_term: the term of the entry there.
         last: the last index of the log.
         is_leader: whether it leads.
+        configurations: those of the log, with their indexes.
     """
 
     hard_state: HardState
     commit_index: Index
+    commit_term: Term
     last: Index
     is_leader: bool
+    configurations: tuple[tuple[Index, Configuration], ...]
 
 
 def facts(state: State) -> Facts:
     """Take down what ``check_step`` compares."""
-    return Facts(state.hard_state, state.commit_index, state.log.last, isinstance(state.role, Leader))
+    return Facts(
+        state.hard_state,
+        state.commit_index,
+        state.log.term(state.commit_index),
+        state.log.last,
+        isinstance(state.role, Leader),
+        tuple(state.configurations),
+    )
 
 
 def check(state: State) -> None:
@@ -69,7 +80,7 @@ def check(state: State) -> None:
 
 
 def check_configurations(state: State) -> None:
-    """Check that the configurations are those of the log, and their members distinct.
+    """Check that the configurations are those of the log, and that the latest is in force.
 
     Raises:
         AssertionError: they are not.
@@ -77,12 +88,10 @@ def check_configurations(state: State) -> None:
     indexes = [index for index, _ in state.configurations]
     assert indexes == sorted(set(indexes)), "configurations are in the order of the log"
     assert not indexes or indexes[-1] <= state.log.last, "a truncated configuration is not in force"
-    for _, configuration in state.configurations:
-        check_configuration(configuration)
     current = state.configuration
     assert state.groups == (current.groups if current else ()), "the latest configuration is in force"
-    everyone = [member.id for member in current.everyone] if current else []
-    assert list(state.others) == [peer for peer in everyone if peer != state.peer], "all members receive entries"
+    others = [member.id for member in current.everyone if member.id != state.peer] if current else []
+    assert list(state.others) == others, "all members receive entries"
 
 
 def check_configuration(configuration: Configuration) -> None:
@@ -144,4 +153,10 @@ def check_step(before: Facts, after: Facts) -> None:
         assert kept, "a vote is given at most once in a term"
         leads_on = before.is_leader and after.is_leader
         assert not leads_on or after.last >= before.last, "a leader never overwrites or deletes its entries (Figure 3)"
+        counted = leads_on and after.commit_index > before.commit_index
+        # "Only log entries from the leader's current term are committed by counting replicas" (§5.4.2).
+        assert not counted or after.commit_term == after.hard_state.term, "a leader commits by an entry of its own term"
     assert after.commit_index >= before.commit_index, "the commit index never falls"
+    if after.configurations != before.configurations:
+        for _, configuration in after.configurations:
+            check_configuration(configuration)
