@@ -13,8 +13,8 @@ import itertools
 import math
 import operator
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import msgspec
 from msgspec.structs import astuple
@@ -337,9 +337,14 @@ def keeping_faults(label: str) -> Iterator[None]:
         raise MachineError(f"{label} raised {described(error)}") from error
 
 
-@functools.lru_cache(maxsize=64)
 def describe(machine: type[StateMachine]) -> MachineType:
-    """Make what the shell knows of a machine's class; it takes milliseconds, and each peer and each client asks."""
+    """Give what the shell knows of a machine's class."""
+    return _describe(cast(Hashable, machine))
+
+
+@functools.lru_cache(maxsize=64)
+def _describe(machine: type[StateMachine]) -> MachineType:
+    """Make what ``describe`` gives: it takes milliseconds, and each peer and each client asks."""
     calls = call_types(machine)
     writes = {name: call for name, call in calls.items() if call.kind == "write"}
     reads = {name: call for name, call in calls.items() if call.kind == "read"}
