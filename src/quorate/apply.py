@@ -238,7 +238,7 @@ class Apply:
     def _answer_write(self, command: bytes, index: int) -> tuple[Value | Failure, Value | Failure]:
         """Run a write; give its answer, and what is kept of that for whoever asks again."""
         try:
-            answer = Value(self.type.encode_reply_to(command, self.type.writes.run(self.machine, command)))
+            answer = Value(self.type.encode_reply(command, self.type.writes.run(self.machine, command)))
         except Rejected as refused:
             failure = failure_from_error(refused)
             return failure, failure

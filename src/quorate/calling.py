@@ -246,15 +246,7 @@ class MachineType(msgspec.Struct, frozen=True):
         """
         return self.replies[name].detach(value)
 
-    def encode_reply(self, name: str, value: object) -> bytes:
-        """Encode the reply of the write or read with this name in the log.
-
-        Raises:
-            MachineError: the reply cannot be encoded.
-        """
-        return self.replies[name].encode(value)
-
-    def encode_reply_to(self, call: bytes, value: object) -> bytes:
+    def encode_reply(self, call: bytes, value: object) -> bytes:
         """Encode the reply of an encoded write or read.
 
         Raises:
@@ -263,15 +255,7 @@ class MachineType(msgspec.Struct, frozen=True):
         try:
             return ENCODER.encode(value)
         except (TypeError, ValueError, OverflowError, RecursionError):
-            return self.encode_reply(command_name(call), value)  # Only now it matters whose reply it is.
-
-    def decode_reply(self, name: str, encoded: bytes) -> object:
-        """Decode the reply of the write or read with this name in the log.
-
-        Raises:
-            MachineError: the reply is not what the annotation says.
-        """
-        return self.replies[name].decode(encoded)
+            return self.replies[command_name(call)].encode(value)  # Only now it matters whose reply it is.
 
     def check_state(self, fresh: StateMachine) -> None:
         """Check, before its first command, that snapshots can keep the state of a machine as ``__init__`` left it.

@@ -14,11 +14,12 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
-from quorate.calling import MachineType, command_name, describe
+from quorate.calling import MachineType, describe
 from quorate.errors import OutcomeUnknown, SessionExpired, Unavailable
 from quorate.following import Attempt, Expired, Following, tried_text
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.peer import check_size, checked_options
+from quorate.replies import ReplyType
 from quorate.settings import Settings
 from quorate.tickets import Series, Tickets
 from quorate.transport import Transport
@@ -118,13 +119,13 @@ class Client(Generic[M]):
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
-        encoded = self._machine.encode_write(call, args, kwargs)
+        encoded = self._machine.writes.encode(call, args, kwargs)
         check_size(encoded, self._settings)
         if self._exactly_once:
             answer = await self._write_once(encoded)
         else:
             answer = await self._following.ask(lambda left: WriteCall(encoded, left), self._deadline(), is_write=True)
-        return self._decode(answer, encoded)
+        return decoded(answer, self._machine.reply_type(call))
 
     @overload
     async def read(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -153,7 +154,7 @@ class Client(Generic[M]):
         """
         if self._consistency == "stale":
             return (await self._read_stale(call, args, kwargs)).value
-        encoded = self._machine.encode_read(call, args, kwargs)
+        encoded = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
         leader_only = self._following.follow
         answer = await self._following.ask(
@@ -161,7 +162,7 @@ class Client(Generic[M]):
             self._deadline(),
             is_write=False,
         )
-        return self._decode(answer, encoded)
+        return decoded(answer, self._machine.reply_type(call))
 
     @overload
     async def read_stale(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> StaleRead[R]: ...
@@ -298,23 +299,23 @@ class Client(Generic[M]):
         Raises:
             Unavailable: nobody answered until the deadline, or not with a stale read.
         """
-        encoded = self._machine.encode_read(call, args, kwargs)
+        encoded = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
         answer = await self._following.ask_any(lambda left: ReadCall(encoded, left, "stale"), self._deadline())
         if not isinstance(answer, StaleValue):
             raise Unavailable(f"the peer answered with {type(answer).__name__}, which is no stale read")
-        value = self._machine.decode_reply(command_name(encoded), answer.value)
-        return StaleRead(value, answer.index, answer.age)
+        return StaleRead(self._machine.reply_type(call).decode(answer.value), answer.index, answer.age)
 
-    def _decode(self, answer: object, encoded: bytes) -> object:
-        """Decode the reply of a write or read.
 
-        Raises:
-            OutcomeUnknown: it is no reply to a write or read.
-        """
-        if not isinstance(answer, Value):
-            raise OutcomeUnknown(f"the peer answered with {type(answer).__name__}, which is no reply")
-        return self._machine.decode_reply(command_name(encoded), answer.value)
+def decoded(answer: object, reply: ReplyType) -> object:
+    """Decode the reply of a write or read.
+
+    Raises:
+        OutcomeUnknown: it is no reply to a write or read.
+    """
+    if not isinstance(answer, Value):
+        raise OutcomeUnknown(f"the peer answered with {type(answer).__name__}, which is no reply")
+    return reply.decode(answer.value)
 
 
 def write_call(encoded: bytes, series: Series, place: int, timeout: float) -> WriteCall:

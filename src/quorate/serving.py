@@ -190,7 +190,7 @@ def as_value(machine: MachineType, call: bytes, reply: object) -> Value:
     Raises:
         MachineError: the reply cannot be encoded.
     """
-    return Value(machine.encode_reply_to(call, reply))
+    return Value(machine.encode_reply(call, reply))
 
 
 def as_stale_value(machine: MachineType, call: bytes, reply: object) -> StaleValue:
@@ -200,7 +200,7 @@ def as_stale_value(machine: MachineType, call: bytes, reply: object) -> StaleVal
         MachineError: the reply cannot be encoded.
     """
     assert isinstance(reply, StaleRead), "a stale read is answered with its index and age"
-    return StaleValue(machine.encode_reply_to(call, reply.value), reply.index, reply.age)
+    return StaleValue(machine.encode_reply(call, reply.value), reply.index, reply.age)
 
 
 def identity(place: Place) -> Identity:

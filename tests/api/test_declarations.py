@@ -281,9 +281,9 @@ def test_arguments_and_replies_may_be_structs_with_constraints():
     item = Item("abc", frozenset({"x"}))
     assert described.run_write(shelf, described.encode_write(Put(item))) == item
     found = described.run_read(shelf, described.encode_read(Shelf.find, ("abc",)))
-    assert described.decode_reply("find", described.encode_reply("find", found)) == item
+    assert described.replies["find"].decode(described.replies["find"].encode(found)) == item
     assert described.detach_reply("find", None) is None
-    assert described.decode_reply("Put", described.encode_reply("Put", item)) == item
+    assert described.replies["Put"].decode(described.replies["Put"].encode(item)) == item
     with pytest.raises(TypeError, match=r"Shelf\.find: Expected `str` of length <= 3 - at `name`"):
         described.encode_read(Shelf.find, ("abcd",))
     with pytest.raises(TypeError, match=r"Put: Expected `str` of length <= 3 - at `item\.name`"):

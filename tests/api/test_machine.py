@@ -603,8 +603,8 @@ def test_replies_survive_the_wire_with_their_types():
         (Mixed, "double", 1),
     ):
         described = describe(machine)
-        assert described.decode_reply(name, described.encode_reply(name, value)) == value
-    assert describe(MatchedKV).decode_reply("rm", describe(MatchedKV).encode_reply("rm", True)) is True
+        assert described.replies[name].decode(described.replies[name].encode(value)) == value
+    assert describe(MatchedKV).replies["rm"].decode(describe(MatchedKV).replies["rm"].encode(True)) is True
 
 
 @pytest.mark.parametrize("method", [Failing.lie, Failing.wrong, Failing.odd])
@@ -617,9 +617,9 @@ def test_a_reply_that_is_not_what_its_annotation_says_is_a_machine_error(method)
 def test_a_reply_that_cannot_be_read_is_a_machine_error():
     for encoded in (b"", b"\xff", b"\x01", b"\x91" * 100_000):
         with pytest.raises(MachineError, match=r"the reply of KV\.set"):
-            describe(KV).decode_reply("set", encoded)
+            describe(KV).replies["set"].decode(encoded)
     with pytest.raises(MachineError, match=r"the reply of Open\.keep"):
-        describe(Open).encode_reply("keep", nested(100_000))
+        describe(Open).replies["keep"].encode(nested(100_000))
 
 
 # Context.

@@ -12,13 +12,13 @@ from quorate.machines import KV, Echo, Stack
 def write(machine, method, *args):
     described = describe(type(machine))
     reply = described.run_write(machine, described.encode_write(method, args))
-    return described.decode_reply(method.name, described.encode_reply(method.name, reply))
+    return described.replies[method.name].decode(described.replies[method.name].encode(reply))
 
 
 def read(machine, method, *args):
     described = describe(type(machine))
     reply = described.run_read(machine, described.encode_read(method, args))
-    return described.decode_reply(method.name, described.encode_reply(method.name, reply))
+    return described.replies[method.name].decode(described.replies[method.name].encode(reply))
 
 
 def test_kv_sets_gets_and_deletes():

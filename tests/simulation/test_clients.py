@@ -30,7 +30,7 @@ class Answers(Hangs):
 
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         for request in requests:
-            answer(Reply(request.id, Value(describe(KV).encode_reply("set", "b"))))
+            answer(Reply(request.id, Value(describe(KV).replies["set"].encode("b"))))
 
 
 @pytest.mark.parametrize("calls", [1, 2, 12])

@@ -364,6 +364,21 @@ def test_an_address_that_nobody_can_dial_is_not_advertised(bind: str):
         Bench("tcp").transport(bind)
 
 
+def test_frames_of_one_kind_that_arrive_together_are_taken_as_one():
+    requests, packets = [ask(b"%d" % number) for number in range(4)], [vote(1)]
+    frames = [
+        (FrameKind.REQUESTS, requests[:1]),
+        (FrameKind.REQUESTS, requests[1:3]),
+        (FrameKind.PACKETS, packets),
+        (FrameKind.REQUESTS, requests[3:]),
+    ]
+    assert connection.joined(frames) == [
+        (FrameKind.REQUESTS, requests[:3]),
+        (FrameKind.PACKETS, packets),
+        (FrameKind.REQUESTS, requests[3:]),
+    ]
+
+
 async def test_a_client_has_no_address_and_does_not_listen(bench: Bench):
     client = bench.transport(None)
     assert client.address == ""

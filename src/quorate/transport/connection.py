@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
         if not self.open:
             return
         try:
-            for frame in self._decoder.feed(data):
+            for frame in joined(self._decoder.feed(data)):
                 self._receive(frame)
         except FrameError as error:
             self.close(error)
@@ -192,6 +192,19 @@ class Connection(asyncio.Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def joined(frames: list[Frame]) -> list[Frame]:
+    """Make one frame of those that follow each other and are of one kind: what arrives together is taken together."""
+    if len(frames) < 2:
+        return frames
+    found: list[Frame] = []
+    for frame in frames:
+        if found and found[-1][0] is frame[0] is not FrameKind.HELLO:
+            found[-1][1].extend(frame[1])  # type: ignore[arg-type]
+        else:
+            found.append(frame)
+    return found
 
 
 async def close_all(connections: Sequence[Connection]) -> None:
