@@ -88,7 +88,7 @@ def test_importing_quorate_imports_no_extra(extra: str) -> None:
 # The blocking twins: the same names, arguments, types and words, without await.
 
 TWINS = ("Client", "Node", "Peer", "connect")
-NOT_FOR_USERS = {"receive_packets", "receive_request"}  # what the transport calls
+NOT_FOR_USERS = {"receive_packets", "receive_requests"}  # what the transport calls
 
 
 def plain(text: str) -> str:

@@ -28,7 +28,7 @@ class Links:
         self.leader: Address | None = None
         self.place = 0
         self.nearest = 0
-        self.closed = False
+        self.closed: bool = False
         self._transport: Transport | None = None
         self._channels: dict[str, Channel] = {}
         self._opening: dict[str, asyncio.Task[Channel]] = {}

@@ -42,9 +42,9 @@ class Call:
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Begin unanswered."""
-        self.make = make
+        self.make: Callable[[], Coroutine[Any, Any, Any]] = make
         self.task: asyncio.Task[None] | None = None
-        self.done = threading.Lock()
+        self.done: threading.Lock = threading.Lock()
         self.done.acquire()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -68,8 +68,8 @@ class Life:
 
     def __init__(self, ended: Callable[[], QuorateError]) -> None:
         """Begin nothing yet; ``ended`` makes the error of calls that come too late."""
-        self.lock = threading.RLock()
-        self.closing = threading.Lock()
+        self.lock: threading.RLock = threading.RLock()
+        self.closing: threading.Lock = threading.Lock()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread: LoopThread | None = None
         self._ended = ended
