@@ -7,8 +7,10 @@ One agreed order of writes, a durable log, linearizable reads, a new leader when
 import logging as _logging
 
 from quorate.client import Client, connect
+from quorate.context import Context
 from quorate.errors import (
     ChangeInProgress,
+    Compacted,
     ConfigurationError,
     Corrupted,
     DiskFull,
@@ -26,23 +28,28 @@ from quorate.errors import (
     StoreLocked,
     Unavailable,
 )
-from quorate.machine import Command, Context, Query, StateMachine, read, write
+from quorate.events import Change, Event
+from quorate.machine import Command, Query, StateMachine, read, write
 from quorate.node import Node
 from quorate.peer import Peer
 from quorate.settings import Settings
 from quorate.transport.security import TLS
 from quorate.types import Address, MemberStatus, StaleRead, Status
+from quorate.watching import Watch
 
 __all__ = [
     "TLS",
     "Address",
+    "Change",
     "ChangeInProgress",
     "Client",
     "Command",
+    "Compacted",
     "ConfigurationError",
     "Context",
     "Corrupted",
     "DiskFull",
+    "Event",
     "InvalidConfiguration",
     "MachineError",
     "MemberStatus",
@@ -64,6 +71,7 @@ __all__ = [
     "StoreError",
     "StoreLocked",
     "Unavailable",
+    "Watch",
     "connect",
     "read",
     "write",

@@ -14,8 +14,10 @@ from itertools import repeat
 import msgspec
 
 from quorate.calling import MachineType
+from quorate.context import Context, ReadContext
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
-from quorate.machine import Context, StateMachine
+from quorate.machine import StateMachine
+from quorate.recent import Recent
 from quorate.sessions import MARK, OpenSession, decode_command
 from quorate.tables import Replicated, Tables, frozen
 from quorate.transport.calls import Failure, Value, failure_from_error
@@ -48,7 +50,7 @@ class Query(msgspec.Struct):
     """A read and who waits for it.
 
     Attributes:
-        payload: the encoded query.
+        payload: the encoded query; empty to be told no more than the last index that is applied then.
         waiter: who waits.
     """
 
@@ -62,6 +64,7 @@ class Apply:
     Attributes:
         machine: the user's state machine.
         tables: what is kept beside it, and goes into every snapshot with it.
+        recent: the events that it emitted of late, and who waits for more.
         type: what its class declares.
         last_applied: Figure 2, lastApplied. Invariant: never falls, and rises without a gap but by ``restore_to``.
         time: the wall time of the entry at ``last_applied``, seconds since 1970; 0.0 before the first.
@@ -71,8 +74,13 @@ class Apply:
         machine_errors: handlers that raised something other than ``Rejected``, since the start.
     """
 
-    def __init__(self, machine: StateMachine, machine_type: MachineType) -> None:
+    def __init__(self, machine: StateMachine, machine_type: MachineType, events_bytes_max: int = 0) -> None:
         """Start with a fresh machine: before the first entry.
+
+        Args:
+            machine: the machine.
+            machine_type: what its class declares.
+            events_bytes_max: see ``Settings``.
 
         Raises:
             TypeError: snapshots could not keep the state of the machine; the message says what to write.
@@ -80,6 +88,7 @@ class Apply:
         machine_type.check_state(machine)
         self.machine: StateMachine = machine
         self.tables: Tables = Tables()
+        self.recent: Recent = Recent(events_bytes_max)
         self.type = machine_type
         self.last_applied: Index = Index(0)
         self.time: float = 0.0
@@ -116,6 +125,8 @@ class Apply:
                 self._apply_commands(run, waiters)
             self.last_applied = run.last
             self.bytes_since += run.size
+        if self.machine.effects.emitted:
+            self.recent.take(self.machine.effects.take(), self.last_applied)
         self._forget_applied()
         self._answer_reads()
 
@@ -142,6 +153,7 @@ class Apply:
         self.last_applied = snapshot.index
         self.time = snapshot.time
         self.bytes_since = 0
+        self.recent.restart(snapshot.index)
         for proposed in self._proposed:
             for waiter in proposed.waiters[: max(0, snapshot.index + 1 - proposed.first)]:
                 waiter.fail(OutcomeUnknown("the write entered the log, and a snapshot covers its index"))
@@ -290,8 +302,11 @@ class Apply:
         if self.is_witness:
             query.waiter.fail(Unavailable("this peer is a witness, or was one, and holds no data"))
             return
+        if not query.payload:
+            query.waiter.succeed(self.last_applied)
+            return
         machine = self.machine
-        machine.context = Context(self.time, self.last_applied)
+        machine.context = ReadContext(self.time, self.last_applied)
         try:
             reply = self.type.reads.run(machine, query.payload)
         except Rejected as refused:

@@ -20,17 +20,19 @@ import msgspec
 from msgspec.structs import astuple
 
 from quorate import keeping
+from quorate.context import Context, ReadContext
 from quorate.errors import MachineError, Rejected, StoreError
+from quorate.events import EventTypes
 from quorate.machine import (
     CallType,
     Command,
-    Context,
     Method,
     Query,
     ReadMethod,
     StateMachine,
     WriteMethod,
     call_types,
+    events_of,
 )
 from quorate.replies import ANYTHING, ENCODER, IMMUTABLE, ReplyType, detached, members, shared_types
 
@@ -152,12 +154,14 @@ class Calls(msgspec.Struct, frozen=True):
                 return call.function(machine, decoded)
             return call.function(machine, *astuple(decoded))
         except Rejected as refusal:
+            undo(machine)
             if all(type(detail) in IMMUTABLE for detail in refusal.details):
                 raise
             raise Rejected(refusal.reason, *map(detached, refusal.details)) from None
         except (MemoryError, RecursionError, OSError):
             raise
         except Exception as error:
+            undo(machine)
             raise MachineError(f"{call.label} raised {described(error)}") from error
 
     def decode(self, encoded: bytes) -> msgspec.Struct:
@@ -188,6 +192,7 @@ class MachineType(msgspec.Struct, frozen=True):
         writes: its writes.
         reads: its reads.
         replies: the replies of both by the names in the log.
+        events: what its writes emit.
     """
 
     machine: type[StateMachine]
@@ -195,6 +200,7 @@ class MachineType(msgspec.Struct, frozen=True):
     writes: Calls
     reads: Calls
     replies: Mapping[str, ReplyType]
+    events: EventTypes
 
     def reply_type(self, call: Method[Any, ..., Any] | msgspec.Struct) -> ReplyType:
         """Give the reply of a write or read of this machine."""
@@ -341,6 +347,7 @@ def _describe(machine: type[StateMachine]) -> MachineType:
             name: ReplyType(call.label, shared_types(call.reply), msgspec.msgpack.Decoder(call.reply))
             for name, call in calls.items()
         },
+        events_of(machine),
     )
 
 
@@ -360,6 +367,17 @@ def describe_calls(
 def set_context(machine: StateMachine, now: float, index: int) -> None:
     """Tell the machine the time and index of the command it runs next: what ``self.context`` gives."""
     machine.context = Context(now, index)
+
+
+def set_read_context(machine: StateMachine, now: float, index: int) -> None:
+    """Tell the machine the time and index of the last command applied, for the read it runs next."""
+    machine.context = ReadContext(now, index)
+
+
+def undo(machine: StateMachine) -> None:
+    """Take back what the call led to beside the machine's state: it raised."""
+    if machine.context.is_of_write:
+        machine.effects.undo(machine.context.index)
 
 
 def command_name(encoded: bytes) -> str:

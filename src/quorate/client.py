@@ -9,6 +9,7 @@ import asyncio
 import copy
 import random
 import secrets
+import weakref
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 from quorate.calling import MachineType, describe
 from quorate.errors import OutcomeUnknown, SessionExpired, Unavailable
+from quorate.events import Change, Event
 from quorate.following import Attempt, Expired, Following, tried_text
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.peer import check_size, checked_options
@@ -38,10 +40,13 @@ from quorate.transport.calls import (
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
 from quorate.types import Address, Consistency, StaleRead, Status
+from quorate.watching import Asking, Watch, beginning
 
 M = TypeVar("M", bound=StateMachine)
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E", bound=Event)
+E2 = TypeVar("E2", bound=Event)
 
 
 class Client(Generic[M]):
@@ -70,6 +75,7 @@ class Client(Generic[M]):
         self._consistency: Consistency = "linearizable"
         self._following = Following(addresses, follow=follow, transport=transport, random=random)
         self._tickets = Tickets()
+        self._watches: weakref.WeakKeyDictionary[Watch[Any], None] = weakref.WeakKeyDictionary()
 
     def with_options(self, *, timeout: float | None = None, consistency: Consistency | None = None) -> Client[M]:
         """Give the same client, on the same connections, with other options; those that are not named stay as they are.
@@ -191,6 +197,39 @@ class Client(Generic[M]):
         """
         return await self._read_stale(call, args, kwargs)
 
+    @overload
+    def watch(self, *, after: int | Change[Any] | None = None) -> Watch[Event]: ...
+    @overload
+    def watch(self, event: type[E], /, *more: type[E2], after: int | Change[Any] | None = None) -> Watch[E | E2]: ...
+    def watch(self, *events: type[Event], after: int | Change[Any] | None = None) -> Watch[Any]:
+        """Watch what happens to the machine: the events that its writes emit, each once, in the order of the log.
+
+        ::
+
+            async for change in kv.watch(Changed):
+                print(change.index, change.event)
+
+        Any peer may be asked, and another is when one fails: nothing is lost or repeated by that. A call waits for
+        events as long as the timeout of this client; then it is made again. So an idle watch costs one call in that
+        time, and a peer that falls silent is noticed behind it.
+
+        Args:
+            events: those to watch, of the machine's ``emits``; all of them when none is named.
+            after: begin behind this index, or behind a ``Change`` seen before. None for what is committed from now on:
+                from when the first event is asked for, or ``async with`` is entered.
+
+        Returns:
+            The events, as they come.
+
+        Raises:
+            TypeError: the machine does not emit one of them, or emits none.
+            ValueError: ``after`` is below 0.
+        """
+        types = self._machine.events.part(events)
+        watch = Watch[Any](types, Asking(self._following, tuple(types.prefixes), self._timeout), beginning(after))
+        self._watches[watch] = None
+        return watch
+
     async def leader(self) -> Address:
         """Ask who leads; wait for a leader while there is none.
 
@@ -226,7 +265,9 @@ class Client(Generic[M]):
         return tuple(found)
 
     async def close(self) -> None:
-        """Close every connection, for good: calls under way fail, and so do later ones. Idempotent."""
+        """Close every connection, for good: calls under way fail, watches end, and later calls fail too. Idempotent."""
+        for watch in list(self._watches):
+            await watch.aclose()
         await self._following.close()
 
     async def __aenter__(self) -> Self:

@@ -8,6 +8,7 @@
     ├── Stopped                       no: the peer had stopped before the call entered the log
     ├── NotCommitted                  no: another entry was committed at its index
     ├── Unavailable(reason)           no: nobody was reached, or a read ran out of time
+    ├── Compacted(first)              no: the events to go on from are held no longer; those from `first` on are
     ├── OutcomeUnknown                perhaps: it entered a log and its fate was not learned in time
     │   └── SessionExpired            the session in which it was sent ended before that was learned
     ├── Rejected(reason, *details)    it ran, and the machine's handler refused: this is its answer
@@ -74,6 +75,24 @@ class Unavailable(QuorateError):
         """Keep the reason, which is the message too."""
         self.reason = reason
         super().__init__(reason)
+
+
+class Compacted(QuorateError):
+    """The events from where a watch was to go on are held no longer: some were missed.
+
+    What they told stands in the state of the machine: read that, and go on from ``first``.
+
+    Attributes:
+        first: the first index from which on all events are there.
+    """
+
+    def __init__(self, first: int) -> None:
+        """Say from where on there are events."""
+        self.first = first
+        super().__init__(
+            f"the events before index {first} are held no longer: read what they led to, and go on with "
+            f"watch(..., after={first - 1})"
+        )
 
 
 class OutcomeUnknown(QuorateError):

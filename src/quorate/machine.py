@@ -16,41 +16,23 @@ from __future__ import annotations
 
 import functools
 import inspect
-import random
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, dataclass_transform, overload
+from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
 from quorate import keeping
+from quorate.context import Context
+from quorate.events import Effects, Event, EventTypes, event_types
+from quorate.signatures import CallStruct, is_union, name_of, reply_of, signature, struct_from_parameters
 
 M_contra = TypeVar("M_contra", bound="StateMachine", contravariant=True)
 M = TypeVar("M", bound="StateMachine")
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
-
-# msgspec reserves one field name for the tag, though arrays carry no names. This one can be no parameter's.
-TAG_FIELD = " name"
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
-class CallStructMeta(msgspec.StructMeta):
-    """Tells type checkers what msgspec's own does not: whoever inherits from a frozen struct is frozen."""
-
-
-class CallStruct(
-    msgspec.Struct,
-    metaclass=CallStructMeta,
-    frozen=True,
-    array_like=True,
-    tag=True,
-    tag_field=TAG_FIELD,
-    forbid_unknown_fields=True,
-):
-    """The form of every call: the array ``[name, *arguments]``."""
 
 
 class Command(CallStruct, Generic[R_co]):
@@ -151,31 +133,6 @@ def read(
     return ReadMethod(function, name)
 
 
-class Context(msgspec.Struct, eq=False):
-    """What a handler may know of the world beyond its arguments: the same on every peer.
-
-    Attributes:
-        now: the leader's wall clock when it took the command, seconds since 1970; never falls along the log. For a
-            read, that of the last command applied.
-        index: the index of the command in the log; for a read, the last one applied.
-    """
-
-    now: float = 0.0
-    index: int = 0
-    _random: random.Random | None = None
-
-    @property
-    def random(self) -> random.Random:
-        """A generator seeded from the log. Foreseeable, so of no use for secrets.
-
-        Python promises only ``random()`` itself to be alike in all its versions: where peers may run different ones,
-        build on that alone.
-        """
-        if self._random is None:
-            self._random = random.Random(f"{self.index} {self.now!r}")
-        return self._random
-
-
 class StateMachine:
     """What a group replicates: your class, with typed writes and reads. A subclass is checked when it is defined.
 
@@ -201,7 +158,12 @@ class StateMachine:
 
     Its state is every attribute that is annotated at class level, and is kept in snapshots so that the log need not
     grow for ever. Where that does not fit, override ``snapshot`` and ``restore``, both of them.
+
+    Attributes:
+        emits: the events that its writes emit, such as ``(Changed,)``.
     """
+
+    emits: ClassVar[tuple[type[Event], ...]] = ()
 
     def __init_subclass__(cls, **options: object) -> None:
         """Check what the class declares.
@@ -210,13 +172,36 @@ class StateMachine:
             TypeError: a write or read cannot work as it is declared; the message says what to write.
         """
         super().__init_subclass__(**options)
+        check_own_names(cls)
         check_snapshots(cls)
         call_types(cls)
+        events_of(cls)
 
     @functools.cached_property
     def context(self) -> Context:
         """Time, index and randomness of the command being run; outside a group 0.0, 0 and a fixed seed."""
         return Context()
+
+    @functools.cached_property
+    def effects(self) -> Effects:
+        """What writes led to beside state and replies: look at it on a plain machine, ``KV().effects.events``."""
+        return Effects(events_of(type(self)))
+
+    def emit(self, event: Event) -> None:
+        """Tell whoever watches that something happened. To be called in a write.
+
+        It is delivered once the write is committed, in the order of the log; a write that raises emits nothing.
+
+        Args:
+            event: of a class that ``emits`` names; at most 32 KiB, encoded.
+
+        Raises:
+            TypeError: its class is none of those, it does not hold what that declares, or this is a read.
+            ValueError: it is too large.
+        """
+        if not self.context.is_of_write:
+            raise TypeError("a read only looks: it emits nothing")
+        self.effects.emit(event, self.context.index)
 
     def snapshot(self) -> Iterable[bytes]:
         """Give the state as it is now, in chunks of bytes that ``restore`` understands.
@@ -255,6 +240,37 @@ class StateMachine:
             ValueError: the chunks are not a state of this class; the message says which attribute is wrong.
         """
         keeping.restore(self, chunks)
+
+
+OWN_NAMES = ("context", "effects", "emit")
+"""What the class itself is for: a machine that has something else there would lose one of the two."""
+
+
+def check_own_names(machine: type[StateMachine]) -> None:
+    """Refuse a class that has something of its own under a name that is quorate's.
+
+    Raises:
+        TypeError: it has.
+    """
+    try:
+        annotated = inspect.get_annotations(machine)
+    except NameError:  # Python 3.14 resolves them here; what cannot be resolved is told when the state is read.
+        annotated = {}
+    for name in OWN_NAMES:
+        if name in vars(machine) or name in annotated:
+            raise TypeError(
+                f"{machine.__name__}.{name}: this name is taken by StateMachine.{name}; choose another, and "
+                f'@write(name="{name}") if the log knows it by this one'
+            )
+
+
+def events_of(machine: type[StateMachine]) -> EventTypes:
+    """Give the events that a class emits.
+
+    Raises:
+        TypeError: they cannot be emitted as they are declared; the message says why.
+    """
+    return event_types(f"{machine.__name__}.emits", machine.emits)
 
 
 def check_snapshots(machine: type[StateMachine]) -> None:
@@ -366,84 +382,6 @@ def struct_calls(machine: type[StateMachine]) -> Iterator[CallType]:
             yield CallType(kind, name, struct.__name__, struct, function, True, reply_of(struct, form))
 
 
-def signature(function: Callable[..., object], label: str) -> tuple[list[inspect.Parameter], object]:
-    """Give the parameters after self, with annotations resolved, and the type of the reply.
-
-    Raises:
-        TypeError: the function cannot be called from a log; the message says what to write.
-    """
-    if (
-        inspect.iscoroutinefunction(function)
-        or inspect.isgeneratorfunction(function)
-        or inspect.isasyncgenfunction(function)
-    ):
-        raise TypeError(f"{label} must be a plain def that returns its reply: no async, no yield")
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-        hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, AttributeError, TypeError, SyntaxError) as error:
-        raise TypeError(
-            f"the annotations of {label} cannot be resolved: {error}; "
-            "define the classes they name above the machine, at module level"
-        ) from error
-    if not parameters:
-        raise TypeError(f"{label} must take self")
-    for parameter in parameters[1:]:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TypeError(
-                f"{label}: {parameter} has no fixed position in the log; write each parameter out, without *"
-            )
-        if parameter.name not in hints:
-            raise TypeError(f"{label}: {parameter.name} needs an annotation, such as {parameter.name}: str")
-    if "return" not in hints:
-        raise TypeError(f"{label} needs the type of its reply, such as -> str or -> None")
-    return [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters[1:]], hints["return"]
-
-
-def struct_from_parameters(name: str, parameters: list[inspect.Parameter], label: str) -> type[msgspec.Struct]:
-    """Make the struct that ``class Set(Command[str], tag="set")`` would be, so that both forms are the same bytes.
-
-    Raises:
-        TypeError: msgspec cannot build it.
-    """
-    fields = [(p.name, p.annotation) if p.default is p.empty else (p.name, p.annotation, p.default) for p in parameters]
-    try:
-        return msgspec.defstruct(
-            name, fields, frozen=True, array_like=True, tag=name, tag_field=TAG_FIELD, forbid_unknown_fields=True
-        )
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{label}: {error}") from error
-
-
-def name_of(struct: type[msgspec.Struct], form: type[msgspec.Struct]) -> str:
-    """Give the name in the log of a command or query.
-
-    Raises:
-        TypeError: it does not have the form of the wire.
-    """
-    settings = struct.__struct_config__
-    if isinstance(settings.tag, str) and settings.array_like and settings.tag_field == TAG_FIELD:
-        return settings.tag
-    raise TypeError(f"{struct.__name__}: the only option of a {form.__name__} is its name, such as tag='set'")
-
-
-def reply_of(struct: type[msgspec.Struct], form: type[msgspec.Struct]) -> object:
-    """Give the reply's type ``R`` of a ``Command[R]`` or ``Query[R]``.
-
-    Raises:
-        TypeError: it names none.
-    """
-    for ancestor in struct.__mro__:
-        for declared in vars(ancestor).get("__orig_bases__", ()):
-            if typing.get_origin(declared) is form and not isinstance(
-                reply := typing.get_args(declared)[0], typing.ForwardRef
-            ):
-                return reply
-    raise TypeError(
-        f"{struct.__name__} needs the type of its reply, without quotes: class {struct.__name__}({form.__name__}[str])"
-    )
-
-
 def check_decodable(call: CallType) -> None:
     """Refuse types that cannot be decoded where they are declared, not at the first call.
 
@@ -455,8 +393,3 @@ def check_decodable(call: CallType) -> None:
         msgspec.msgpack.Decoder(call.reply)
     except (TypeError, NameError) as error:
         raise TypeError(f"{call.label}: {error}") from error
-
-
-def is_union(annotation: object) -> bool:
-    """Tell whether the annotation is of the form ``A | B``."""
-    return typing.get_origin(annotation) in (typing.Union, types.UnionType)

@@ -9,6 +9,7 @@ import asyncio
 import copy
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, get_args, overload
 
@@ -16,15 +17,21 @@ from quorate.bootstrap import parse_addresses
 from quorate.calling import MachineType
 from quorate.changing import PRIORITY_MAX, Membership
 from quorate.errands import FindLeader, HandOver
+from quorate.events import Change, Event, Place
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
-from quorate.seat import Seat
+from quorate.recent import Watcher
+from quorate.seat import FOREVER, Seat
 from quorate.settings import Settings
+from quorate.transport.calls import Events
 from quorate.types import Address, Consistency, MemberKind, StaleRead, Status, parse_node
 from quorate.waiters import FutureWaiter, as_it_is
+from quorate.watching import Watch, beginning
 
 M = TypeVar("M", bound=StateMachine)
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E", bound=Event)
+E2 = TypeVar("E2", bound=Event)
 
 
 class Peer(Generic[M]):
@@ -174,6 +181,32 @@ class Peer(Generic[M]):
             MachineError: the handler raised anything else.
         """
         return await self._read(call, args, kwargs, "stale")
+
+    @overload
+    def watch(self, *, after: int | Change[Any] | None = None) -> Watch[Event]: ...
+    @overload
+    def watch(self, event: type[E], /, *more: type[E2], after: int | Change[Any] | None = None) -> Watch[E | E2]: ...
+    def watch(self, *events: type[Event], after: int | Change[Any] | None = None) -> Watch[Any]:
+        """Watch what happens to this peer's machine: the events of the writes it applies, in the order of the log.
+
+        While this peer is cut off from its group nothing happens to it; ``Client.watch`` asks another one then.
+
+        Args:
+            events: those to watch, of the machine's ``emits``; all of them when none is named.
+            after: begin behind this index, or behind a ``Change`` seen before. None for what this peer applies from now
+                on: from this call.
+
+        Returns:
+            The events, as they come; ``Stopped`` once the peer has stopped.
+
+        Raises:
+            TypeError: the machine does not emit one of them, or emits none.
+            ValueError: ``after`` is below 0.
+        """
+        types = self._machine.events.part(events)
+        prefixes = tuple(types.prefixes.values())
+        place = beginning(after) or (self._seat.apply.last_applied + 1, 0)
+        return Watch[Any](types, partial(self._events, prefixes), place)
 
     async def leader(self, *, other_than: str | Address | None = None) -> Address:
         """Tell who leads, as far as this peer knows; wait for a leader while there is none.
@@ -377,6 +410,17 @@ class Peer(Generic[M]):
         waiter = self._waiter(reply.detach_stale if consistency == "stale" else reply.detach)
         self._seat.read(encoded, waiter, consistency)
         return await waiter.future
+
+    async def _events(self, prefixes: tuple[bytes, ...], place: Place | None) -> Events:
+        """Wait for the events that begin so, from a place on."""
+        assert place is not None, "a watch of a peer begins at once"
+        waiter = FutureWaiter(asyncio.get_running_loop().create_future(), FOREVER)
+        watcher = Watcher(waiter, prefixes, place)
+        self._seat.watch(watcher)
+        try:
+            return cast(Events, await waiter.future)
+        finally:
+            self._seat.apply.recent.remove(watcher)
 
     def _waiter(self, detach: Callable[[object], object] = as_it_is) -> FutureWaiter:
         """Make who waits for a reply: of a write or read, or of something that is not of the machine."""

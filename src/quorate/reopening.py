@@ -63,7 +63,7 @@ async def reopen(
         StoreError: the disk failed.
         MachineError: the log or the snapshot holds what the machine does not have.
     """
-    apply = Apply(machine.machine(), machine)
+    apply = Apply(machine.machine(), machine, settings.events_bytes_max)
     executor = surroundings.executor
     identity = await blocking(executor, lambda: directory.identity(name))
     names: set[str] = set()

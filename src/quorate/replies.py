@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from quorate.errors import MachineError
-from quorate.machine import is_union
+from quorate.signatures import is_union
 from quorate.types import StaleRead
 
 IMMUTABLE: tuple[type, ...] = (bool, int, float, str, bytes, type(None))

@@ -20,8 +20,9 @@ from quorate.apply import Apply, Query
 from quorate.core import Envelope, Event, EventKind, Message, Raft
 from quorate.core.messages import InstallSnapshot
 from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_over, start, stopped
-from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped
+from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped, Unavailable
 from quorate.reading import Reads, refuse
+from quorate.recent import Watcher
 from quorate.sending import Sender
 from quorate.settings import Settings
 from quorate.snapshots import Snapshots
@@ -142,6 +143,18 @@ class Seat:
             self._refuse(waiter)
             return
         if self._reads.add(Query(query, waiter), consistency):
+            self._outside.wake(self)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Send someone the events from a place on, as soon as there are some."""
+        if self._is_refused(watcher.waiter):
+            return
+        if self.apply.is_witness:
+            watcher.waiter.fail(Unavailable(f"{self.name} is a witness, or was one, and emits no events"))
+            return
+        self.apply.recent.add(watcher, self.apply.last_applied)
+        if watcher.waiter.deadline < self._sweep_at:
+            self._sweep_at = watcher.waiter.deadline
             self._outside.wake(self)
 
     def receive(self, source: str, packet: Packet) -> None:
@@ -320,6 +333,7 @@ class Seat:
         for errand in errands:
             errand.waiter.fail(stopped(errand, why))
         self.apply.stop(why)
+        self.apply.recent.stop(why)
         self.snapshots.stop(why)
         for waiting in (self._writes, self._errands, self._waiting, self._placed, self._messages):
             waiting.clear()
@@ -373,11 +387,14 @@ class Seat:
     def _expire(self, now: float) -> None:
         """Give up on all whose deadline has passed."""
         self.apply.expire(now)
+        lost = None if self.raft.state.leader is not None else f"{self.name} knows of no leader"
+        self.apply.recent.expire(now, self.apply.last_applied, lost)
         reads = self._reads.expire(self.raft, now)
         expire(self._waiting, self.raft, self.name, now)
         self._waiting = [errand for errand in self._waiting if errand.waiter.deadline > now]
         errands = min((errand.waiter.deadline for errand in self._waiting), default=FOREVER)
-        self._sweep_at = max(now + SWEEP_PAUSE, min(reads, errands, self.apply.deadline(now)))
+        first = min(reads, errands, self.apply.deadline(now), self.apply.recent.deadline())
+        self._sweep_at = max(now + SWEEP_PAUSE, first)
 
     # Outputs.
 

@@ -18,6 +18,7 @@ from quorate.core.configuration import Members
 from quorate.errands import ChangeMembers, FindLeader, FormGroup
 from quorate.errors import InvalidConfiguration, MachineError, NotLeader, QuorateError, Unavailable
 from quorate.peer import Peer, check_size
+from quorate.recent import Watcher
 from quorate.seat import Seat
 from quorate.sessions import OpenSession, encode_opening, encode_write
 from quorate.settings import Settings
@@ -25,6 +26,7 @@ from quorate.transport import Answer
 from quorate.transport.calls import (
     BootstrapCall,
     ChangeCall,
+    Events,
     Failure,
     IdentifyCall,
     Identity,
@@ -41,6 +43,7 @@ from quorate.transport.calls import (
     StatusCall,
     StatusIs,
     Value,
+    WatchCall,
     WriteCall,
     failure_from_error,
 )
@@ -53,6 +56,9 @@ ID_LENGTH_MAX = 64
 """The longest id of a peer from the network; ours have 16 characters."""
 
 GARBAGE = f"these cannot be the members of a group: more than {MEMBERS_MAX}, or with ids or addresses that are none"
+
+WATCH_SECONDS_MAX = 60.0
+"""The longest that one call may wait for events, seconds: so long a peer remembers someone who is gone."""
 
 TIMEOUT_MAX = 3600.0
 """The longest deadline that a call from the network may ask for, seconds."""
@@ -122,7 +128,8 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
         now: seconds on the monotonic clock.
     """
     seat, call = place.seat, request.call
-    timeout = min(getattr(call, "timeout", place.settings.call_timeout), TIMEOUT_MAX)
+    asked = getattr(call, "timeout", place.settings.call_timeout)
+    timeout = asked if asked < TIMEOUT_MAX else TIMEOUT_MAX  # min() would let what is no number through, for ever.
     waiter = CallWaiter(request.id, answer, now + timeout, as_it_is)
     match call:
         case WriteCall():
@@ -132,6 +139,8 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
         case OpenSessionCall():
             waiter.encode = as_session
             seat.write(encode_opening(OpenSession(max(0.0, call.session_timeout))), waiter)
+        case WatchCall():
+            watch(place, call, waiter, now)
         case LeaderCall():
             waiter.encode = as_leader
             seat.run(FindLeader(waiter))
@@ -182,6 +191,27 @@ def read(place: Place, call: ReadCall, waiter: CallWaiter) -> None:
         waiter.fail(NotLeader(place.seat.addresses.redirect(raft.state), place.seat.name))
     else:
         place.seat.read(call.query, waiter, call.consistency)
+
+
+def watch(place: Place, call: WatchCall, waiter: CallWaiter, now: float) -> None:
+    """Send the events from a place on; or say where those begin that are yet to come."""
+    prefixes = place.machine.events.prefixes
+    if not call.names or not all(name in prefixes for name in call.names):
+        known = ", ".join(prefixes) or "no events"
+        waiter.fail(Unavailable(f"{place.seat.name} cannot take this call: {place.machine.name} emits {known}"))
+    elif call.place is None:
+        waiter.encode = as_beginning
+        place.seat.read(b"", waiter)
+    else:
+        waiter.deadline = min(waiter.deadline, now + WATCH_SECONDS_MAX)
+        wanted = tuple(prefixes[name] for name in dict.fromkeys(call.names))
+        place.seat.watch(Watcher(waiter, wanted, call.place))
+
+
+def as_beginning(value: object) -> Events:
+    """Say from where on to watch for what comes after the index applied."""
+    assert isinstance(value, int), "a read without a query is answered by the index applied"
+    return Events((value + 1, 0), ())
 
 
 def as_value(machine: MachineType, call: bytes, reply: object) -> Value:

@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         uncommitted_bytes_max: proposals waiting for a quorum; beyond it writes fail with ``Overloaded``. At least
             ``command_bytes_max``.
         cache_bytes_max: recent entries of one peer kept in memory for sending and applying.
+        events_bytes_max: recent events of one peer kept in memory for whoever watches and was away; 0 or more, though
+            those of the latest entries are always sent to whoever waits.
         apply_entries_max: entries applied before heartbeats and messages are looked at again. 1 or more.
         frame_bytes_max: largest frame accepted from the network, checked before anything is allocated. Above
             ``append_bytes_max`` with room to spare.
@@ -57,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     in_flight_max: int = 32
     uncommitted_bytes_max: int = 64 * MIB
     cache_bytes_max: int = 16 * MIB
+    events_bytes_max: int = 4 * MIB
     apply_entries_max: int = 1000
     frame_bytes_max: int = 8 * MIB
     snapshot_entries: int = 100_000
@@ -97,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 "uncommitted_bytes_max must be at least command_bytes_max",
             ),
             (self.cache_bytes_max >= 0, "cache_bytes_max must be 0 or more"),
+            (self.events_bytes_max >= 0, "events_bytes_max must be 0 or more"),
             (self.apply_entries_max >= 1, "apply_entries_max must be at least 1"),
             (
                 self.frame_bytes_max >= 2 * self.append_bytes_max + 64 * KIB,

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorate.calling import NESTING_MAX, command_name, describe, set_context
+from quorate.context import Context
 from quorate.errors import MachineError, Rejected
-from quorate.machine import Command, Context, Query, ReadMethod, StateMachine, WriteMethod, read, write
+from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod, read, write
 
 
 class KV(StateMachine):
@@ -668,7 +669,7 @@ def test_a_plain_instance_has_a_context_of_its_own():
 
 
 def test_randomness_is_alike_in_every_process():
-    program = "from quorate.machine import Context; print(Context(1.5, 7).random.random())"
+    program = "from quorate.context import Context; print(Context(1.5, 7).random.random())"
     seen = {
         subprocess.run(
             [sys.executable, "-c", program],

@@ -29,7 +29,7 @@ def test_an_error_that_is_a_message_keeps_its_class_and_message(name: str):
 
 
 def test_every_error_has_a_form():
-    forms = {*PLAIN_ERRORS, "NotLeader", "Rejected", "QuorateError"}
+    forms = {*PLAIN_ERRORS, "NotLeader", "Rejected", "Compacted", "QuorateError"}
     assert forms == {name for name, value in vars(errors).items() if isinstance(value, type) and name != "Address"}
 
 

@@ -20,7 +20,7 @@ from quorate.core.invariants import Facts, check, check_step, facts
 from quorate.core.quorum import Voters
 from quorate.core.state import Leader, State
 from quorate.errors import MachineError, Rejected
-from quorate.machine import StateMachine
+from quorate.machine import OWN_NAMES, StateMachine
 from quorate.store import Batch
 from quorate.tables import encode_tables
 from quorate.testing.books import Book, Entry, Piece, broken_promise, digests, majorities
@@ -449,5 +449,5 @@ def machine_state(machine: StateMachine) -> bytes:
 
     The order of a set counts for nothing: one that was restored from a snapshot may well hold it in another.
     """
-    state = {name: value for name, value in vars(machine).items() if name != "context" and not name.startswith("_")}
+    state = {name: value for name, value in vars(machine).items() if name not in OWN_NAMES and not name.startswith("_")}
     return canonical(state).encode()

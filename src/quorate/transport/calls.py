@@ -15,6 +15,7 @@ from quorate.core.configuration import Configuration, Members
 from quorate.core.messages import InstallSnapshot
 from quorate.errors import (
     ChangeInProgress,
+    Compacted,
     ConfigurationError,
     Corrupted,
     DiskFull,
@@ -32,6 +33,7 @@ from quorate.errors import (
     StoreLocked,
     Unavailable,
 )
+from quorate.events import Emitted
 from quorate.types import Address, Consistency, Index, PeerId, Status
 
 Timeout = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
@@ -86,6 +88,21 @@ class ReadCall(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="read
     timeout: Timeout
     consistency: Consistency = "linearizable"
     leader_only: bool = False
+
+
+class WatchCall(msgspec.Struct, frozen=True, array_like=True, tag="watch"):
+    """Ask for events. Answered by ``Events`` as soon as there are some, or when the time is over.
+
+    Attributes:
+        timeout: seconds from arrival until the peer answers that there were none; above 0, and counted as 60 at most.
+        names: those of the events that are wanted; one at least.
+        place: index and place of the first event that is wanted; see ``Emitted``. With None the answer comes once the
+            peer has applied all that was committed when it was asked: it holds no events, and says where to go on.
+    """
+
+    timeout: float
+    names: tuple[str, ...]
+    place: tuple[int, int] | None
 
 
 class LeaderCall(msgspec.Struct, frozen=True, array_like=True, tag="leader"):
@@ -151,6 +168,7 @@ Call = (
     WriteCall
     | OpenSessionCall
     | ReadCall
+    | WatchCall
     | LeaderCall
     | StatusCall
     | IdentifyCall
@@ -201,6 +219,18 @@ class SessionIs(msgspec.Struct, frozen=True, array_like=True, tag="session"):
     session: int
 
 
+class Events(msgspec.Struct, frozen=True, array_like=True, tag="events"):
+    """The reply to ``WatchCall``: all events that are wanted between the place asked for and ``place``.
+
+    Attributes:
+        place: index and place of the event from which on to go on asking.
+        events: the events, in the order of their places; none if the time was over.
+    """
+
+    place: tuple[int, int]
+    events: tuple[Emitted, ...]
+
+
 class LeaderIs(msgspec.Struct, frozen=True, array_like=True, tag="leader"):
     """The reply to ``LeaderCall``."""
 
@@ -242,7 +272,8 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag="error"):
         error: the name of its class.
         message: its message, or the reason for ``Rejected``.
         redirect: for ``NotLeader``, who leads.
-        details: for ``Rejected``, an encoded array of its details; else empty.
+        details: for ``Rejected``, an encoded array of its details; for ``Compacted``, one that holds the first index;
+            else empty.
     """
 
     error: str
@@ -255,7 +286,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The reply to the request with the same id."""
 
     id: int
-    answer: Value | StaleValue | SessionIs | LeaderIs | StatusIs | Identity | SnapshotAt | Failure
+    answer: Value | StaleValue | SessionIs | Events | LeaderIs | StatusIs | Identity | SnapshotAt | Failure
 
 
 PLAIN_ERRORS: dict[str, type[QuorateError]] = {
@@ -287,6 +318,8 @@ def failure_from_error(error: BaseException) -> Failure:
             return Failure("NotLeader", _text(error.peer), error.redirect)
         case Rejected():
             return Failure("Rejected", _text(error.reason), None, encode_details(error.details))
+        case Compacted():
+            return Failure("Compacted", _text(error), None, encode_details((error.first,)))
         case QuorateError() if type(error).__name__ in PLAIN_ERRORS:
             return Failure(type(error).__name__, _text(error))
         case _:
@@ -300,6 +333,9 @@ def error_from_failure(failure: Failure) -> QuorateError:
             return NotLeader(failure.redirect, failure.message)
         case "Rejected":
             return Rejected(failure.message, *decode_details(failure.details))
+        case "Compacted":
+            first = decode_details(failure.details)[:1]
+            return Compacted(first[0]) if first and isinstance(first[0], int) else Unavailable(failure.message)
         case name if name in PLAIN_ERRORS:
             return PLAIN_ERRORS[name](failure.message)
         case name:

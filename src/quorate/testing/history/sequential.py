@@ -11,8 +11,9 @@ import typing
 import msgspec
 
 from quorate.calling import command_name, describe
+from quorate.context import Context
 from quorate.errors import MachineError, Rejected
-from quorate.machine import Context, Query, ReadMethod, StateMachine
+from quorate.machine import Query, ReadMethod, StateMachine
 
 Answer = object
 """A reply, or the ``Rejected`` or ``MachineError`` with which a machine answered."""

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from quorate import keeping
-from quorate.calling import MachineType, describe, set_context
+from quorate.calling import MachineType, describe, set_context, set_read_context
 from quorate.errors import MachineError, Rejected
 from quorate.machine import CallType, ReadMethod, StateMachine, WriteMethod
 from quorate.machine import Query as QueryStruct
@@ -61,11 +61,13 @@ class Step(msgspec.Struct, frozen=True):
         outcome: the reply or refusal.
         state: every attribute behind it.
         sources: what was read meanwhile that may differ from peer to peer.
+        emitted: the events that it emitted.
     """
 
     outcome: str
     state: dict[str, str]
     sources: tuple[Source, ...]
+    emitted: tuple[str, ...] = ()
 
 
 class Trial:
@@ -87,7 +89,8 @@ class Trial:
         Raises:
             BrokenContract: the machine raised what stops a peer.
         """
-        set_context(self.machine, BEGINNING + number - 1, number)
+        tell = set_context if call.is_write else set_read_context
+        tell(self.machine, BEGINNING + number - 1, number)
         run = self.type.run_write if call.is_write else self.type.run_read
         sources: list[Source] = []
         try:
@@ -100,7 +103,9 @@ class Trial:
             outcome = "MachineError"  # its text is for people, and may hold addresses
         except (MemoryError, RecursionError, OSError) as error:
             raise BrokenContract(f"{call.text} raised {type(error).__name__}, which stops the peer: {error}") from error
-        return Step(outcome, state_of(self.type, self.machine), tuple(sources))
+        emitted = tuple(map(canonical, self.machine.effects.events))
+        self.machine.effects.take()
+        return Step(outcome, state_of(self.type, self.machine), tuple(sources), emitted)
 
 
 def check_contract(machine: type[StateMachine], calls: Iterable[tuple[Any, ...]]) -> None:
@@ -222,6 +227,8 @@ def compare(
         said = f"left another {shown(machine_type, changed, step.state, other)}"
     elif step.outcome != other.outcome:
         said = f"gave {shortened(step.outcome)}\n  and {shortened(other.outcome)}"
+    elif step.emitted != other.emitted:
+        said = f"emitted {shortened(', '.join(step.emitted))}\n  and {shortened(', '.join(other.emitted))}"
     else:
         return
     text = f"command {number}, {call.text}, {said}\n  {where}: {why}"

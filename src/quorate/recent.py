@@ -1,0 +1,149 @@
+"""The events of late that one peer holds, and those who wait for the next ones.
+
+A peer emits every event when it applies the entry that leads to it, so what it holds here is what it applied since it
+started, or was given a snapshot: as much of the end of that as ``Settings.events_bytes_max`` allows. Whoever watches
+asks for what stands from a place on, and waits here until there is some. Knows events as bytes; knows no machine, no
+log and no sockets.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from quorate.errors import Compacted, Overloaded, Stopped, Unavailable
+from quorate.events import Emitted, Place
+from quorate.transport.calls import Events
+from quorate.types import Index
+from quorate.waiters import Waiter
+
+ANSWER_BYTES_MAX = 48 * 1024
+"""About how many bytes of events one answer holds, at most: any frame has room for them."""
+
+WATCHERS_MAX = 10_000
+"""The most who may wait at one peer: each costs some hundred bytes, and a look at every event."""
+
+
+class Watcher(msgspec.Struct, eq=False):
+    """Someone who waits for events.
+
+    Attributes:
+        waiter: who waits; resolved with ``Events``.
+        prefixes: what the events that are wanted begin with.
+        place: from where on; what is before it was sent, or is not wanted.
+    """
+
+    waiter: Waiter
+    prefixes: tuple[bytes, ...]
+    place: Place
+
+
+class Recent:
+    """The latest events of one peer, and who waits for more.
+
+    Attributes:
+        first: from this place on all events are here that were emitted.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        """Hold at most about so many bytes of events."""
+        self.first: Place = (1, 0)
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._events: deque[Emitted] = deque()
+        self._end = Index(1)
+        self._watchers: dict[Watcher, None] = {}
+
+    def take(self, emitted: Sequence[Emitted], applied: Index) -> None:
+        """Take what the entries up to ``applied`` have led to, and send it to those who wait for it."""
+        self._end = Index(applied + 1)
+        self._events += emitted
+        self._bytes += sum(event.size for event in emitted)
+        while self._bytes > self._bytes_max:
+            oldest = self._events.popleft()
+            self._bytes -= oldest.size
+            self.first = oldest.index, oldest.place + 1
+        for watcher in list(self._watchers):
+            self._serve(watcher, emitted)
+
+    def add(self, watcher: Watcher, applied: Index) -> None:
+        """Send someone what is here from a place on, now or, if that is nothing, as soon as there is some.
+
+        Args:
+            watcher: who; told ``Compacted`` if some of it is here no longer.
+            applied: up to where the peer has applied its log.
+        """
+        self._end = Index(applied + 1)
+        if watcher.place < self.first:
+            watcher.waiter.fail(Compacted(self.first[0] if self.first[1] == 0 else self.first[0] + 1))
+            return
+        if len(self._watchers) >= WATCHERS_MAX:
+            watcher.waiter.fail(Overloaded(f"{WATCHERS_MAX} wait for events at this peer already"))
+            return
+        self._watchers[watcher] = None
+        newest = itertools.takewhile(lambda event: (event.index, event.place) >= watcher.place, reversed(self._events))
+        self._serve(watcher, list(newest)[::-1])
+
+    def remove(self, watcher: Watcher) -> None:
+        """Forget someone who waits no longer."""
+        self._watchers.pop(watcher, None)
+
+    def restart(self, applied: Index) -> None:
+        """Begin anew behind a snapshot, which does not tell what was emitted up to there."""
+        self._events.clear()
+        self._bytes = 0
+        self._end = Index(applied + 1)
+        self.first = (self._end, 0)
+        for watcher in list(self._watchers):
+            if watcher.place < self.first:
+                self.remove(watcher)
+                watcher.waiter.fail(Compacted(self._end))
+
+    def expire(self, now: float, applied: Index, lost: str | None) -> None:
+        """Answer those whose deadline has passed: up to here there was nothing, so they know where to go on.
+
+        Args:
+            now: seconds on the monotonic clock.
+            applied: up to where the peer has applied its log.
+            lost: why this peer may not learn what the group does: whoever waits asks another; None if it does.
+        """
+        self._end = Index(applied + 1)
+        for watcher in [watcher for watcher in self._watchers if watcher.waiter.deadline <= now]:
+            self.remove(watcher)
+            if lost is None:
+                watcher.waiter.succeed(Events(max(watcher.place, (self._end, 0)), ()))
+            else:
+                watcher.waiter.fail(Unavailable(lost))
+
+    def deadline(self) -> float:
+        """Give the first deadline of those who wait; infinity when nobody does."""
+        return min((watcher.waiter.deadline for watcher in self._watchers), default=float("inf"))
+
+    def stop(self, why: str) -> None:
+        """Tell all who wait that this peer has stopped, and why."""
+        watchers, self._watchers = self._watchers, {}
+        for watcher in watchers:
+            watcher.waiter.fail(Stopped(why))
+
+    def _serve(self, watcher: Watcher, events: Sequence[Emitted]) -> None:
+        """Send someone who waits those of these events that are wanted, if any are: the rest is known not to be."""
+        chosen: list[Emitted] = []
+        size = 0
+        place: Place = self._end, 0
+        for event in events:
+            if (event.index, event.place) < watcher.place or not event.event.startswith(watcher.prefixes):
+                continue
+            if chosen and size + event.size > ANSWER_BYTES_MAX:
+                place = event.index, event.place
+                break
+            chosen.append(event)
+            size += event.size
+        place = max(watcher.place, place)
+        if chosen:
+            self.remove(watcher)
+            watcher.waiter.succeed(Events(place, tuple(chosen)))
+        else:
+            watcher.place = place

@@ -1,0 +1,118 @@
+"""What a declaration of the user's says: the parameters and reply of a method, the name and reply of a struct.
+
+Knows annotations, and the form that every call and event has: the MessagePack array ``[name, *arguments]``. Knows no
+machines.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import dataclass_transform
+
+import msgspec
+
+# msgspec reserves one field name for the tag, though arrays carry no names. This one can be no parameter's.
+TAG_FIELD = " name"
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class CallStructMeta(msgspec.StructMeta):
+    """Tells type checkers what msgspec's own does not: whoever inherits from a frozen struct is frozen."""
+
+
+class CallStruct(
+    msgspec.Struct,
+    metaclass=CallStructMeta,
+    frozen=True,
+    array_like=True,
+    tag=True,
+    tag_field=TAG_FIELD,
+    forbid_unknown_fields=True,
+):
+    """The form of every call: the array ``[name, *arguments]``."""
+
+
+def signature(function: Callable[..., object], label: str) -> tuple[list[inspect.Parameter], object]:
+    """Give the parameters after self, with annotations resolved, and the type of the reply.
+
+    Raises:
+        TypeError: the function cannot be called from a log; the message says what to write.
+    """
+    if (
+        inspect.iscoroutinefunction(function)
+        or inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function)
+    ):
+        raise TypeError(f"{label} must be a plain def that returns its reply: no async, no yield")
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
+        raise TypeError(
+            f"the annotations of {label} cannot be resolved: {error}; "
+            "define the classes they name above the machine, at module level"
+        ) from error
+    if not parameters:
+        raise TypeError(f"{label} must take self")
+    for parameter in parameters[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise TypeError(
+                f"{label}: {parameter} has no fixed position in the log; write each parameter out, without *"
+            )
+        if parameter.name not in hints:
+            raise TypeError(f"{label}: {parameter.name} needs an annotation, such as {parameter.name}: str")
+    if "return" not in hints:
+        raise TypeError(f"{label} needs the type of its reply, such as -> str or -> None")
+    return [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters[1:]], hints["return"]
+
+
+def struct_from_parameters(name: str, parameters: list[inspect.Parameter], label: str) -> type[msgspec.Struct]:
+    """Make the struct that ``class Set(Command[str], tag="set")`` would be, so that both forms are the same bytes.
+
+    Raises:
+        TypeError: msgspec cannot build it.
+    """
+    fields = [(p.name, p.annotation) if p.default is p.empty else (p.name, p.annotation, p.default) for p in parameters]
+    try:
+        return msgspec.defstruct(
+            name, fields, frozen=True, array_like=True, tag=name, tag_field=TAG_FIELD, forbid_unknown_fields=True
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{label}: {error}") from error
+
+
+def name_of(struct: type[msgspec.Struct], form: type[msgspec.Struct]) -> str:
+    """Give the name in the log of a command or query.
+
+    Raises:
+        TypeError: it does not have the form of the wire.
+    """
+    settings = struct.__struct_config__
+    if isinstance(settings.tag, str) and settings.array_like and settings.tag_field == TAG_FIELD:
+        return settings.tag
+    raise TypeError(f"{struct.__name__}: the only option of a {form.__name__} is its name, such as tag='set'")
+
+
+def reply_of(struct: type[msgspec.Struct], form: type[msgspec.Struct]) -> object:
+    """Give the reply's type ``R`` of a ``Command[R]`` or ``Query[R]``.
+
+    Raises:
+        TypeError: it names none.
+    """
+    for ancestor in struct.__mro__:
+        for declared in vars(ancestor).get("__orig_bases__", ()):
+            if typing.get_origin(declared) is form and not isinstance(
+                reply := typing.get_args(declared)[0], typing.ForwardRef
+            ):
+                return reply
+    raise TypeError(
+        f"{struct.__name__} needs the type of its reply, without quotes: class {struct.__name__}({form.__name__}[str])"
+    )
+
+
+def is_union(annotation: object) -> bool:
+    """Tell whether the annotation is of the form ``A | B``."""
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
