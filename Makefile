@@ -7,12 +7,14 @@
 #   BUDGET=600          for `make sim`: as many seeds as can be run in so many seconds
 #   ARGS='-k election'  for `make test`, `make sim`, `make score`, `make bench` and `make demo`: further arguments, such
 #                       as --full for the demo or --report FILE for the simulator
-#   MINUTES=3, KILLS=200, SECONDS=60, TRACES=1000  for `make chaos`, `make failover`, `make fuzz`, `make spec`
+#   MINUTES=3, KILLS=200, SECONDS=60, TRACES=1000, COMMANDS=1000000
+#                       for `make chaos`, `make failover`, `make fuzz`, `make spec`, `make once`
 #   VERSIONS='3.12'     for `make test-all`
 
 ENV ?= .venv
 PYTHON ?=
 SEEDS ?= 1000
+COMMANDS ?= 1000000
 MINUTES ?= 3
 KILLS ?= 200
 SECONDS ?= 60
@@ -30,7 +32,8 @@ export UV_PYTHON_DOWNLOADS := never
 # uv, where there is one that knows dependency groups.
 UV := $(shell uv pip install --help 2>/dev/null | grep -q -e --group && echo uv)
 
-.PHONY: help setup demo test test-all check fix sim explore spec mutants score fuzz chaos failover bench bench-quick suites
+.PHONY: help setup demo test test-all check fix sim once explore spec mutants score fuzz chaos failover bench
+.PHONY: bench-quick suites
 .PHONY: docs clean remake
 
 help:
@@ -39,6 +42,7 @@ help:
 	@echo "make check      format, lint, types, layers, coverage of the core; writes nothing"
 	@echo "make fix        what of it can be put right automatically"
 	@echo "make sim        1,000 seeds of the simulator; make sim SEED=7 prints the trace of one"
+	@echo "make once       1,000,000 writes with a fifth of the replies lost: did each take effect exactly once?"
 	@echo "make explore    every state of small groups of the real core, within bounds"
 	@echo "make spec       each step of random walks of the core, explained by an abstract Raft"
 	@echo "make mutants    plants faults in the source, and says what catches each"
@@ -78,6 +82,9 @@ fix: $(ENV)/.installed-check
 
 sim: $(ENV)/.installed-run
 	@$(BIN)/python -m quorate.testing sim $(if $(SEED),--seed $(SEED),$(if $(BUDGET),--budget $(BUDGET),--seeds $(SEEDS))) $(ARGS)
+
+once: $(ENV)/.installed-run
+	@$(BIN)/python -m quorate.testing once $(if $(SEED),--seed $(SEED),--commands $(COMMANDS)) $(ARGS)
 
 explore: $(ENV)/.installed-run
 	@$(BIN)/python -m quorate.testing explore $(ARGS)

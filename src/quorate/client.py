@@ -23,7 +23,7 @@ from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMetho
 from quorate.peer import check_size, checked_options
 from quorate.replies import ReplyType
 from quorate.settings import Settings
-from quorate.tickets import Series, Tickets
+from quorate.tickets import Ticket, Tickets
 from quorate.transport import Transport
 from quorate.transport.calls import (
     LeaderCall,
@@ -300,22 +300,27 @@ class Client(Generic[M]):
         Raises:
             SessionExpired: it ended while it was not known what became of the write.
         """
-        deadline = self._deadline()
-        while True:
-            series = self._tickets.series
-            if series is None:
-                series = await self._tickets.open(partial(self._open_session, deadline), deadline)
-            place = series.draw()
-            try:
-                make = partial(write_call, encoded, series, place)
-                return await self._following.ask(make, deadline, is_write=True, is_once=True)
-            except SessionExpired:
-                self._tickets.expired(series)
-                raise
-            except Expired:
-                self._tickets.expired(series)
-            finally:
-                series.give_back(place)
+        deadline, tickets, following = self._deadline(), self._tickets, self._following
+        ticket = tickets.draw()
+        make = partial(self._write_call, encoded, ticket)
+        turn = partial(tickets.turn, ticket, deadline)
+        try:
+            while True:
+                if not tickets.is_seated(ticket):
+                    await tickets.seat(ticket, partial(self._open_session, deadline), deadline)
+                try:
+                    return await following.ask(make, deadline, is_write=True, is_once=True, turn=turn)
+                except SessionExpired:
+                    tickets.expired(ticket.session)
+                    raise
+                except Expired:
+                    tickets.expired(ticket.session)
+        finally:
+            tickets.give_back(ticket, finds_leader=following.leader is not None)
+
+    def _write_call(self, encoded: bytes, ticket: Ticket, left: float) -> WriteCall:
+        """Make the call for one try of a write in a session."""
+        return WriteCall(encoded, left, ticket.session, ticket.sequence, self._tickets.settled(ticket))
 
     async def _open_session(self, deadline: float) -> int:
         """Open a session; one that was opened twice, because an answer was lost, ends by itself.
@@ -357,11 +362,6 @@ def decoded(answer: object, reply: ReplyType) -> object:
     if not isinstance(answer, Value):
         raise OutcomeUnknown(f"the peer answered with {type(answer).__name__}, which is no reply")
     return reply.decode(answer.value)
-
-
-def write_call(encoded: bytes, series: Series, place: int, timeout: float) -> WriteCall:
-    """Make the call for one try of a write in a session."""
-    return WriteCall(encoded, timeout, series.session, place, series.settled)
 
 
 def connect(

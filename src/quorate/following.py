@@ -7,7 +7,7 @@ asked, nor sessions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from quorate.errors import (
     NotCommitted,
@@ -90,8 +90,19 @@ class Following:
         """Forget the connections, and close none: they are those of the process which this one was forked from."""
         self._links.start_over()
 
+    @property
+    def leader(self) -> Address | None:
+        """Who answered as the leader last; None while that is not known."""
+        return self._links.leader
+
     async def ask(
-        self, make: Callable[[float], Call], deadline: float, *, is_write: bool, is_once: bool = False
+        self,
+        make: Callable[[float], Call],
+        deadline: float,
+        *,
+        is_write: bool,
+        is_once: bool = False,
+        turn: Callable[[], Awaitable[bool]] | None = None,
     ) -> object:
         """Ask until there is an answer: the leader if it is known, else one peer after the other.
 
@@ -100,6 +111,7 @@ class Following:
             deadline: when to give up.
             is_write: whether a try that was sent may have an effect.
             is_once: whether it has that once, however often it is tried.
+            turn: waits, after a try that failed, for those that must be tried before; tells whether it had to.
 
         Raises:
             Unavailable: there was none until the deadline.
@@ -113,8 +125,7 @@ class Following:
         place = self._links.place
         target = self._links.leader or self.addresses[place % len(self.addresses)]
         tried: dict[Address, str] = {}
-        pause = PAUSE_MIN
-        redirects = 0
+        pause, redirects = PAUSE_MIN, 0
         while (left := deadline - now) > 0:
             # A leader that hangs must leave time for another, where a second try does no harm.
             share = min(max(left / 2, SHARE_MIN), left) if is_once else left
@@ -141,9 +152,11 @@ class Following:
                 self._links.leader = target
                 return answer
             redirects = 0
-            target, place = self._next_address(), self._links.place
-            await self._pause(pause, deadline)
-            pause = min(2 * pause, PAUSE_MAX)
+            if turn is not None and await turn() and (leader := self.leader) is not None:
+                target = leader
+            else:
+                target, place = self._next_address(), self._links.place
+                pause = await self._pause(pause, deadline)
             now = loop.time()
         raise unknown or Unavailable(tried_text(tried, deadline - begun, "no leader"))
 
@@ -171,8 +184,7 @@ class Following:
                 if target == addresses[self._links.nearest % len(addresses)]:  # else another call has moved on already
                     self._links.nearest += 1
                 if len(tried) == len(addresses):
-                    await self._pause(pause, deadline)
-                    pause = min(2 * pause, PAUSE_MAX)
+                    pause = await self._pause(pause, deadline)
         raise Unavailable(tried_text(tried, deadline - begun, "nobody"))
 
     async def ask_one(
@@ -216,10 +228,11 @@ class Following:
         if place == self._links.place:  # else another call has moved on already
             self._next_address()
 
-    async def _pause(self, longest: float, deadline: float) -> None:
-        """Wait before the next try, not beyond the deadline."""
+    async def _pause(self, longest: float, deadline: float) -> float:
+        """Wait before the next try, not beyond the deadline; give how long to wait before the one after it."""
         left = deadline - asyncio.get_running_loop().time()
         await asyncio.sleep(min(longest * (1 - self._random() / 2), max(left, 0)))
+        return min(2 * longest, PAUSE_MAX)
 
     def _next_address(self) -> Address:
         """Give the next of the addresses that ``connect`` was given."""

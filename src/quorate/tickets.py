@@ -1,113 +1,190 @@
 """A client's own side of its session: the numbers of its writes, and which of them still need an answer (thesis 6.3).
 
-Knows no connections and no group: how a session is opened is told to it.
+Writes are applied in the order of their numbers. So whatever becomes of a write, those behind it keep theirs: when
+tries fail they are repeated in that order, and so are all that a session left behind when it ended. Knows no
+connections and no group: how a session is opened is told to it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 
 from quorate.errors import Overloaded, Unavailable
 from quorate.sessions import ANSWERS_MAX
 
 
-class Series:
-    """The writes of one session.
+class Ticket:
+    """One write's place among those of its client.
 
     Attributes:
-        session: the id of the session.
-        drawn: the last place that was taken; 0 before the first.
-        settled: the first place whose write still needs an answer, as things are now: all before it do not.
+        order: the place among all of them, over all sessions.
+        session: the id of the session; 0 until it has one.
+        sequence: its place in that session, from 1 on.
     """
 
-    __slots__ = ("_under_way", "drawn", "session", "settled")
+    __slots__ = ("_woken", "order", "sequence", "session")
 
-    def __init__(self, session: int) -> None:
-        """Begin, before the first write."""
-        self.session: int = session
-        self.drawn: int = 0
-        self.settled: int = 1
-        self._under_way: set[int] = set()
+    def __init__(self, order: int) -> None:
+        """Take a place, as yet in no session."""
+        self.order: int = order
+        self.session: int = 0
+        self.sequence: int = 0
+        self._woken: asyncio.Future[None] | None = None
 
-    def draw(self) -> int:
-        """Take the next place, in the order of the calls.
+    async def wait(self) -> None:
+        """Wait for ``wake``."""
+        self._woken = asyncio.get_running_loop().create_future()
+        await self._woken
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for ``wake``."""
+        return self._woken is not None and not self._woken.done()
+
+    def wake(self) -> None:
+        """End its waiting, if it waits."""
+        if self.is_waiting and self._woken is not None:
+            self._woken.set_result(None)
+
+
+class Tickets:
+    """The session of one client, shared by all that ``with_options`` made of it; opened with the first write."""
+
+    def __init__(self) -> None:
+        """Have no session yet."""
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Have no session, and no writes: what there was is that of the process which this one was forked from."""
+        self._session = 0
+        self._sequence = 0
+        self._orders = itertools.count()
+        # Both ascend by order. Those without a seat have no session yet, or one that has ended.
+        self._seated: dict[int, Ticket] = {}
+        self._unseated: dict[int, Ticket] = {}
+        self._waiting: dict[int, Ticket] = {}
+        self._refusal = ""
+
+    def draw(self) -> Ticket:
+        """Give a write its place, in the order of the calls; ``give_back`` it when it needs no answer any longer.
 
         Raises:
             Overloaded: as many writes are under way as answers are kept of a session.
         """
-        if len(self._under_way) >= ANSWERS_MAX:
+        if len(self._seated) + len(self._unseated) >= ANSWERS_MAX:
             raise Overloaded(f"{ANSWERS_MAX} writes of this client wait for their answers; wait for some of them")
-        self.drawn += 1
-        self._under_way.add(self.drawn)
-        return self.drawn
+        ticket = Ticket(next(self._orders))
+        if self._session and not self._unseated:
+            self._seat(ticket)
+        else:
+            self._unseated[ticket.order] = ticket
+        return ticket
 
-    def give_back(self, place: int) -> None:
-        """Need no answer any longer for the write at that place."""
-        self._under_way.remove(place)
-        while self.settled <= self.drawn and self.settled not in self._under_way:
-            self.settled += 1
+    def is_seated(self, ticket: Ticket) -> bool:
+        """Tell whether a write has its place in the session that is open."""
+        return ticket.order in self._seated
 
-
-class Tickets:
-    """The session of one client, shared by all that ``with_options`` made of it; opened with the first write.
-
-    Attributes:
-        series: the writes of the session that is open; None while none is, or somebody waits for it still.
-    """
-
-    def __init__(self) -> None:
-        """Have no session yet."""
-        self.series: Series | None = None
-        self._opened: Series | None = None
-        self._is_opening = False
-        self._ended = asyncio.Event()
-        self._queued = 0
-
-    async def open(self, open_session: Callable[[], Awaitable[int]], deadline: float) -> Series:
-        """Open a session; those that come meanwhile wait behind, and are let go together, in their order.
+    async def seat(self, ticket: Ticket, open_session: Callable[[], Awaitable[int]], deadline: float) -> None:
+        """Give a write its place in a session, once those drawn before it have theirs or need none.
 
         Args:
-            open_session: opens a session, and gives its id.
+            ticket: the write's; without a seat.
+            open_session: opens a session until the deadline, and gives its id.
             deadline: when to give up.
 
         Raises:
-            Unavailable: no session was opened until then.
+            Unavailable: no session was opened until then; the message says why.
             QuorateError: as ``open_session`` raises it.
         """
-        self._queued += 1
         try:
             async with asyncio.timeout_at(deadline):
-                if self._opened is not None:
-                    await asyncio.sleep(0)  # Those that waited before have been woken already: they go first.
-                while self._opened is None:
-                    if self._is_opening:
-                        await self._ended.wait()
-                    else:
-                        self._opened = await self._open(open_session)
-                return self._opened
+                while not self._is_next(ticket):
+                    await ticket.wait()
         except TimeoutError:
-            raise Unavailable("no session could be opened in time; nothing was written") from None
-        finally:
-            self._queued -= 1
-            self.series = None if self._queued else self._opened
+            pass
+        if ticket.order in self._seated:
+            return
+        if asyncio.get_running_loop().time() >= deadline:
+            raise Unavailable(self._refusal or "no session could be opened in time; nothing was written")
+        if not self._session:
+            try:
+                self._session, self._sequence = await open_session(), 0
+            except Unavailable as error:
+                self._refusal = str(error)
+                raise
+            self._refusal = ""
+        self._seat(ticket)
+        self._wake_unseated()
 
-    async def _open(self, open_session: Callable[[], Awaitable[int]]) -> Series:
-        """Open a session, and wake those that wait for that, however it ends."""
-        self._is_opening = True
-        self._ended.clear()
+    def settled(self, ticket: Ticket) -> int:
+        """Give the first place in a write's session whose write still needs an answer, as things are now."""
+        # Of a session that has ended no answers are kept: there it does not matter.
+        return next(iter(self._seated.values())).sequence if ticket.order in self._seated else 1
+
+    async def turn(self, ticket: Ticket, deadline: float) -> bool:
+        """Wait until a write whose try has failed may be tried again; tell whether it had to wait.
+
+        The first of a session looks for the leader. The others would come before it, and be refused: they wait until it
+        is answered, and then go together, in their order.
+        """
+        if ticket.order not in self._seated or ticket is next(iter(self._seated.values())):
+            return False
+        self._waiting[ticket.order] = ticket
         try:
-            return Series(await open_session())
+            async with asyncio.timeout_at(deadline):
+                await ticket.wait()
+        except TimeoutError:
+            pass
         finally:
-            self._is_opening = False
-            self._ended.set()
+            self._waiting.pop(ticket.order, None)
+        return True
 
-    def start_over(self) -> None:
-        """Forget the session: it is that of the process which this one was forked from."""
-        self.series = self._opened = None
-        self._is_opening, self._ended, self._queued = False, asyncio.Event(), 0
+    def give_back(self, ticket: Ticket, *, finds_leader: bool) -> None:
+        """Need no answer to a write any longer.
 
-    def expired(self, series: Series) -> None:
+        Args:
+            ticket: the write's.
+            finds_leader: whether it is known who leads: then all that wait for their turn have it now.
+        """
+        if self._unseated.pop(ticket.order, None) is not None:
+            self._wake_unseated()
+        elif self._seated.pop(ticket.order, None) is not None and self._waiting:
+            first = next(iter(self._seated))
+            for order in sorted(self._waiting):
+                if order == first or (finds_leader and ticket.order < first):
+                    self._waiting.pop(order).wake()
+
+    def expired(self, session: int) -> None:
         """Note that a session has ended: the next write opens another."""
-        if series is self._opened:
-            self.series = self._opened = None
+        if session != self._session:
+            return
+        self._session = 0
+        # Whoever was seated was drawn before whoever was not.
+        self._unseated, self._seated = self._seated | self._unseated, {}
+        for order in sorted(self._waiting):
+            self._waiting.pop(order).wake()
+
+    def _seat(self, ticket: Ticket) -> None:
+        """Give a write the next place of the open session."""
+        self._unseated.pop(ticket.order, None)
+        self._sequence += 1
+        ticket.session, ticket.sequence = self._session, self._sequence
+        self._seated[ticket.order] = ticket
+
+    def _is_next(self, ticket: Ticket) -> bool:
+        """Tell whether a write need not wait for a seat: it has one, or is the first of those without."""
+        return ticket.order in self._seated or ticket is next(iter(self._unseated.values()))
+
+    def _wake_unseated(self) -> None:
+        """Let those without a seat have theirs, all in one turn of the loop; while no session is open, let one open it.
+
+        Behind one whose try in a session that has ended is under way nobody is seated: it may have to go first.
+        """
+        while (first := next(iter(self._unseated.values()), None)) is not None and first.is_waiting:
+            if not self._session:
+                first.wake()
+                return
+            self._seat(first)
+            first.wake()

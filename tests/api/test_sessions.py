@@ -39,7 +39,7 @@ from quorate.sessions import (
 )
 from quorate.tables import encode_tables, restored
 from quorate.testing.effects import effects
-from quorate.tickets import Series, Tickets
+from quorate.tickets import Ticket, Tickets
 from quorate.transport.calls import Failure, Value
 from quorate.transport.frames import FrameKind, decode_frame
 from quorate.transport.memory import MemoryTransport
@@ -396,44 +396,106 @@ def test_more_writes_at_once_than_answers_are_kept_are_refused():
     run_world(1, QUICK, tell)
 
 
+@pytest.mark.parametrize("loses", ["stop", "transfer", "cut"])
+def test_many_writes_under_way_survive_the_loss_of_their_leader_in_order(loses):
+    """Those that come to the new leader before the first of them are refused: they must not fill its log with tries."""
+    count = 500
+
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "peer1", "peer2", "peer3")
+        kv = client_of(world, peers)
+        await kv.write(KV.set, "k", "")
+        before = peers[1].status().last_index
+        calls = [asyncio.create_task(kv.write(KV.append, "k", f"{n}.")) for n in range(count)]
+        await asyncio.sleep(0.0005)
+        match loses:
+            case "stop":
+                await peers[0].stop()
+            case "transfer":
+                await peers[0].transfer_leadership()
+            case "cut":
+                world.network.isolate(peers[0].address.node)
+        replies = await asyncio.gather(*calls)
+        assert replies[-1] == "".join(f"{n}." for n in range(count))
+        assert peers[1].status().last_index - before < 3 * count
+        await kv.close()
+
+    run_world(3, Settings(call_timeout=5.0), tell)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_writes_of_one_client_keep_their_order_over_the_end_of_its_session(seed):
+    now = [1.7e9]
+
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "peer1", "peer2", "peer3")
+        for peer in peers:
+            peer._seat._outside.wall = lambda: now[0]
+        kv = client_of(world, peers)
+        await kv.write(KV.set, "k", "")
+        now[0] += 601.0
+        lose_replies(world, 0.5, Random(seed))
+        calls = []
+        for n in range(40):
+            calls.append(asyncio.create_task(kv.write(KV.append, "k", f"{n}.")))
+            await asyncio.sleep(0.002)
+        await asyncio.gather(*calls, return_exceptions=True)
+        del world.network.deliver
+        found = [int(token) for token in (await kv.read(KV.get, "k")).split(".") if token]
+        assert found == sorted(found)
+        await kv.close()
+
+    run_world(3, QUICK, tell)
+
+
+# A client's own side.
+
+
+class Opener:
+    """Opens sessions when it is told to."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.opened = 6
+
+    async def open(self) -> int:
+        await self.gate.wait()
+        self.opened += 1
+        return self.opened
+
+
+def soon() -> float:
+    return asyncio.get_running_loop().time() + 5
+
+
+async def seated(tickets: Tickets, opener: Opener, ticket: Ticket) -> tuple[int, int]:
+    if not tickets.is_seated(ticket):
+        await tickets.seat(ticket, opener.open, soon())
+    return ticket.session, ticket.sequence
+
+
 async def test_a_write_made_as_the_session_opens_comes_after_those_that_wait_for_it():
-    tickets, gate = Tickets(), asyncio.Event()
-    drawn: list[str] = []
-
-    async def open_session() -> int:
-        await gate.wait()
-        return 7
-
-    async def write(name: str) -> None:
-        series = tickets.series or await tickets.open(open_session, asyncio.get_running_loop().time() + 5)
-        series.draw()
-        drawn.append(name)
-
-    writes = [asyncio.create_task(write(name)) for name in ("first", "second", "third")]
+    tickets, opener = Tickets(), Opener()
+    tasks = [asyncio.create_task(seated(tickets, opener, tickets.draw())) for _ in range(3)]
     await asyncio.sleep(0)
-    gate.set()
-    await asyncio.gather(*writes, write("last"))
-    assert drawn == ["first", "second", "third", "last"]
-    assert tickets.series is not None
-    assert tickets.series.drawn == 4
+    opener.gate.set()
+    await asyncio.sleep(0)
+    last = await seated(tickets, opener, tickets.draw())
+    assert [*await asyncio.gather(*tasks), last] == [(7, 1), (7, 2), (7, 3), (7, 4)]
 
 
 async def test_all_who_wait_for_the_session_are_let_go_in_one_turn_of_the_loop():
-    tickets, gate = Tickets(), asyncio.Event()
+    tickets, opener = Tickets(), Opener()
     turns: list[int] = []
     turn = 0
 
-    async def open_session() -> int:
-        await gate.wait()
-        return 7
-
     async def write() -> None:
-        await tickets.open(open_session, asyncio.get_running_loop().time() + 5)
+        await seated(tickets, opener, tickets.draw())
         turns.append(turn)
 
     writes = [asyncio.create_task(write()) for _ in range(100)]
     await asyncio.sleep(0)
-    gate.set()
+    opener.gate.set()
     while len(turns) < len(writes):
         turn += 1
         await asyncio.sleep(0)
@@ -445,30 +507,102 @@ async def test_when_a_session_cannot_be_opened_the_next_one_tries_and_the_deadli
     tries: list[str] = []
 
     async def write(name: str, seconds: float) -> str:
+        deadline = loop.time() + seconds
+
         async def open_session() -> int:
             tries.append(name)
-            if name != "third":
-                await asyncio.sleep(3600)
-            return 7
+            if name == "third":
+                return 7
+            await asyncio.sleep(deadline - loop.time())
+            raise Unavailable("nobody is there")
 
+        ticket = tickets.draw()
         try:
-            series = await tickets.open(open_session, loop.time() + seconds)
+            await tickets.seat(ticket, open_session, deadline)
         except Unavailable as error:
+            tickets.give_back(ticket, finds_leader=False)
             return str(error)
-        return f"{name} {series.draw()}"
+        return f"{name} {ticket.sequence}"
 
     names = (("first", 0.02), ("second", 0.01), ("third", 5.0), ("fourth", 5.0))
     told = await asyncio.gather(*(write(name, seconds) for name, seconds in names))
     late = "no session could be opened in time; nothing was written"
-    assert told == [late, late, "third 1", "fourth 2"]
+    assert told == ["nobody is there", late, "third 1", "fourth 2"]
     assert tries == ["first", "third"]
 
 
-def test_what_is_settled_follows_the_first_write_that_needs_an_answer():
-    series = Series(7)
-    places = [series.draw() for _ in range(4)]
-    assert places == [1, 2, 3, 4]
-    for place, settled in ((2, 1), (1, 3), (4, 3), (3, 5)):
-        series.give_back(place)
-        assert series.settled == settled
-    assert series.draw() == 5
+async def test_what_is_settled_follows_the_first_write_that_needs_an_answer():
+    tickets, opener = Tickets(), Opener()
+    opener.gate.set()
+    drawn = [tickets.draw() for _ in range(5)]
+    assert [await seated(tickets, opener, ticket) for ticket in drawn] == [(7, place) for place in range(1, 6)]
+    for given_back, settled in ((2, 1), (1, 3), (4, 3), (3, 5)):
+        tickets.give_back(drawn[given_back - 1], finds_leader=True)
+        assert tickets.settled(drawn[4]) == settled
+
+
+async def test_what_an_ended_session_left_is_seated_before_what_comes_later_and_in_its_order():
+    tickets, opener = Tickets(), Opener()
+    opener.gate.set()
+    first, second, third = [tickets.draw() for _ in range(3)]
+    for ticket in (first, second, third):
+        await seated(tickets, opener, ticket)
+    tickets.expired(7)
+    tickets.expired(7)  # Each of them is told.
+    later, after_it = (asyncio.create_task(seated(tickets, opener, ticket)) for ticket in (tickets.draw(), third))
+    await asyncio.sleep(0.01)
+    assert not later.done()  # The first of them may have been applied, for all that is known.
+    assert not after_it.done()
+    tickets.give_back(first, finds_leader=True)
+    assert await seated(tickets, opener, second) == (8, 1)
+    assert (await after_it, await later) == ((8, 2), (8, 3))
+    assert [tickets.settled(ticket) for ticket in (first, second, third)] == [1, 1, 1]
+
+
+async def test_a_session_that_cannot_be_opened_is_opened_by_the_next():
+    tickets, opener = Tickets(), Opener()
+    first, second = tickets.draw(), tickets.draw()
+    waiting = asyncio.create_task(seated(tickets, opener, second))
+    with pytest.raises(Unavailable, match="no session could be opened in time"):
+        await tickets.seat(first, opener.open, 0.0)
+    tickets.give_back(first, finds_leader=False)
+    opener.gate.set()
+    assert await waiting == (7, 1)
+
+
+async def test_writes_whose_tries_failed_are_tried_again_in_their_order_when_the_first_is_answered():
+    tickets, opener = Tickets(), Opener()
+    opener.gate.set()
+    drawn = [tickets.draw() for _ in range(4)]
+    for ticket in drawn:
+        await seated(tickets, opener, ticket)
+    gone: list[int] = []
+
+    async def fail(ticket: Ticket) -> None:
+        assert await tickets.turn(ticket, soon())
+        gone.append(ticket.sequence)
+
+    assert not await tickets.turn(drawn[0], soon())  # It looks for the leader.
+    tasks = [asyncio.create_task(fail(ticket)) for ticket in (drawn[3], drawn[1], drawn[2])]
+    await asyncio.sleep(0)
+    tickets.give_back(drawn[0], finds_leader=False)  # It gave up: the next one looks.
+    await asyncio.sleep(0)
+    assert gone == [2]
+    tickets.give_back(drawn[1], finds_leader=True)
+    await asyncio.gather(*tasks)
+    assert gone == [2, 3, 4]
+    assert tickets.settled(drawn[3]) == 3
+
+
+async def test_waiting_for_a_turn_ends_with_the_deadline_and_with_the_session():
+    tickets, opener = Tickets(), Opener()
+    opener.gate.set()
+    first, second = tickets.draw(), tickets.draw()
+    for ticket in (first, second):
+        await seated(tickets, opener, ticket)
+    assert await tickets.turn(second, 0.0)
+    waiting = asyncio.create_task(tickets.turn(second, soon()))
+    await asyncio.sleep(0)
+    tickets.expired(7)
+    assert await waiting
+    assert not await tickets.turn(second, soon())

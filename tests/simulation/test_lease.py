@@ -44,12 +44,12 @@ class CutOff(Simulation):
                 clients=4,
                 pause=0.05,
                 burst=1,
+                direct_share=0.0,
             ),
         )
         order = itertools.cycle(rates)  # Peers start in the order of their names, and never again.
         monkeypatch.setattr("quorate.testing.process.ProcessClock", lambda loop, _: ProcessClock(loop, next(order)))
         monkeypatch.setattr("quorate.testing.clients.SLACK", 60.0)  # Deadlines drift as well.
-        monkeypatch.setattr("quorate.testing.clients.DIRECT_SHARE", 0.0)
         monkeypatch.setattr(self.faults, "strike", self._strike)
 
     async def _strike(self, until: float) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from quorate.testing import determinism, runner
+from quorate.testing import determinism, once, runner
 from quorate.testing.chaos import command as chaos
 from quorate.testing.exploration import command as exploration
 from quorate.testing.history import files
@@ -28,6 +28,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "sim": Command("run the simulator: one seed with its trace, or many", runner.add_arguments, runner.run),
+    "once": Command(
+        "many writes, a fifth of the replies lost: did each take effect once?", once.add_arguments, once.run
+    ),
     "determinism": Command(
         "run each seed six times, and compare the traces", determinism.add_arguments, determinism.run
     ),

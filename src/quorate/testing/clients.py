@@ -33,14 +33,12 @@ SLACK = 0.5
 
 What the clocks of processes have drifted apart comes on top: a call's deadline is an instant of the caller's clock.
 """
-DIRECT_SHARE = 0.35
-"""The share of calls made from within a peer's process."""
 LEADER_SHARE = 0.7
 """The share of those that are made on a peer that believes it leads: there a wrong answer can come from."""
+NEWCOMER = "client0"
+"""The client that makes no calls of its own: it has nothing under way that a call of it would have to wait for."""
 BURSTS_MAX = 4
 """How many bursts of one client may be under way: it goes on asking while a leader that is cut off cannot answer."""
-CANCEL_SHARE = 0.03
-"""The share of calls that are cancelled before they are answered."""
 
 
 class Clients:
@@ -76,19 +74,19 @@ class Clients:
         self._random = random
         addresses = [process.address for process in processes]
         self.clients: dict[str, Client[Any]] = {}
-        for number in range(1, profile.clients + 1):
+        for number in range(profile.clients + 1):
             name = f"client{number}"
             self.clients[name] = connect(
                 workload.machine,
-                *random.sample(addresses, len(addresses)),
+                *(random.sample(addresses, len(addresses)) if number else addresses),
                 settings=profile.settings,
                 transport=partial(MemoryTransport, network, f"{name}:1", profile.settings),
                 random=random.random,
             )
 
     async def work(self, until: float) -> None:
-        """Let all clients make calls until that instant, and wait until the last one is answered."""
-        await asyncio.gather(*(self._work(name, until) for name in self.clients))
+        """Let all clients but ``client0`` make calls until that instant, and wait until the last one is answered."""
+        await asyncio.gather(*(self._work(name, until) for name in self.clients if name != NEWCOMER))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -116,7 +114,7 @@ class Clients:
         if life is not None:
             life.tasks[task] = None
         overdue = self._loop.call_at(self._loop.time() + patience + self._slack, self._overdue, name, call, task, life)
-        if self._random.random() < CANCEL_SHARE:
+        if self._random.random() < self._profile.cancel_share:
             self._loop.call_later(patience * self._random.random() ** 3, task.cancel)
         try:
             outcome: object = await task
@@ -151,8 +149,8 @@ class Clients:
             if self._loop.time() >= until:
                 break
             calls = [self._draw_call() for _ in range(random.randint(1, profile.burst))]
-            patience = random.choice((0.3, 1.0, profile.settings.call_timeout))
-            life = self._draw_life() if random.random() < DIRECT_SHARE else None
+            patience = random.choice((*profile.patience, profile.settings.call_timeout))
+            life = self._draw_life() if random.random() < profile.direct_share else None
             bursts.append(asyncio.gather(*(self.call(name, call, patience, life) for call in calls)))
             if len(bursts) > BURSTS_MAX:
                 await bursts.popleft()

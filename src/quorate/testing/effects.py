@@ -14,10 +14,19 @@ from quorate.types import Index, Kind, Run
 
 
 class Effects:
-    """The sessions of one log, from index 1 on."""
+    """The sessions of one log, from index 1 on.
+
+    Attributes:
+        opened: how many were opened.
+        expired: how many of them a write found ended by the log's time.
+        repeated: how many writes came once more after they had taken effect, or were given up.
+    """
 
     def __init__(self) -> None:
         """Begin before the first entry."""
+        self.opened: int = 0
+        self.expired: int = 0
+        self.repeated: int = 0
         self._time = 0.0
         self._timeouts: dict[int, float] = {}
         self._used: dict[int, float] = {}
@@ -43,14 +52,16 @@ class Effects:
             return None
         if isinstance(command, OpenSession):
             self._timeouts[index], self._used[index], self._next[index] = command.timeout, self._time, 1
+            self.opened += 1
             return None
         session = command.session
         if session not in self._used or self._time - self._used[session] > self._timeouts[session]:
-            self._used.pop(session, None)
+            self.expired += self._used.pop(session, None) is not None
             return None
         self._used[session] = self._time
         self._next[session] = max(self._next[session], command.settled)
         if command.sequence != self._next[session]:
+            self.repeated += command.sequence < self._next[session]
             return None
         self._next[session] += 1
         return command.command

@@ -18,7 +18,7 @@ from quorate.errors import Unavailable
 from quorate.settings import Settings
 from quorate.testing.clock import VirtualLoop
 from quorate.transport import Packet
-from quorate.transport.frames import FrameKind
+from quorate.transport.frames import FrameKind, decode_frame
 from quorate.transport.memory import MemoryNetwork, MemoryTransport
 
 KIND_BYTE = 3
@@ -37,6 +37,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
         park: the share that are set aside, for several terms perhaps, until ``SimulatedNetwork.release``.
         fifo: whether frames from one node to another keep their order (those set aside do not).
         hang_up: the share of calls' frames on whose way the connection breaks.
+        reply_loss: the share of frames of replies that never arrive; every second time their connection stands, and
+            who waits for them learns nothing.
     """
 
     delay_min: float = 0.0002
@@ -47,6 +49,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     park: float = 0.0
     fifo: bool = True
     hang_up: float = 0.0
+    reply_loss: float = 0.0
 
 
 CALM = Rates()
@@ -59,7 +62,7 @@ class SimulatedNetwork(MemoryNetwork):
     Attributes:
         rates: how bad it is now.
         rates_of: how bad it is from one node to another, where that differs.
-        counts: what it did to frames, by kind.
+        counts: what it did to frames, by kind; where ``Rates.reply_loss`` is above 0, single replies too.
         befell: told of each of these: the kind, the frame's source, its target.
     """
 
@@ -84,7 +87,8 @@ class SimulatedNetwork(MemoryNetwork):
     def deliver(self, source: str, target: str, frame: bytes, arrive: Callable[[], None]) -> None:
         """Carry a frame, or not."""
         if frame[KIND_BYTE] != FrameKind.PACKETS:
-            self._deliver_call(source, target, arrive)
+            if not self._loses_replies(source, target, frame):
+                self._deliver_call(source, target, arrive)
             return
         rates, chance = self.rates_of.get((source, target), self.rates), self._random.random
         if (source, target) in self._cut:
@@ -116,6 +120,17 @@ class SimulatedNetwork(MemoryNetwork):
             self._healed.append(healed)
             await healed
         await asyncio.sleep(self._delay(source, target))
+
+    def _loses_replies(self, source: str, target: str, frame: bytes) -> bool:
+        """Tell whether a frame of replies is lost: the node has answered, and its caller never learns of it."""
+        rates = self.rates_of.get((source, target), self.rates)
+        if not rates.reply_loss or frame[KIND_BYTE] != FrameKind.REPLIES:
+            return False
+        is_lost = self._random.random() < rates.reply_loss
+        self.counts["reply lost" if is_lost else "reply carried"] += len(decode_frame(frame, len(frame))[1])
+        if is_lost and self._random.random() < 0.5:
+            self._hang_up(source, target)
+        return is_lost
 
     def _deliver_call(self, source: str, target: str, arrive: Callable[[], None]) -> None:
         """Carry a frame of a connection: in order, and while the link is cut not at all."""

@@ -77,6 +77,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             a snapshot; seconds; infinity for none.
         lease_share: the share of reads that trust the clocks.
         stale_share: the share of reads that may be stale.
+        direct_share: the share of calls made from within a peer's process; the others go by ``connect``.
+        cancel_share: the share of calls that are cancelled before they are answered.
+        patience: the deadlines, in seconds, that clients draw from beside ``call_timeout``.
     """
 
     size: int
@@ -92,6 +95,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     fault_pause: float
     lease_share: float = 0.0
     stale_share: float = 0.0
+    direct_share: float = 0.35
+    cancel_share: float = 0.03
+    patience: tuple[float, ...] = (0.3, 1.0)
     spares: int = 0
     change_pause: float = float("inf")
     aside: DiskRates = CALM_DISK

@@ -19,8 +19,9 @@ import msgspec
 from quorate.core import Event, EventKind, Raft
 from quorate.core.state import ROLE_NAMES
 from quorate.errors import QuorateError, Rejected
+from quorate.machine import StateMachine
 from quorate.peer import Peer
-from quorate.testing.clients import Clients
+from quorate.testing.clients import NEWCOMER, Clients
 from quorate.testing.clock import Stalled, VirtualLoop
 from quorate.testing.coverage import Cell
 from quorate.testing.disk import PlannedFull
@@ -108,6 +109,9 @@ class Simulation:
 
         report = Simulation(7).run()
         assert report.failure is None, report.failure
+
+    Attributes:
+        machine: what the machines of all members had become at the end; None until they are found equal.
     """
 
     def __init__(
@@ -150,6 +154,7 @@ class Simulation:
             for address in addresses
         ]
         self._violated: asyncio.Future[None] = self.loop.create_future()
+        self.machine: StateMachine | None = None
         self.steps: Counter[str] = Counter()
         self.faults: Faults = Faults(
             self.profile, self.processes, self.loop, self.network, self.history, self.trace, self._random("faults")
@@ -284,6 +289,7 @@ class Simulation:
         states = {machine_state(apply.machine) for apply in applies if not apply.is_witness}
         if states != {self.history.replayed(self.workload.machine)}:
             raise self.history.fail("MachinesEqual", "the machines differ at the end, or from one that replays all")
+        self.machine = next((apply.machine for apply in applies if not apply.is_witness), None)
 
     def _is_settled(self) -> bool:
         """Tell whether all members have the same settled configuration in force, and have applied the same."""
@@ -299,9 +305,9 @@ class Simulation:
         return [process for process in self.processes if configuration and configuration.member(process.id)]
 
     async def _is_answered(self, call: Call) -> bool:
-        """Make one call by way of the first client, and tell whether it was answered."""
+        """Make one call by way of a client that has made none before, and tell whether it was answered."""
         patience = min(self.profile.settings.election_timeout_max, ATTEMPT_MAX)
-        outcome = await self.clients.call("client1", call, patience)
+        outcome = await self.clients.call(NEWCOMER, call, patience)
         return isinstance(outcome, Rejected) or not isinstance(outcome, (QuorateError, asyncio.CancelledError))
 
     def _draw(self, *, is_write: bool) -> Call | None:
