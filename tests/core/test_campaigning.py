@@ -14,7 +14,7 @@ from quorate.core.transfer import PAUSES_MAX
 from quorate.errors import InvalidConfiguration, NotLeader
 from quorate.testing.drive import lead, make_append, make_member, obey, receive, start
 from quorate.types import Index, Kind, PeerId, Run, Term
-from tests.core.changing import CATCHING_UP, JOINT, OLD, acknowledge, change, leader, log_with, members
+from tests.core.changing import CATCHING_UP, FINAL, JOINT, OLD, acknowledge, change, leader, log_with, members
 
 # Who may campaign, and vote.
 
@@ -128,6 +128,13 @@ def test_in_a_joint_configuration_those_who_leave_may_lead_still():
     assert [envelope.to for envelope in obey(raft)] == ["1", "2", "4"]
 
 
+def test_who_was_removed_two_configurations_ago_never_campaigns():
+    raft = start("3")
+    receive(raft, "2", log_with(CATCHING_UP, JOINT, FINAL, Configuration("group", members("1", "2"))))
+    raft.tick(raft.deadline())
+    assert obey(raft) == []
+
+
 # Priority.
 
 
@@ -156,6 +163,18 @@ def told_to_campaign(raft, *answering):
 
 def test_leadership_goes_to_the_voter_of_highest_priority():
     assert told_to_campaign(priority_leader(m2=1, m3=7, m4=3), "2", "3", "4") == ["3"]
+
+
+def test_who_is_about_to_leave_hands_over_to_any_priority():
+    raft = priority_leader(m2=1)
+    raft.change(tuple(make_member(name, priority=int(name == "2")) for name in "234"), raft.state.now)
+    obey(raft)
+    held = Index(raft.state.log.last - 1)
+    while raft.state.role.transfer is None:
+        raft.tick(raft.deadline())
+        for name in "234":
+            receive(raft, name, AppendEntriesReply(raft.state.term, True, held))
+    assert raft.state.role.transfer.to == "2"
 
 
 def test_leadership_goes_only_to_who_answers():

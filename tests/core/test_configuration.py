@@ -26,9 +26,13 @@ def test_bytes_that_are_no_configuration_are_refused(payload):
 
 
 def test_configurations_that_no_leader_appends_are_refused():
-    one = make_member("1")
-    for configuration in (Configuration("g", ()), Configuration("g", (one,), (), (one,))):
-        with pytest.raises(ValueError, match="not a sound configuration"):
+    one, two = make_member("1"), make_member("2")
+    for configuration, text in (
+        (Configuration("g", ()), "none"),
+        (Configuration("g", (one,), (), (one,)), "1; catching up: none"),
+        (Configuration("g", (one,), (one,), (two,), (one,)), "1; joint with 1"),
+    ):
+        with pytest.raises(ValueError, match=f"^not a sound configuration: {text}$"):
             decode_configuration(encode_configuration(configuration))
 
 

@@ -31,6 +31,12 @@ def test_a_pipeline_goes_on_unasked_up_to_its_window():
     assert not progress.has_room(2)
 
 
+def test_nothing_is_sent_while_a_snapshot_is_on_its_way():
+    progress = make(5, 4, probing=False)
+    progress.installing = Index(7)
+    assert not progress.has_room(8)
+
+
 def test_an_acknowledgement_opens_the_window_and_raises_both_indexes():
     progress = make(12, 4, probing=False, in_flight=(6, 9, 11))
     progress.acknowledge(Index(9))
@@ -70,6 +76,12 @@ def test_nothing_sent_of_what_was_offered():
     progress = make(12, 4, probing=False, in_flight=(11,))
     progress.send_less(Index(4))
     assert seen(progress) == (4, 5, False, [])
+
+
+def test_what_was_acknowledged_meanwhile_is_not_offered_again():
+    progress = make(12, 8, probing=False, in_flight=(11,))
+    progress.send_less(Index(4))
+    assert seen(progress) == (8, 9, False, [])
 
 
 def test_less_sent_of_a_probe():

@@ -99,7 +99,7 @@ def joint_configuration():
         ((), Configuration("group", make_configuration(3).members[1:]), "not among the members 2, 3"),
         ((), reversed_configuration(), "in the order of their names"),
         ((), doubled_configuration(), "distinct ids and names"),
-        ((), joint_configuration(), "a first configuration cannot be in the middle of a change"),
+        ((), joint_configuration(), "^a first configuration cannot be in the middle of a change$"),
     ],
 )
 def test_configurations_that_are_refused(log, configuration, reason):
@@ -255,6 +255,17 @@ def test_status_of_a_leader():
     assert status.leader == Address("1", "127.0.0.1", 7001)
     assert status.configuration == (status.leader,)
     assert (status.commit_index, status.last_index, status.why) == (2, 2, None)
+
+
+def test_a_leader_says_how_long_ago_it_heard_each_member_and_who_just_answered_it():
+    raft = start()
+    lead(raft)
+    receive(raft, "2", AppendEntriesReply(Term(2), True, Index(2)), raft.state.now + 0.125)
+    now = raft.state.now + 0.25
+    raft.tick(now)
+    heard = {member.address.name: member.heard for member in raft.status().members}
+    assert heard == pytest.approx({"1": 0.0, "2": 0.25, "3": 0.375})
+    assert [member.heard for member in start().status().members] == [None] * 3
 
 
 def test_status_says_why_there_is_no_leader():

@@ -53,7 +53,15 @@ def test_runs_keep_to_append_bytes_max_and_a_larger_command_goes_alone():
     raft = lead_with(append_bytes_max=40, command_bytes_max=40)
     commands = [b"aaaa", b"bbbb", b"c" * 40, b"d", b"e"]
     assert raft.propose(commands, 1.0) == range(3, 8)
-    assert [run.payloads for run in raft.ready().entries] == [(b"aaaa", b"bbbb"), (b"c" * 40,), (b"d", b"e")]
+    runs = raft.ready().entries
+    assert [run.payloads for run in runs] == [(b"aaaa", b"bbbb"), (b"c" * 40,), (b"d", b"e")]
+    assert {run.time for run in runs} == {0.0}  # the shell stamps them
+
+
+def test_what_does_not_fit_any_more_adds_no_runs():
+    raft = lead_with(uncommitted_bytes_max=40, append_bytes_max=40, command_bytes_max=40)
+    assert raft.propose([b"four"] * 9, 1.0) == range(3, 5)
+    assert [run.payloads for run in raft.ready().entries] == [(b"four", b"four")]
 
 
 @pytest.mark.covers("pitfall 81")
@@ -240,13 +248,14 @@ def test_a_run_whose_term_we_hold_elsewhere_conflicts_where_the_terms_part():
 
 def test_what_is_committed_is_never_truncated():
     """No leader asks for it; the last defence says so and answers nothing."""
-    raft = start(log=(1, 2, 2))
-    receive(raft, "2", make_append("2", 2, (3, 2), commit=3))
-    raft.receive(PeerId("3"), make_append("3", 3, (1, 1), [3]), 0.0)
-    ready = raft.ready()
-    assert (raft.state.log.last, ready.entries, ready.messages_after_persist) == (3, (), ())
-    text = "entry 2 is committed and conflicts with the leader's -> ignore it"
-    assert [event.text for event in ready.events if event.kind == EventKind.IGNORED] == [text]
+    for committed in (2, 3):
+        raft = start(log=(1, 2, 2))
+        receive(raft, "2", make_append("2", 2, (3, 2), commit=committed))
+        raft.receive(PeerId("3"), make_append("3", 3, (1, 1), [3]), 0.0)
+        ready = raft.ready()
+        assert (raft.state.log.last, ready.entries, ready.messages_after_persist) == (3, (), ())
+        text = "entry 2 is committed and conflicts with the leader's -> ignore it"
+        assert [event.text for event in ready.events if event.kind == EventKind.IGNORED] == [text]
 
 
 def configuration_entry(payload):

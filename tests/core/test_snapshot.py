@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from quorate.core.configuration import Configuration, encode_configuration
-from quorate.core.messages import AppendEntries, AppendEntriesReply, InstallSnapshot
+from quorate.core.messages import AppendEntries, AppendEntriesReply, InstallSnapshot, RequestPreVoteReply
 from quorate.core.raft import Raft
 from quorate.settings import Settings
 from quorate.testing.drive import lead, make_append, make_configuration, make_member, obey, receive, start
@@ -283,6 +283,30 @@ def test_what_no_leader_can_send_is_not_looked_at():
     assert raft.state.term == 1
 
 
+@pytest.mark.parametrize("index", [2, 3])
+def test_a_snapshot_of_what_is_durable_is_acknowledged_when_the_term_is_durable_too(index):
+    """The term came with it: a crash before it is on the disk would let this peer vote in it as if it had not."""
+    raft = start(log=(1, 1, 1))
+    receive(raft, "2", make_append("2", 1, (3, 1), commit=2))
+    raft.receive(PeerId("2"), install(index, 1), 0.0)
+    ready = raft.ready()
+    assert (ready.messages, raft.state.term) == ((), 3)
+    [envelope] = ready.messages_after_persist
+    assert envelope.message == AppendEntriesReply(Term(3), True, Index(index))
+    raft.persisted(ready.number)
+    raft.receive(PeerId("2"), install(index, 1), 0.0)
+    assert [envelope.message for envelope in raft.ready().messages] == [envelope.message]
+
+
+def test_who_sends_a_snapshot_is_followed_as_the_leader_that_it_is():
+    raft = start(term=2)
+    raft.tick(raft.deadline())
+    receive(raft, "3", RequestPreVoteReply(Term(2), Term(3), True))
+    raft.receive(PeerId("2"), install(7, 2), raft.state.now)
+    texts = [event.text for event in raft.ready().events]
+    assert texts[:2] == ["2 leads term 3 -> follower", "2 leads term 3 -> follow it"]
+
+
 @pytest.mark.covers("pitfall 27")
 def test_what_was_handed_out_for_writing_promises_nothing_of_the_log_that_begins_anew():
     """The A-B-A of asynchronous writes, by a snapshot. Row 27."""
@@ -340,10 +364,11 @@ def test_messages_from_before_a_snapshot_conflict_with_nothing():
         ((3, 1), [2] * 4, 7),
         ((5, 2), [2, 2, 2], 8),
         ((7, 2), [2], 8),
+        ((5, 2), [2, 2, 2, 2], 9),
     ):
         [reply] = receive(raft, "2", make_append("2", 3, prev, entries))
         assert (reply.success, reply.match_index) == (True, covered)
-    assert terms(raft) == [2]
+    assert terms(raft) == [2, 2]
 
 
 # Starting from it.
@@ -375,6 +400,20 @@ def test_a_start_takes_up_the_snapshot_and_the_configurations_behind_it():
     assert (raft.status().first_index, raft.status().snapshot_index) == (4, 8)
     receive(raft, "2", make_append("2", 4, (8, 2), [4]))
     assert state.configuration == make_configuration(4)
+
+
+def test_a_configuration_that_the_log_and_the_snapshot_both_hold_is_taken_up_once():
+    payload = encode_configuration(make_configuration(4))
+    held = Snapshot(Index(5), Term(2), 0.0, Index(5), payload)
+    stored = Stored(
+        HardState(Term(3)),
+        ((Index(4), Term(2)),),
+        Index(9),
+        ((Index(5), payload),),
+        0.0,
+        Compaction(held, Index(3), Term(1)),
+    )
+    assert restarted(stored).state.configurations == [(5, make_configuration(4))]
 
 
 def test_a_start_from_a_snapshot_alone():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from quorate.core.configuration import configuration_text, encode_configuration
+from quorate.core.configuration import Configuration, Member, configuration_text, encode_configuration
 from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestPreVoteReply, RequestVoteReply
 from quorate.core.ready import EventKind
 from quorate.core.state import (
@@ -21,7 +21,7 @@ from quorate.core.state import (
 )
 from quorate.settings import Settings
 from quorate.testing.drive import lead, make_append, make_configuration, obey, receive, start
-from quorate.types import Index, Kind, PeerId, Run, Term
+from quorate.types import Address, Index, Kind, PeerId, Run, Term
 
 
 def run(first, term, *payloads, kind=Kind.COMMAND):
@@ -216,5 +216,8 @@ def test_leader_as_far_as_each_role_knows():
 def test_names_for_people():
     assert name(start().state, PeerId("2")) == "2"
     assert name(start(log=()).state, PeerId("f3a1")) == "f3a1"
+    named = start(log=())
+    named.form(Configuration("group", (Member(PeerId("1"), Address("one", "127.0.0.1", 7001)),)), 0.0)
+    assert (name(named.state, PeerId("1")), name(named.state, None)) == ("one", "None")
     assert configuration_text(make_configuration(2)) == "1, 2"
     assert configuration_text(None) == "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestVote, TimeoutNow
+from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestPreVoteReply, RequestVote, TimeoutNow
 from quorate.errors import ChangeInProgress, InvalidConfiguration, NotLeader
 from quorate.testing.drive import lead, obey, receive, start
 from quorate.types import Index, PeerId, Term
@@ -78,6 +78,31 @@ def test_only_the_leader_of_the_term_may_ask_for_a_campaign(sender, message):
     receive(raft, "2", follow())
     receive(raft, sender, message)
     assert raft.status().role == "follower"
+
+
+def test_who_follows_nobody_is_asked_to_campaign_by_nobody():
+    """What another machine sends never raises: a leader and candidates have no leader to ask them."""
+    lone = start()
+    lone.tick(lone.deadline())
+    candidate = start(term=2)
+    candidate.tick(candidate.deadline())
+    receive(candidate, "3", RequestPreVoteReply(Term(2), Term(3), True))
+    for raft, role in (
+        (lone, "pre-candidate"),
+        (candidate, "candidate"),
+        (leader_with_caught_up_followers(), "leader"),
+    ):
+        term = raft.state.term
+        receive(raft, "2", TimeoutNow(term, PeerId("2")))
+        assert (raft.status().role, raft.state.term) == (role, term)
+
+
+def test_only_a_leader_leads_undisturbed():
+    raft = start()
+    assert not raft.is_leading_undisturbed()
+    receive(raft, "2", follow())
+    assert not raft.is_leading_undisturbed()
+    assert leader_with_caught_up_followers().is_leading_undisturbed()
 
 
 def follow():

@@ -106,6 +106,14 @@ def test_who_holds_entries_without_their_commands_never_campaigns_though_it_is_a
     assert raft.status().why == text
 
 
+def test_a_witness_that_holds_no_commands_yet_never_campaigns_though_it_is_about_to_be_removed():
+    """It could not say what later entries of the others hold."""
+    raft = start("3", log=(1,))
+    receive(raft, "1", append((1, 1), entry(2, WITNESS), entry(3, NOBODY), commit=2))
+    raft.tick(1000.0)
+    assert (obey(raft), raft.status().role, raft.state.bare) == ([], "follower", 0)
+
+
 def test_a_newcomer_that_is_to_be_a_witness_is_nothing_else_yet():
     raft = start("3", log=(1,))
     wanted = Configuration(GROUP, LEARNER.members, (), WITNESS.members, NOBODY.members)
@@ -170,6 +178,12 @@ def test_what_the_same_message_truncates_counts_no_more():
     assert (reply.success, raft.state.bare, raft.state.configuration) == (True, 0, VOTER)
     raft.tick(raft.deadline())
     assert {type(envelope.message) for envelope in obey(raft)} == {RequestPreVote}
+
+
+def test_nothing_is_left_of_what_is_truncated_from_the_first_entry_without_its_command_on():
+    raft = witness(commit=1)
+    [reply] = receive(raft, "2", append((2, 2), commands(3, 1, term=3), entry(4, VOTER, term=3), term=3, sender="2"))
+    assert (reply.success, raft.state.bare, raft.state.configuration) == (True, 0, VOTER)
 
 
 # Snapshots.

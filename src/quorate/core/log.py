@@ -77,7 +77,7 @@ class Log:
         self.start_term = self.term(start)
         self.start = start
         drop = bisect_right(self.starts, start)
-        if drop and (self.last > start and (drop == len(self.starts) or self.starts[drop] > start + 1)):
+        if self.last > start and (drop == len(self.starts) or self.starts[drop] > start + 1):
             drop -= 1
             self.starts[drop] = Index(start + 1)
         del self.starts[:drop], self.terms[:drop]

@@ -176,10 +176,8 @@ def receive_append_entries_reply(state: State, sender: PeerId, reply: AppendEntr
         return
     # "If desired, the protocol can be optimized to reduce the number of rejected AppendEntries RPCs": back up over a
     # whole term at a time (§5.3).
-    go_on = reply.conflict_index
-    if reply.conflict_term:
-        ours = state.log.last_of_term(reply.conflict_term)
-        go_on = Index(ours + 1) if ours else reply.conflict_index
+    ours = state.log.last_of_term(reply.conflict_term)
+    go_on = Index(ours + 1) if ours else reply.conflict_index
     progress.probe(Index(max(progress.match_index + 1, min(go_on, refused))))
 
 
@@ -305,8 +303,6 @@ def with_configurations(run: Run) -> list[tuple[Run, Configuration | None]]:
 def first_new_index(state: State, run: Run) -> Index:
     """Give the first index of the run that our log lacks or holds with another term; one beyond the run if none."""
     log = state.log
-    if run.first > log.last:
-        return run.first
     if run.first <= log.start:
         # What is in a snapshot is committed, and the same everywhere.
         if run.last <= log.start:
