@@ -40,6 +40,18 @@ def test_members_that_cannot_be_a_group_are_refused(wanted, reason):
     assert raft.state.log.last == 2
 
 
+def test_a_witness_stays_one_and_nothing_else():
+    raft = leader()
+    for wanted in (members("1", "2", "3", m4="witness"), members("1", "2", "3", m4="witness", m5="learner")):
+        raft.change(wanted, raft.state.now)
+        for _ in range(4):
+            obey(raft)
+            acknowledge(raft, *raft.state.others)
+        assert (raft.state.configuration.members, raft.state.configuration.is_settled) == (wanted, True)
+    with pytest.raises(InvalidConfiguration, match="4 cannot change to or from a witness"):
+        raft.change(members("1", "2", "3", "4"), raft.state.now)
+
+
 def test_nobody_is_renamed_and_no_name_is_taken_over():
     raft = leader()
     two, four = make_member("2"), make_member("4")

@@ -12,6 +12,7 @@ from quorate.core.messages import (
     RequestPreVoteReply,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
 )
 from quorate.core.raft import Raft
 from quorate.errors import Corrupted, InvalidConfiguration, NotLeader
@@ -38,7 +39,7 @@ def test_a_start_from_disk_takes_up_term_vote_and_log_and_knows_of_no_commit():
 def test_the_first_ready_names_the_configuration_and_tells_of_the_start():
     raft = new(Stored())
     ready = raft.ready()
-    assert ready.configuration is None
+    assert (ready.configuration, ready.writes) == (None, False)
     assert [event.text for event in ready.events] == ["started with 0 entries in term 0 -> follower"]
 
 
@@ -163,6 +164,12 @@ def test_nobody_speaks_for_another(message):
     assert raft.state.term == 1
 
 
+def test_only_the_leader_itself_asks_for_a_campaign_of_whatever_term():
+    raft = start()
+    receive(raft, "3", TimeoutNow(Term(9), PeerId("2")))
+    assert raft.state.term == 1
+
+
 def test_what_no_leader_can_send_is_noted():
     raft = start()
     raft.receive(PeerId("2"), AppendEntries(Term(2), PeerId("2"), Index(-1), Term(0), Index(0)), 0.0)
@@ -215,6 +222,28 @@ def test_a_peer_that_is_no_member_never_campaigns():
 # Durability.
 
 
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda raft, now: raft.tick(now),
+        lambda raft, now: raft.propose([b"x"], now),
+        lambda raft, now: raft.read(now),
+        lambda raft, now: raft.transfer(PeerId("2"), now),
+        lambda raft, now: raft.change(raft.state.configuration.members, now),
+        lambda raft, now: raft.form(raft.state.configuration, now),
+        lambda raft, now: raft.receive(PeerId("2"), AppendEntriesReply(Term(2), True, Index(2)), now),
+    ],
+    ids=["tick", "propose", "read", "transfer", "change", "form", "receive"],
+)
+def test_every_input_that_says_what_time_it_is_is_believed(give):
+    raft = start()
+    lead(raft)
+    receive(raft, "2", AppendEntriesReply(Term(2), True, Index(2)))
+    now = raft.state.now + 0.01
+    give(raft, now)
+    assert raft.state.now == now
+
+
 def test_persisted_names_one_ready_and_all_before_it():
     raft = start()
     numbers = []
@@ -265,6 +294,7 @@ def test_a_leader_says_how_long_ago_it_heard_each_member_and_who_just_answered_i
     raft.tick(now)
     heard = {member.address.name: member.heard for member in raft.status().members}
     assert heard == pytest.approx({"1": 0.0, "2": 0.25, "3": 0.375})
+    assert [member.is_installing for member in raft.status().members] == [False] * 3
     assert [member.heard for member in start().status().members] == [None] * 3
 
 

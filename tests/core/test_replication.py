@@ -56,6 +56,8 @@ def test_runs_keep_to_append_bytes_max_and_a_larger_command_goes_alone():
     runs = raft.ready().entries
     assert [run.payloads for run in runs] == [(b"aaaa", b"bbbb"), (b"c" * 40,), (b"d", b"e")]
     assert {run.time for run in runs} == {0.0}  # the shell stamps them
+    raft.propose([b"c" * 40, b"d"], 1.0)
+    assert [run.payloads for run in raft.ready().entries] == [(b"c" * 40,), (b"d",)]
 
 
 def test_what_does_not_fit_any_more_adds_no_runs():
@@ -244,6 +246,21 @@ def test_a_run_whose_term_we_hold_elsewhere_conflicts_where_the_terms_part():
     raft = start(log=(1, 2, 2, 3, 3))
     receive(raft, "2", make_append("2", 4, (1, 1), [2, 2, 2, 4]))
     assert [raft.state.log.term(Index(index)) for index in range(1, 6)] == [1, 2, 2, 2, 4]
+
+
+def test_what_is_durable_already_is_acknowledged_at_once_when_it_comes_again():
+    raft = start(log=(1, 2, 2))
+    receive(raft, "2", make_append("2", 2, (1, 1), [2, 2]))
+    raft.receive(PeerId("2"), make_append("2", 2, (1, 1), [2, 2]), 0.0)
+    assert [envelope.message.match_index for envelope in raft.ready().messages] == [3]
+
+
+def test_each_leader_is_answered_though_the_disk_has_not_yet_answered_for_the_one_before():
+    raft = start()
+    raft.receive(PeerId("2"), make_append("2", 1, (1, 1), [1]), 0.0)
+    raft.receive(PeerId("3"), make_append("3", 2, (2, 1), [2]), 0.0)
+    waiting = raft.ready().messages_after_persist
+    assert [(envelope.to, envelope.message.match_index) for envelope in waiting] == [("2", 2), ("3", 3)]
 
 
 def test_what_is_committed_is_never_truncated():

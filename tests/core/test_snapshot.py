@@ -92,9 +92,10 @@ def test_entries_behind_a_snapshot_are_dropped_but_for_the_trailing_ones(trailin
     assert [event.text for event in ready.events] == [f"snapshot 8 is durable -> log begins behind {begin}"]
 
 
-def test_an_older_snapshot_compacts_nothing():
+@pytest.mark.parametrize("index", [7, 8])
+def test_no_newer_snapshot_compacts_nothing(index):
     raft = leader(compacted=8)
-    raft.compacted(snapshot(7, 1))
+    raft.compacted(snapshot(index, 1))
     assert raft.state.snapshot_index == 8
     assert not raft.ready().writes
 
@@ -325,6 +326,9 @@ def test_what_was_handed_out_for_writing_promises_nothing_of_the_log_that_begins
         persisted.append(raft.state.persisted_index)
     assert persisted == [0, 5, 7]
     assert raft.state.uncommitted_bytes == 32
+    raft.receive(PeerId("3"), make_append("3", 3, (7, 3), [3] * 9, commit=16), 0.0)
+    raft.persisted(raft.ready().number)
+    assert raft.state.uncommitted_bytes == 0
 
 
 def test_the_configuration_of_a_snapshot_is_in_force_at_once_and_an_uncommitted_one_is_forgotten():
@@ -368,6 +372,7 @@ def test_messages_from_before_a_snapshot_conflict_with_nothing():
     ):
         [reply] = receive(raft, "2", make_append("2", 3, prev, entries))
         assert (reply.success, reply.match_index) == (True, covered)
+        assert raft.state.log.last >= covered
     assert terms(raft) == [2, 2]
 
 

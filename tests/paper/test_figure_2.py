@@ -118,7 +118,7 @@ def test_append_entries_1_reply_false_if_term_is_below_current_term():
     """1. Reply false if term < currentTerm (§5.1)."""
     raft = start(term=3)
     [reply] = receive(raft, "2", make_append("2", 2, (1, 1), [2], commit=1))
-    assert (reply.term, reply.success) == (3, False)
+    assert (reply.term, reply.success, reply.match_index) == (3, False, 0)
     assert (terms(raft), raft.state.commit_index, raft.state.leader) == ([1], 0, None)
 
 

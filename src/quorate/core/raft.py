@@ -289,7 +289,7 @@ class Raft:
         state.now = now
         if configuration == state.configuration:
             return
-        if state.configuration is not None or state.log.last > 0:
+        if state.log.last > 0:
             members = configuration_text(state.configuration)
             raise InvalidConfiguration(f"this peer already belongs to the group of {members}")
         check_members(configuration.members)
