@@ -48,6 +48,7 @@ class Run:
             known = self.known.get(mutant.key)
             if (todo := remaining_tests(known, [name for name in cheap if name in names], tests)) or known is None:
                 left.append((mutant, todo))
+        left.sort(key=lambda entry: entry[0].key not in self.known)  # First what survived before there were new tests.
         print(f"{len(self.mutants)} mutants, {len(left)} to run", flush=True)
         self.left = len(left)
         for mutant, todo in left:
