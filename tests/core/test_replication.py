@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from quorate.core.configuration import encode_configuration
@@ -294,5 +296,8 @@ def test_a_configuration_takes_effect_when_it_is_appended():
 
 def test_a_configuration_that_cannot_be_read_is_not_taken():
     raft = start(log=())
-    assert receive(raft, "2", configuration_entry(b"\xc1")) == []
-    assert (raft.state.log.last, raft.state.configuration) == (0, None)
+    raft.receive(PeerId("2"), configuration_entry(b"\xc1"), 0.0)
+    ready = raft.ready()
+    assert (raft.state.log.last, raft.state.configuration, ready.messages_after_persist) == (0, None, ())
+    [text] = [event.text for event in ready.events if event.kind == EventKind.IGNORED]
+    assert re.fullmatch("entry 1 is not a configuration: .* -> ignore the message", text)

@@ -43,7 +43,7 @@ from pathlib import Path
 
 import msgspec
 
-from quorate.core.ready import Ready
+from quorate.core.ready import EventKind, Ready
 from quorate.errors import ConfigurationError, NotLeader
 from quorate.settings import Settings
 from quorate.testing.contents import Contents
@@ -363,6 +363,9 @@ class Scenario:
     def _note(self, name: PeerId, what: Ready | Packet) -> None:
         match what:
             case Ready():
+                assert all(isinstance(event.kind, EventKind) for event in what.events), (
+                    "events are counted by their kind"
+                )
                 self._trace += [f"{name}: {event.text}" for event in what.events]
                 if self._group.peers[name].disk_waits and what.writes:
                     self._trace.append(f"{name}: to write{write_text(what)}")
