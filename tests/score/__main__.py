@@ -24,9 +24,9 @@ from .survivors import check, read_reasons
 class Run:
     """One run: which mutants are left, and how far it has come."""
 
-    def __init__(self, everything: Sequence[Mutant], seconds: float) -> None:
+    def __init__(self, everything: Sequence[Mutant], known: dict[str, Outcome], seconds: float) -> None:
         """Take mutants in a random order, always the same, and begin none after so many seconds."""
-        self.known = read_outcomes()
+        self.known = known
         self.mutants = sorted(everything, key=lambda mutant: random.Random(mutant.key).random())
         self.end = time.monotonic() + seconds
         self.left = self.done = self.survived = 0
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="FILE", help="mutants of these files of the core alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin none after so many minutes")
     parser.add_argument("--jobs", type=int, default=1, help="how many at once (1)")
+    parser.add_argument("--again", action="store_true", help="forget who survived: what tests call has changed")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs found")
     chosen = parser.parse_args(arguments)
     RESULTS.parent.mkdir(exist_ok=True)
@@ -87,7 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         RESULTS.unlink(missing_ok=True)
     everything = [mutant for function in functions(CORE) for mutant in mutants(function)]
     wanted = [mutant for mutant in everything if not chosen.only or mutant.function.file in chosen.only]
-    run = Run(wanted, chosen.minutes * 60)
+    known = read_outcomes()
+    if chosen.again:
+        known = {key: outcome for key, outcome in known.items() if outcome.by}
+    run = Run(wanted, known, chosen.minutes * 60)
     status = judge.run(judge.Judge(run.plan, run.tell, chosen.jobs))
     if status != 0:
         raise SystemExit(f"the tests cannot be run: pytest ends with {status}")

@@ -29,7 +29,8 @@ here: they may fail because a seed takes another course. Signatures and what run
 changed, nor what stands in the brackets of `len` and `isinstance`, nor what an assertion says when it fails.
 
 An outcome belongs to the texts of the function and of the tests. The command goes on where it was ended, and runs again
-only what changed; `make score ARGS=--fresh` begins anew.
+only what changed. `ARGS=--again` tries the survivors anew, for when code has changed that tests call, and
+`ARGS=--fresh` all of them; `ARGS='--minutes 10'` stops after that time.
 """
 
 KINDS = {
@@ -103,7 +104,7 @@ def survivors_text(
         was, now = mutant.edit
         if reason is None or reason != last:
             why = f"{KINDS[reason.kind]}. {reason.why}" if reason else "Not yet looked into."
-            lines.append(f"\n`{mutant.function.name}`: {why}")
+            lines += ["", textwrap.fill(f"`{mutant.function.name}`: {why}", LINE_MAX, break_long_words=False)]
         last = reason
         lines += ["\n```diff", *diff_lines(was, now), "```"]
     return lines
