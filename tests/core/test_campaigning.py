@@ -12,6 +12,7 @@ from quorate.core.ready import EventKind
 from quorate.core.state import Follower
 from quorate.core.transfer import PAUSES_MAX
 from quorate.errors import InvalidConfiguration, NotLeader
+from quorate.settings import Settings
 from quorate.testing.drive import lead, make_append, make_member, obey, receive, start
 from quorate.types import Index, Kind, PeerId, Run, Term
 from tests.core.changing import CATCHING_UP, FINAL, JOINT, OLD, acknowledge, change, leader, log_with, members
@@ -138,8 +139,8 @@ def test_who_was_removed_two_configurations_ago_never_campaigns():
 # Priority.
 
 
-def priority_leader(**priorities):
-    raft = leader(peers=4)
+def priority_leader(interval=0.05, **priorities):
+    raft = leader(peers=4, settings=Settings(heartbeat_interval=interval))
     wanted = tuple(make_member(name, priority=priorities.get(f"m{name}", 0)) for name in "1234")
     raft.change(wanted, raft.state.now)
     obey(raft)
@@ -147,9 +148,9 @@ def priority_leader(**priorities):
     return raft
 
 
-def told_to_campaign(raft, *answering):
-    """Let time pass while these answer, and give whom the leader asks to take over."""
-    for _ in range(2000):
+def told_to_campaign(raft, *answering, beats=2000):
+    """Let time pass while these answer, and give whom the leader asks to take over within so many heartbeats."""
+    for _ in range(beats):
         raft.tick(raft.deadline())
         sent = obey(raft)
         for name in answering:
@@ -183,7 +184,7 @@ def test_leadership_goes_only_to_who_answers():
 
 def test_the_pause_before_leadership_is_offered_again_doubles_but_not_for_ever():
     """Whoever is asked in vain again and again would otherwise keep the group from writing every other second."""
-    raft = priority_leader(m2=1)
+    raft = priority_leader(interval=0.15, m2=1)
     longest = raft.state.settings.election_timeout_max
     asked, gap = [], 0.0
     while gap < 2 * longest * 2**PAUSES_MAX or len(asked) < PAUSES_MAX + 4:
@@ -197,8 +198,8 @@ def test_the_pause_before_leadership_is_offered_again_doubles_but_not_for_ever()
 
 
 def test_leadership_stays_with_who_has_the_highest_priority_itself():
-    assert told_to_campaign(priority_leader(m1=7, m2=7, m3=3), "2", "3", "4") == []
+    assert told_to_campaign(priority_leader(m1=7, m2=7, m3=3), "2", "3", "4", beats=400) == []
 
 
 def test_leadership_stays_where_nobody_has_a_priority():
-    assert told_to_campaign(leader(), "2", "3") == []
+    assert told_to_campaign(leader(), "2", "3", beats=400) == []

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from . import judge, page
 from .mutations import mutants
-from .results import CORE, RESULTS, Outcome, add_outcome, read_outcomes, remaining_tests
+from .results import CORE, RESULTS, Outcome, add_outcome, read_first_outcomes, read_outcomes, remaining_tests
 from .sources import Mutant, functions
 from .survivors import check, read_reasons
 
@@ -24,9 +24,20 @@ from .survivors import check, read_reasons
 class Run:
     """One run: which mutants are left, and how far it has come."""
 
-    def __init__(self, everything: Sequence[Mutant], known: dict[str, Outcome], seconds: float) -> None:
-        """Take mutants in a random order, always the same, and begin none after so many seconds."""
+    def __init__(
+        self, everything: Sequence[Mutant], known: dict[str, Outcome], seconds: float, *, again: bool = False
+    ) -> None:
+        """Take mutants in a random order, always the same, and begin none after so many seconds.
+
+        Args:
+            everything: the mutants.
+            known: what is known of them; what this run finds is added.
+            seconds: how long to begin another one.
+            again: whether survivors are run against tests that they have survived already.
+        """
         self.known = known
+        self.again = again
+        self.survivors = {key for key, outcome in known.items() if not outcome.by}
         self.mutants = sorted(everything, key=lambda mutant: random.Random(mutant.key).random())
         self.end = time.monotonic() + seconds
         self.left = self.done = self.survived = 0
@@ -45,10 +56,10 @@ class Run:
             spans = (mutant.lines, range(first, first + len(mutant.function.text.splitlines())))
             found = (set().union(*(reached.get((file, line), ()) for line in span)) for span in spans)
             names = next(filter(None, found), set())
-            known = self.known.get(mutant.key)
+            known = None if self.again and mutant.key in self.survivors else self.known.get(mutant.key)
             if (todo := remaining_tests(known, [name for name in cheap if name in names], tests)) or known is None:
                 left.append((mutant, todo))
-        left.sort(key=lambda entry: entry[0].key not in self.known)  # First what survived before there were new tests.
+        left.sort(key=lambda entry: entry[0].key not in self.survivors)  # For those there may be new tests.
         print(f"{len(self.mutants)} mutants, {len(left)} to run", flush=True)
         self.left = len(left)
         for mutant, todo in left:
@@ -60,7 +71,7 @@ class Run:
     def tell(self, mutant: Mutant, outcome: Outcome) -> None:
         """Keep an outcome, and say how far the run has come."""
         before = self.known.get(mutant.key)
-        if before is not None and not before.by and not outcome.by:
+        if before is not None and not before.by and not outcome.by and not self.again:
             outcome = Outcome(mutant.key, (*before.tests, *outcome.tests))
         self.known[mutant.key] = outcome
         add_outcome(outcome)
@@ -80,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="FILE", help="mutants of these files of the core alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin none after so many minutes")
     parser.add_argument("--jobs", type=int, default=1, help="how many at once (1)")
-    parser.add_argument("--again", action="store_true", help="forget who survived: what tests call has changed")
+    parser.add_argument(
+        "--again", action="store_true", help="run those that survived anew: what tests call has changed"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs found")
     chosen = parser.parse_args(arguments)
     RESULTS.parent.mkdir(exist_ok=True)
@@ -88,17 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         RESULTS.unlink(missing_ok=True)
     everything = [mutant for function in functions(CORE) for mutant in mutants(function)]
     wanted = [mutant for mutant in everything if not chosen.only or mutant.function.file in chosen.only]
-    known = read_outcomes()
-    if chosen.again:
-        known = {key: outcome for key, outcome in known.items() if outcome.by}
-    run = Run(wanted, known, chosen.minutes * 60)
+    run = Run(wanted, read_outcomes(), chosen.minutes * 60, again=chosen.again)
     status = judge.run(judge.Judge(run.plan, run.tell, chosen.jobs))
     if status != 0:
         raise SystemExit(f"the tests cannot be run: pytest ends with {status}")
-    reasons = read_reasons()
-    page.PAGE.write_text(page.render(everything, run.known, reasons), "utf-8")
+    reasons, first = read_reasons(), read_first_outcomes()
+    page.PAGE.write_text(page.render(everything, run.known, first, reasons), "utf-8")
     wrong = check(everything, run.known, reasons)
-    print(page.summary(everything, run.known), *wrong, sep="\n")
+    print(page.summary(everything, run.known, first), *wrong, sep="\n")
     return 1 if wrong or page.share(everything, run.known) < page.WANTED else 0
 
 

@@ -55,23 +55,30 @@ def share(mutants: Sequence[Mutant], known: Mapping[str, Outcome]) -> float:
     return killed / max(killed + survived, 1)
 
 
-def summary(mutants: Sequence[Mutant], known: Mapping[str, Outcome]) -> str:
-    """Say in a sentence what all came to."""
+def summary(mutants: Sequence[Mutant], known: Mapping[str, Outcome], first: Mapping[str, Outcome]) -> str:
+    """Say in a few sentences what all came to; as long as some were not run, from what was seen at first sight."""
     total, killed, late, survived = counts(mutants, known)
     tried = killed + survived
     text = f"{killed} of {tried} mutants killed: {share(mutants, known):.1%}; {late} of them ran too long."
     if tried < total:
-        low, high = interval(killed, tried)
-        text += f" Of {total} mutants, {tried} were run, taken at random: with 95 % confidence, between {low:.1%} and"
-        text += f" {high:.1%} of all would be killed."
+        _, killed, _, survived = counts(mutants, first)
+        low, high = interval(killed, killed + survived)
+        text += f" {total - tried} are not run yet. Those that were are a random part; before tests were"
+        text += f" written for those of them that survived, {killed} were killed. So of what is left it will be, with"
+        text += f" 95 % confidence, between {low:.1%} and {high:.1%}."
     return text
 
 
-def render(mutants: Sequence[Mutant], known: Mapping[str, Outcome], reasons: Mapping[str, Sequence[Reason]]) -> str:
+def render(
+    mutants: Sequence[Mutant],
+    known: Mapping[str, Outcome],
+    first: Mapping[str, Outcome],
+    reasons: Mapping[str, Sequence[Reason]],
+) -> str:
     """Write the page."""
     files = sorted({mutant.function.file for mutant in mutants})
     rows = [
-        textwrap.fill(f"**{summary(mutants, known)}**", LINE_MAX),
+        textwrap.fill(f"**{summary(mutants, known, first)}**", LINE_MAX),
         "",
         "| file | mutants | killed | of these too slow | survived | not yet run | score |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -6,6 +6,7 @@ mutation, and runs nothing.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -35,14 +36,21 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def read_outcomes(path: Path = RESULTS) -> dict[str, Outcome]:
-    """Read the latest outcome of each mutant; a line that was cut short is left out."""
-    found = {}
+    """Read the latest outcome of each mutant."""
+    return {outcome.mutant: outcome for outcome in all_outcomes(path)}
+
+
+def read_first_outcomes(path: Path = RESULTS) -> dict[str, Outcome]:
+    """Read the first outcome of each mutant: what came of it before anybody wrote a test for it."""
+    return {outcome.mutant: outcome for outcome in reversed(all_outcomes(path))}
+
+
+def all_outcomes(path: Path) -> list[Outcome]:
+    """Read all outcomes in their order; a line that was cut short is left out."""
+    found = []
     for line in path.read_text("utf-8").splitlines() if path.exists() else ():
-        try:
-            outcome = msgspec.json.decode(line, type=Outcome)
-        except msgspec.MsgspecError:
-            continue
-        found[outcome.mutant] = outcome
+        with contextlib.suppress(msgspec.MsgspecError):
+            found.append(msgspec.json.decode(line, type=Outcome))
     return found
 
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from .results import CORE, ROOT, Outcome, add_outcome, interval, read_outcomes, remaining_tests
+from .results import CORE, ROOT, Outcome, add_outcome, interval, read_first_outcomes, read_outcomes, remaining_tests
 from .sources import Function, Mutant, functions
 from .survivors import Reason, by_place, check, read_reasons
 
@@ -96,6 +96,7 @@ def test_outcomes_are_kept_and_a_line_cut_short_is_left_out(tmp_path) -> None:
     add_outcome(second, path)
     path.write_bytes(path.read_bytes() + b'{"mutant":"b"')
     assert read_outcomes(path) == {"a": second}
+    assert read_first_outcomes(path) == {"a": first}
     assert read_outcomes(tmp_path / "none") == {}
 
 
