@@ -15,10 +15,12 @@ import msgspec
 
 from quorate.calling import MachineType
 from quorate.context import Context, ReadContext
+from quorate.effects import Effects
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
+from quorate.firing import fire_due
 from quorate.machine import StateMachine
 from quorate.recent import Recent
-from quorate.sessions import MARK, OpenSession, decode_command
+from quorate.sessions import MARK, TICK, OpenSession, decode_command
 from quorate.tables import Replicated, Tables, frozen
 from quorate.transport.calls import Failure, Value, failure_from_error
 from quorate.types import Index, Kind, Run, Snapshot, StaleRead, Term
@@ -90,6 +92,7 @@ class Apply:
         self.tables: Tables = Tables()
         self.recent: Recent = Recent(events_bytes_max)
         self.type = machine_type
+        self._adopt()
         self.last_applied: Index = Index(0)
         self.time: float = 0.0
         self.is_witness: bool = False
@@ -115,6 +118,8 @@ class Apply:
             assert run.first == self.last_applied + 1, "entries are applied in the order of the log, each once"
             # A leader stamps no earlier time than it has seen; what a deposed one left unstamped counts as no later.
             self.time = max(self.time, run.time)
+            if self.time >= self.machine.effects.timers.first and not self.is_witness:
+                self._fire(run.first)
             waiters = self._waiters(run)
             if run.kind == Kind.BARE:
                 self.is_witness = True
@@ -150,6 +155,7 @@ class Apply:
         self.is_witness = state is None
         if state is not None:
             self.machine, self.tables = state.machine, state.tables
+            self._adopt()
         self.last_applied = snapshot.index
         self.time = snapshot.time
         self.bytes_since = 0
@@ -228,6 +234,15 @@ class Apply:
                     waiter.succeed(reply)
             self.last_applied = Index(index)
 
+    def _adopt(self) -> None:
+        """Let the machine set its timers in the tables."""
+        self.machine.effects = Effects(self.type.events, self.tables.timers)
+
+    def _fire(self, index: Index) -> None:
+        """Run the timers that are due before the entry at that index: their time is the entry's."""
+        for error in fire_due(self.type, self.machine, self.time, index):
+            self._count(error, index)
+
     def _apply_in_session(self, payload: bytes, index: int) -> object:
         """Apply a command that is for sessions; whoever waits is given the session's id, or the answer of the write.
 
@@ -237,6 +252,8 @@ class Apply:
             Unavailable: an earlier write of its session has not come; it is not applied.
             OutcomeUnknown: it was applied before, and its answer is kept no longer.
         """
+        if payload == TICK:
+            return None
         command, sessions = decode_command(payload), self.tables.sessions
         if isinstance(command, OpenSession):
             sessions.open(command, index, self.time)

@@ -18,13 +18,16 @@ class Context(msgspec.Struct, eq=False):
         is_of_write: whether it is that of a write, which may do more than look.
         now: the leader's wall clock when it took the command, seconds since 1970; never falls along the log. For a
             read, that of the last command applied.
-        index: the index of the command in the log; for a read, the last one applied.
+        index: the index of the command in the log; for a read, the last one applied; for the write of a timer that of
+            the entry before which it runs.
+        timer: the id of the timer whose write this is; 0 for one that somebody asked for.
     """
 
     is_of_write: ClassVar[bool] = True
 
     now: float = 0.0
     index: int = 0
+    timer: int = 0
     _random: random.Random | None = None
 
     @property
@@ -35,7 +38,9 @@ class Context(msgspec.Struct, eq=False):
         build on that alone.
         """
         if self._random is None:
-            self._random = random.Random(f"{self.index} {self.now!r}")
+            # Timers and the command behind them have the same index and time, and are to draw their own.
+            of_timer = f" timer {self.timer}" if self.timer else ""
+            self._random = random.Random(f"{self.index} {self.now!r}{of_timer}")
         return self._random
 
 

@@ -122,54 +122,6 @@ class EventTypes(msgspec.Struct, frozen=True):
         return event_types("watch", tuple(dict.fromkeys(events))) if events else self
 
 
-class Effects:
-    """What the writes of one machine have led to beside its state and their replies.
-
-    On a plain machine, outside of any group, it grows with each call. A peer takes from it what each entry led to.
-
-    Attributes:
-        emitted: the events, in order.
-    """
-
-    def __init__(self, types: EventTypes) -> None:
-        """Begin with nothing; ``types`` are the events that the machine emits."""
-        self.emitted: list[Emitted] = []
-        self._types = types
-        self._index: int | None = None
-        self._kept = 0
-
-    @property
-    def events(self) -> list[Event]:
-        """The events themselves, as whoever watches gets them."""
-        assert self._types.decoder is not None or not self.emitted, "what was emitted was encoded"
-        return [self._types.decoder.decode(emitted.event) for emitted in self.emitted if self._types.decoder]
-
-    def emit(self, event: Event, index: int) -> None:
-        """Take an event of the write at that index; of one that raises afterwards all are taken back.
-
-        Raises:
-            TypeError: the machine does not emit it, or it does not hold what its class declares.
-            ValueError: it is larger than an event may be.
-        """
-        encoded = self._types.encode(event)
-        if self._index != index:
-            self._index, self._kept = index, len(self.emitted)
-        last = self.emitted[-1] if self.emitted else None
-        place = last.place + 1 if last is not None and last.index == index else 0
-        self.emitted.append(Emitted(Index(index), place, encoded))
-
-    def undo(self, index: int) -> None:
-        """Take back what the write at that index led to: it raised."""
-        if self._index == index:
-            del self.emitted[self._kept :]
-            self._index = None
-
-    def take(self) -> list[Emitted]:
-        """Give the events of all writes that are over, and keep none of them."""
-        emitted, self.emitted, self._index = self.emitted, [], None
-        return emitted
-
-
 def event_types(label: str, declared: object) -> EventTypes:
     """Read what a machine declares to emit.
 

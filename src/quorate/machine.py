@@ -18,14 +18,16 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 import msgspec
 
 from quorate import keeping
 from quorate.context import Context
-from quorate.events import Effects, Event, EventTypes, event_types
+from quorate.effects import Effects
+from quorate.events import Event, EventTypes, event_types
+from quorate.nesting import nests_too_deep
 from quorate.signatures import CallStruct, is_union, name_of, reply_of, signature, struct_from_parameters
 
 M_contra = TypeVar("M_contra", bound="StateMachine", contravariant=True)
@@ -199,9 +201,73 @@ class StateMachine:
             TypeError: its class is none of those, it does not hold what that declares, or this is a read.
             ValueError: it is too large.
         """
-        if not self.context.is_of_write:
-            raise TypeError("a read only looks: it emits nothing")
-        self.effects.emit(event, self.context.index)
+        self.effects.emit(event, self.context)
+
+    @overload
+    def call_at(self, when: float, method: WriteMethod[Self, P, Any], /, *args: P.args, **kwargs: P.kwargs) -> int: ...
+    @overload
+    def call_at(self, when: float, command: Command[Any], /) -> int: ...
+    def call_at(self, when: float, call: Any, /, *args: Any, **kwargs: Any) -> int:
+        """Set a timer: a write of this machine that runs by itself at an instant. To be called in a write.
+
+        It runs on every peer at the same place of the log: before the first entry whose time is ``when`` or later,
+        which the leader writes if nothing else comes. Its reply goes nowhere; if it raises, that is as with any write:
+        a refusal is nothing, a bug is counted and logged. It runs once in any case.
+
+        Args:
+            when: seconds since 1970, by the time of the log, ``self.context.now``. What is not later than that is due
+                as soon as time has passed.
+            call: a ``@write`` method of the machine, followed by its arguments; or a ``Command``. Who may write may
+                call it too: let it look whether it is its time.
+            args: the arguments; at most 16 KiB, encoded.
+            kwargs: more of them, by name.
+
+        Returns:
+            An id for ``cancel_call``, which no other timer of the group ever has.
+
+        Raises:
+            TypeError: the arguments do not fit, or this is a read.
+            ValueError: ``when`` is no instant, or the arguments are too large.
+            Rejected: 100,000 timers are set; set one before you change anything.
+        """
+        return self.effects.set_timer(when, encode_later(type(self), call, args, kwargs), self.context)
+
+    @overload
+    def call_later(
+        self, delay: float, method: WriteMethod[Self, P, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> int: ...
+    @overload
+    def call_later(self, delay: float, command: Command[Any], /) -> int: ...
+    def call_later(self, delay: float, call: Any, /, *args: Any, **kwargs: Any) -> int:
+        """Set a timer: a write of this machine that runs by itself after some seconds. See ``call_at``.
+
+        Args:
+            delay: seconds from ``self.context.now`` on.
+            call: a ``@write`` method of the machine, followed by its arguments; or a ``Command``.
+            args: the arguments.
+            kwargs: more of them, by name.
+
+        Returns:
+            An id for ``cancel_call``.
+
+        Raises:
+            TypeError: as ``call_at`` has it, as the next two.
+            ValueError: so.
+            Rejected: so.
+        """
+        encoded = encode_later(type(self), call, args, kwargs)
+        return self.effects.set_timer(self.context.now + delay, encoded, self.context)
+
+    def cancel_call(self, timer: int) -> None:
+        """Take a timer back; nothing happens if it has run, or was taken back before. To be called in a write.
+
+        Args:
+            timer: what ``call_at`` or ``call_later`` returned.
+
+        Raises:
+            TypeError: this is a read.
+        """
+        self.effects.cancel_timer(timer, self.context)
 
     def snapshot(self) -> Iterable[bytes]:
         """Give the state as it is now, in chunks of bytes that ``restore`` understands.
@@ -242,7 +308,7 @@ class StateMachine:
         keeping.restore(self, chunks)
 
 
-OWN_NAMES = ("context", "effects", "emit")
+OWN_NAMES = ("context", "effects", "emit", "call_at", "call_later", "cancel_call")
 """What the class itself is for: a machine that has something else there would lose one of the two."""
 
 
@@ -316,6 +382,38 @@ class CallType(msgspec.Struct, frozen=True):
     function: Callable[..., object]
     takes_struct: bool
     reply: Any
+
+
+def encode_later(machine: type[StateMachine], call: object, args: tuple[object, ...], kwargs: dict[str, Any]) -> bytes:
+    """Encode a write that the machine sets for later, as a command in the log is.
+
+    Raises:
+        TypeError: it is no write of the machine, or the arguments do not fit.
+    """
+    known = write_types(cast(Hashable, machine))
+    by_struct = {write.struct: write for write in known.values() if write.takes_struct}
+    make: Callable[[], object]
+    if isinstance(call, WriteMethod) and call.name in known and issubclass(machine, call.owner):
+        label, make = known[call.name].label, functools.partial(known[call.name].struct, *args, **kwargs)
+    elif isinstance(call, Command) and type(call) in by_struct and not (args or kwargs):
+        label, make = type(call).__name__, lambda: call
+    else:
+        raise TypeError(f"{call!r} is no write of {machine.__name__} that a timer could run")
+    try:
+        struct = make()
+        encoded = msgspec.msgpack.encode(struct)
+        msgspec.msgpack.decode(encoded, type=type(struct))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:  # ValidationError is a ValueError.
+        raise TypeError(f"{label}: {error}") from error
+    if nests_too_deep(encoded):
+        raise TypeError(f"{label}: the arguments nest too deep, or have maps as keys")
+    return encoded
+
+
+@functools.lru_cache(maxsize=64)
+def write_types(machine: type[StateMachine]) -> dict[str, CallType]:
+    """Give the writes of a class by their names in the log, found once: timers ask while a command is run."""
+    return {name: call for name, call in call_types(machine).items() if call.kind == "write"}
 
 
 def call_types(machine: type[StateMachine]) -> dict[str, CallType]:

@@ -68,7 +68,7 @@ async def reopen(
     identity = await blocking(executor, lambda: directory.identity(name))
     names: set[str] = set()
     stored = await disk.load(name, lambda run: names.update(command_names(run)))
-    check_names(name, names, machine)
+    check_names(f"the log of {name}", names, machine)
     raft = Raft(PeerId(identity.id), settings, stored, surroundings.random.random, surroundings.clock.time())
     check_group(name, identity, raft)
     group = raft.status().group
@@ -76,9 +76,11 @@ async def reopen(
         await blocking(executor, lambda: directory.set_group(name, group))
     store = await blocking(executor, lambda: directory.snapshots(name))
     await restore(apply, store, stored, surroundings.aside)
+    calls = {command_name(timer.call) for timer in apply.tables.timers.by_id.values()}
+    check_names(f"the snapshot of {name}", calls, machine)
     connect: Callable[[str], Awaitable[Channel]] = surroundings.transport.connect
     snapshots = Snapshots(name, store, surroundings.aside, connect, settings)
-    return Reopened(PeerId(identity.id), raft, apply, snapshots, stored.time)
+    return Reopened(PeerId(identity.id), raft, apply, snapshots, max(stored.time, apply.time))
 
 
 async def restore(apply: Apply, store: SnapshotStore, stored: Stored, aside: Executor) -> None:
@@ -92,8 +94,8 @@ async def restore(apply: Apply, store: SnapshotStore, stored: Stored, aside: Exe
     await blocking(aside, lambda: store.keep(snapshot))
 
 
-def check_names(name: str, names: set[str], machine: MachineType) -> None:
-    """Check that the machine has every command in the log.
+def check_names(where: str, names: set[str], machine: MachineType) -> None:
+    """Check that the machine has every command in the log, and every one that a timer is to run.
 
     Raises:
         MachineError: it has not.
@@ -101,7 +103,7 @@ def check_names(name: str, names: set[str], machine: MachineType) -> None:
     unknown = sorted(names - machine.write_names)
     if unknown:
         raise MachineError(
-            f"the log of {name} holds commands that {machine.name} does not have: {', '.join(unknown)}. Start"
+            f"{where} holds commands that {machine.name} does not have: {', '.join(unknown)}. Start"
             ' it with the machine it had, or keep old names with @write(name="…")'
         )
 

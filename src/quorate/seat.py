@@ -24,8 +24,10 @@ from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateE
 from quorate.reading import Reads, refuse
 from quorate.recent import Watcher
 from quorate.sending import Sender
+from quorate.sessions import TICK
 from quorate.settings import Settings
 from quorate.snapshots import Snapshots
+from quorate.stamping import LogTime
 from quorate.store import Batch
 from quorate.store.cache import Cache
 from quorate.tables import Replicated, restored
@@ -106,7 +108,8 @@ class Seat:
         self.is_closing: bool = False
         self._settings = settings
         self._outside = outside
-        self._time = time
+        self._log_time = LogTime(time, lambda: outside.wall())
+        self._now = 0.0
         self._cache = Cache(settings.cache_bytes_max)
         self._sender = Sender(self._cache, snapshots, addresses, settings, self)
         self._messages: list[tuple[PeerId, Message]] = []
@@ -214,11 +217,12 @@ class Seat:
 
     def deadline(self) -> float:
         """Give the instant at which the seat must have a turn even if nothing comes in."""
-        return min(self.raft.deadline(), self._sweep_at)
+        tick_at = self._now + self._log_time.wait(self.raft, self.apply, self._now)
+        return min(self.raft.deadline(), self._sweep_at, tick_at)
 
     def take_inputs(self, now: float) -> None:
         """Feed the core with all that has come in, each kind as one batch."""
-        raft = self.raft
+        raft, self._now = self.raft, now
         messages, self._messages = self._messages, []
         for sender, message in messages:
             raft.receive(sender, message, now)
@@ -232,6 +236,8 @@ class Seat:
             self._start_errands(now)
         if self._writes:
             self._propose(now)
+        elif self._log_time.wait(raft, self.apply, now) <= 0:
+            raft.propose([TICK], now)
         self._sweep_at = min(self._sweep_at, self._reads.begin(raft, self.apply, now))
 
     def obey(self) -> Batch | None:
@@ -245,7 +251,7 @@ class Seat:
             self._pointers.append((ready.number, ready.compaction.snapshot))
             if ready.compaction.replaces_log:
                 self._restore(ready.compaction.snapshot)
-        runs = self._stamp(ready.entries)
+        runs = self._log_time.stamp(ready.entries, self.raft, self._now)
         for run in runs:
             self._cache.append(run)
         for envelope in ready.messages:
@@ -398,18 +404,6 @@ class Seat:
 
     # Outputs.
 
-    def _stamp(self, entries: tuple[Run, ...]) -> tuple[Run, ...]:
-        """Give runs that this peer appended as leader their wall time: never less than that of the run before."""
-        stamped = []
-        is_leader = self.raft.state.leader == self.raft.state.peer
-        for run in entries:
-            if is_leader and run.term == self.raft.state.term:
-                self._time = max(self._time, self._outside.wall())
-                run = Run(run.term, run.first, run.kind, self._time, run.payloads)
-            self._time = max(self._time, run.time)
-            stamped.append(run)
-        return tuple(stamped)
-
     def _send_what_is_durable(self) -> None:
         """Send what waited for the disk and no longer does: all before it is durable too."""
         while self._after and self._after[0][0] <= self._durable:
@@ -486,6 +480,7 @@ class Seat:
             raise outcome
         assert outcome is None or isinstance(outcome, Replicated), "a snapshot is restored into a state"
         self._restoring = None
+        self._log_time.note(snapshot.time, self._now)
         self.apply.restore_to(outcome, snapshot)
         self._outside.wake(self)
 

@@ -14,7 +14,8 @@ from quorate.errors import MachineError, OutcomeUnknown, SessionExpired, Unavail
 from quorate.transport.calls import Failure, Value
 
 MARK = b"\xc1"
-"""Begins each command that is for sessions. No command of a machine does: MessagePack never uses this byte."""
+"""Begins each command that is quorate's own: those for sessions, and ticks. No command of a machine does: MessagePack
+never uses this byte."""
 
 SESSIONS_MAX = 10_000
 """The most sessions of a group; one more ends the one that was not used for the longest. The same on every peer, for
@@ -28,6 +29,9 @@ OPEN = MARK + b"o"
 WRITE = MARK + b"w"
 """How the two commands begin. Numbers of fixed length follow, and then the machine's command: every peer takes every
 write apart, so they are made to be taken apart at little cost."""
+
+TICK = MARK + b"t"
+"""A command that does nothing: its entry brings the time at which a timer is due, when no other entry comes."""
 
 NUMBER_MAX = 2**64 - 1
 """The largest session, sequence or settled that a command can hold."""
@@ -97,6 +101,8 @@ def machine_command(payload: bytes) -> bytes | None:
     """
     if payload[:1] != MARK:
         return payload
+    if payload == TICK:
+        return None
     command = decode_command(payload)
     return command.command if isinstance(command, SessionWrite) else None
 

@@ -15,6 +15,7 @@ from quorate.calling import MachineType
 from quorate.errors import MachineError
 from quorate.machine import StateMachine
 from quorate.sessions import Sessions
+from quorate.timers import TimerTable
 
 
 class Tables(msgspec.Struct, forbid_unknown_fields=True):
@@ -25,9 +26,11 @@ class Tables(msgspec.Struct, forbid_unknown_fields=True):
 
     Attributes:
         sessions: the sessions of clients.
+        timers: the writes that the machine has set for later.
     """
 
     sessions: Sessions = msgspec.field(default_factory=Sessions)
+    timers: TimerTable = msgspec.field(default_factory=TimerTable)
 
 
 class Replicated(msgspec.Struct, frozen=True):

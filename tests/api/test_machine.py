@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorate.calling import NESTING_MAX, command_name, describe, set_context
+from quorate.calling import command_name, describe, set_context
 from quorate.context import Context
 from quorate.errors import MachineError, Rejected
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod, read, write
+from quorate.nesting import NESTING_MAX
 
 
 class KV(StateMachine):

@@ -30,6 +30,10 @@ job 1 is known already
 (?!(?P=leader))peer\d leads now
 30 jobs are finished, each once, by ann, bob, cat
 """,
+    # Who waits and who tells print as it comes; each in its own order.
+    "locks": r"""(?s)(?=.*door is taken by ann, token 1\n.*door is lost by ann\n.*door is taken by bob, token 2
+.*door is given back by bob\n.*door is taken by cat, token 3\n.*door is given back by cat\n)(?=.*bob waits: ann holds it
+.*ann is late: not_yours: 'door'\n.*cat waits: bob holds it\n)(?-s:.*\n){9}""",
     "waiting_list": r"""Theatre\.take\(4, 'f'\) raised Rejected\('taken', 4\) after it had changed Theatre\.waiting: .*
   to set\('f'\)
 command 71, Second\.leave\(0\), left another Second\.taken: {.*}

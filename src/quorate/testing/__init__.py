@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from quorate.testing.machine.contract import BrokenContract, check_contract
     from quorate.testing.machine.drawing import random_calls
     from quorate.testing.machine.guard import Checked, check_determinism
+    from quorate.testing.machine.passing import advance
     from quorate.testing.simulation import Report, Simulation
     from quorate.testing.workload import Call, DrawnCalls, KVWorkload, Workload
 
@@ -39,6 +40,7 @@ __all__ = [
     "Simulation",
     "SimulationFailure",
     "Workload",
+    "advance",
     "check_contract",
     "check_determinism",
     "random_calls",
@@ -49,6 +51,7 @@ _MODULES = {
     "machine.contract": ("BrokenContract", "check_contract"),
     "machine.guard": ("Checked", "check_determinism"),
     "machine.drawing": ("random_calls",),
+    "machine.passing": ("advance",),
     "simulation": ("Report", "Simulation"),
     "workload": ("Call", "DrawnCalls", "KVWorkload", "Workload"),
 }

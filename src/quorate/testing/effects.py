@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from quorate.errors import MachineError
-from quorate.sessions import MARK, OpenSession, decode_command
+from quorate.sessions import MARK, TICK, OpenSession, decode_command
 from quorate.types import Index, Kind, Run
 
 
@@ -46,6 +46,8 @@ class Effects:
         """Give the command that one entry has the machine run; None for none."""
         if not payload.startswith(MARK):
             return payload
+        if payload == TICK:
+            return None
         try:
             command = decode_command(payload)
         except MachineError:

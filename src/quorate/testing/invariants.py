@@ -20,11 +20,12 @@ from quorate.core.invariants import Facts, check, check_step, facts
 from quorate.core.quorum import Voters
 from quorate.core.state import Leader, State
 from quorate.errors import MachineError, Rejected
+from quorate.firing import fire_due
 from quorate.machine import OWN_NAMES, StateMachine
 from quorate.store import Batch
 from quorate.tables import encode_tables
 from quorate.testing.books import Book, Entry, Piece, broken_promise, digests, majorities
-from quorate.testing.effects import Effects, effects
+from quorate.testing.effects import Effects
 from quorate.testing.machine.canonical import canonical
 from quorate.transport import Packet
 from quorate.types import HardState, Index, Kind, PeerId, Run, Snapshot, Term
@@ -396,11 +397,14 @@ class History:
     def replayed(self, machine: type[StateMachine]) -> bytes:
         """Give the state of a machine of that class that runs all that was ever to take effect, one after the other."""
         described = describe(machine)
-        fresh = described.machine()
-        for index, time, command in effects(self.runs):
-            set_context(fresh, time, index)
-            with contextlib.suppress(Rejected, MachineError):
-                described.run_write(fresh, command)
+        fresh, log, now = described.machine(), Effects(), 0.0
+        for run in self.runs:
+            now = max(now, run.time)
+            _ = list(fire_due(described, fresh, now, run.first))
+            for index, time, command in log.of(run):
+                set_context(fresh, time, index)
+                with contextlib.suppress(Rejected, MachineError):
+                    described.run_write(fresh, command)
         return machine_state(fresh)
 
     def called(self, command: bytes) -> None:

@@ -12,7 +12,9 @@ import msgspec
 
 from quorate.calling import command_name, describe
 from quorate.context import Context
+from quorate.effects import Effects
 from quorate.errors import MachineError, Rejected
+from quorate.events import Event
 from quorate.machine import Query, ReadMethod, StateMachine
 
 Answer = object
@@ -36,6 +38,13 @@ class UnknownContext:
             ContextAsked: always.
         """
         raise ContextAsked(f"self.context.{name}, which stands in the log and in no history")
+
+
+class Unheard(Effects):
+    """The effects of a call whose index is not known: its events go nowhere, and no answer depends on them."""
+
+    def emit(self, event: Event, context: Context) -> None:
+        """Take no notice."""
 
 
 class Sequential:
@@ -112,6 +121,7 @@ class Sequential:
         """
         made = self._machine.restored(self._chunks[state])
         made.context = typing.cast(Context, UnknownContext())
+        made.effects = Unheard(self._machine.events)
         return made
 
     def answer(self, number: int) -> Answer:

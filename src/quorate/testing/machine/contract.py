@@ -3,6 +3,8 @@
 - A write does not read the machine that it runs on.
 - A write that raises ``Rejected`` has changed nothing; nor has any read.
 - Machines of one process share nothing.
+- What a write emits, and which timers it sets, is the same everywhere. Timers run here too: each call is a second
+  later.
 - The state is in the snapshot: a machine restored from it goes on as the one that it was taken of. And it is in it as
   it was when the snapshot was taken, whatever came after.
 
@@ -12,6 +14,7 @@ copies replies. ``guard`` does the same in processes of their own, and compares 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,12 +22,15 @@ import msgspec
 
 from quorate import keeping
 from quorate.calling import MachineType, describe, set_context, set_read_context
+from quorate.effects import Effects
 from quorate.errors import MachineError, Rejected
+from quorate.firing import fire_due
 from quorate.machine import CallType, ReadMethod, StateMachine, WriteMethod
 from quorate.machine import Query as QueryStruct
 from quorate.testing.machine.canonical import canonical
 from quorate.testing.machine.sources import Source, watching
 from quorate.testing.machine.suspects import place_of, walked_sets
+from quorate.timers import TimerTable
 
 __tracebackhide__ = True  # pytest: what matters is the line of the test
 
@@ -61,13 +67,13 @@ class Step(msgspec.Struct, frozen=True):
         outcome: the reply or refusal.
         state: every attribute behind it.
         sources: what was read meanwhile that may differ from peer to peer.
-        emitted: the events that it emitted.
+        effects: the events that it emitted, and the timers that are set behind it.
     """
 
     outcome: str
     state: dict[str, str]
     sources: tuple[Source, ...]
-    emitted: tuple[str, ...] = ()
+    effects: tuple[str, ...] = ()
 
 
 class Trial:
@@ -76,12 +82,18 @@ class Trial:
     Attributes:
         type: what its class declares.
         machine: the machine.
+        before: every attribute before the last call; after the timers that were due by then.
     """
 
     def __init__(self, machine_type: MachineType, machine: StateMachine | None = None) -> None:
         """Begin with a fresh machine, or with the one given."""
         self.type: MachineType = machine_type
         self.machine: StateMachine = machine or machine_type.machine()
+        self.before: dict[str, str] = {}
+
+    def timers(self) -> bytes:
+        """Give the timers as they are now, encoded."""
+        return msgspec.msgpack.encode(self.machine.effects.timers.table)
 
     def run(self, number: int, call: EncodedCall) -> Step:
         """Run the call with that number, the first being 1; time and index are made of it.
@@ -89,11 +101,16 @@ class Trial:
         Raises:
             BrokenContract: the machine raised what stops a peer.
         """
+        now = BEGINNING + number - 1
         tell = set_context if call.is_write else set_read_context
-        tell(self.machine, BEGINNING + number - 1, number)
         run = self.type.run_write if call.is_write else self.type.run_read
         sources: list[Source] = []
+        bugs = 0
         try:
+            with watching(sources):
+                bugs = len(list(fire_due(self.type, self.machine, now, number)))
+            self.before = state_of(self.type, self.machine)
+            tell(self.machine, now, number)
             with watching(sources):
                 reply = run(self.machine, call.encoded)
             outcome = canonical(self.type.detach_reply(call.name, reply))
@@ -103,9 +120,22 @@ class Trial:
             outcome = "MachineError"  # its text is for people, and may hold addresses
         except (MemoryError, RecursionError, OSError) as error:
             raise BrokenContract(f"{call.text} raised {type(error).__name__}, which stops the peer: {error}") from error
-        emitted = tuple(map(canonical, self.machine.effects.events))
-        self.machine.effects.take()
-        return Step(outcome, state_of(self.type, self.machine), tuple(sources), emitted)
+        effects = self.machine.effects
+        led_to = (*map(canonical, effects.events), canonical(effects.timers.table), f"{bugs} bugs in timers")
+        effects.take()
+        return Step(outcome, state_of(self.type, self.machine), tuple(sources), led_to)
+
+
+def restored_trial(machine_type: MachineType, chunks: Iterable[bytes], timers: bytes) -> Trial:
+    """Give a trial of the machine that a snapshot makes, and of its timers.
+
+    Raises:
+        MachineError: the class does not take the chunks.
+    """
+    trial = Trial(machine_type, machine_type.restored(chunks))
+    table = msgspec.msgpack.decode(timers, type=TimerTable)
+    trial.machine.effects = Effects(machine_type.events, table)
+    return trial
 
 
 def check_contract(machine: type[StateMachine], calls: Iterable[tuple[Any, ...]]) -> None:
@@ -154,10 +184,10 @@ def run_alone(machine_type: MachineType, calls: Sequence[EncodedCall], steps: li
     """
     trial = Trial(machine_type)
     machine_type.check_state(trial.machine)
-    before = state_of(machine_type, trial.machine)
     for number, call in enumerate(calls, 1):
         step = trial.run(number, call)
         steps.append(step)
+        before = trial.before
         forbidden = [source for source in step.sources if source.is_forbidden]
         if call.is_write and forbidden:
             raise BrokenContract(f"{call_type(machine_type, call).label} {told(forbidden)}")
@@ -169,7 +199,6 @@ def run_alone(machine_type: MachineType, calls: Sequence[EncodedCall], steps: li
         if changed is not None and step.outcome.startswith("Rejected("):
             text = f"{call.text} raised {step.outcome} after it had changed"
             raise BrokenContract(f"{text} {shown(machine_type, changed, before, step, 'to')}")
-        before = step.state
     return steps
 
 
@@ -193,11 +222,11 @@ def check_copies(machine_type: MachineType, calls: Sequence[EncodedCall], steps:
     trial = Trial(machine_type)
     for number, (call, step) in enumerate(zip(calls, steps, strict=True), 1):
         before = state_of(machine_type, trial.machine)
-        frozen = machine_type.snapshot(trial.machine)
+        frozen, timers = machine_type.snapshot(trial.machine), trial.timers()
         trial.run(number, call)
         # Only now are the chunks taken, as they are in a peer: in another thread, while the machine goes on.
         try:
-            trial = Trial(machine_type, machine_type.restored(list(frozen)))
+            trial = restored_trial(machine_type, list(frozen), timers)
         except MachineError as error:
             raise BrokenContract(
                 f"no machine could be restored before command {number}, {call.text}: {error}"
@@ -227,8 +256,9 @@ def compare(
         said = f"left another {shown(machine_type, changed, step.state, other)}"
     elif step.outcome != other.outcome:
         said = f"gave {shortened(step.outcome)}\n  and {shortened(other.outcome)}"
-    elif step.emitted != other.emitted:
-        said = f"emitted {shortened(', '.join(step.emitted))}\n  and {shortened(', '.join(other.emitted))}"
+    elif step.effects != other.effects:
+        one, two = next(pair for pair in itertools.zip_longest(step.effects, other.effects) if pair[0] != pair[1])
+        said = f"emitted or set for later {shortened(str(one))}\n  and {shortened(str(two))}"
     else:
         return
     text = f"command {number}, {call.text}, {said}\n  {where}: {why}"
