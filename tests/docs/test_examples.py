@@ -24,6 +24,15 @@ write foo: again
 (?P=leader) is back, as follower
 read foo: again
 """,
+    "batteries": r"""counter: 52, 53
+list: \['fig', 'pear', 'plum'\], pop: plum
+set: \[True, True, False\], pop: ann
+queue: \['one', 'two', 'three', None\]
+priority queue: \['fire', 'sweep', 'mop'\]
+lock: ann has token 1
+lock: bob is refused, held: 'ann'
+lock: bob has token 2
+""",
     "job_queue": r"""30 jobs are added
 job 1 is known already
 (?P<leader>peer\d), the leader, is stopped

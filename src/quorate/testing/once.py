@@ -26,6 +26,7 @@ from quorate.testing.history.linearizability import Verdict
 from quorate.testing.history.operations import Operation
 from quorate.testing.network import Rates
 from quorate.testing.profile import DiskRates, Profile
+from quorate.testing.progress import Progress
 from quorate.testing.simulation import Report, Simulation
 from quorate.testing.workload import Call
 
@@ -252,30 +253,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one for each core)")
 
 
+class Sum:
+    """What some seeds came to, added up.
+
+    Attributes:
+        counts: what was done, by words.
+        failing: the seeds in which something was violated.
+    """
+
+    def __init__(self, commands: int) -> None:
+        """Begin with nothing; so many writes are to take effect."""
+        self.counts: Counter[str] = Counter()
+        self.failing: list[int] = []
+        self._commands = commands
+        self._begun = time.monotonic()
+        self._seeds = 0
+        self._span = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Add one seed."""
+        self.counts.update(outcome.counts)
+        self._seeds += 1
+        self._span += outcome.span
+        if outcome.failure is not None:
+            self.failing.append(outcome.seed)
+
+    @property
+    def progress(self) -> str:
+        """Where it stands, in a line."""
+        took, done = time.monotonic() - self._begun, self.counts["took effect"]
+        return f"{took:.0f} s: {done:,} of {self._commands:,} writes took effect, {len(self.failing)} failing"
+
+    @property
+    def text(self) -> str:
+        """All of it, a line for each count."""
+        lost = self.counts["replies lost"] / max(self.counts["replies sent"], 1)
+        took = time.monotonic() - self._begun
+        title = f"{self._seeds} groups, {self._span / 3600:.1f} virtual hours, {took:.0f} s"
+        lines = [f"{title}; {lost:.1%} of the replies lost"]
+        lines += [f"{number:>12,} {word}" for word, number in self.counts.items()]
+        return "\n".join([*lines, f"failing: {', '.join(map(str, self.failing)) or 'none'}"])
+
+
 def run(chosen: argparse.Namespace) -> int:
     """Run as the command line says; give the exit status: 0 when every write took effect exactly once."""
-    begun = time.monotonic()
     if chosen.seed is not None:
         outcomes: Iterator[Outcome] = iter([run_seed(chosen.seed)])
     else:
         outcomes = run_seeds(chosen.first, chosen.commands, max(chosen.jobs, 1))
-    total, seeds, span, failing = Counter[str](), 0, 0.0, list[int]()
+    total, progress = Sum(chosen.commands), Progress()
     for outcome in outcomes:
-        total.update(outcome.counts)
-        seeds, span = seeds + 1, span + outcome.span
-        if outcome.failure is not None:
-            failing.append(outcome.seed)
+        total.add(outcome)
+        progress.clear()
         if outcome.failure is not None or chosen.seed is not None:
             print("\n".join(outcome.trace))
         if outcome.failure is not None:
             print(f"make once SEED={outcome.seed}  {outcome.failure}\n", flush=True)
-    print(text(total, seeds, span, time.monotonic() - begun))
-    print(f"failing: {', '.join(map(str, failing)) or 'none'}")
-    return 1 if failing else 0
-
-
-def text(total: Counter[str], seeds: int, span: float, took: float) -> str:
-    """Say what some seeds came to, a line for each count."""
-    lost = total["replies lost"] / max(total["replies sent"], 1)
-    title = f"{seeds} groups, {span / 3600:.1f} virtual hours, {took:.0f} s; {lost:.1%} of the replies lost"
-    return "\n".join([title, *(f"{number:>12,} {word}" for word, number in total.items())])
+        progress.show(total)
+    progress.clear()
+    print(total.text)
+    return 1 if total.failing else 0

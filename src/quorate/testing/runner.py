@@ -10,7 +10,6 @@ import gc
 import itertools
 import multiprocessing
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -18,15 +17,12 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 from quorate.testing.history import write_history
+from quorate.testing.progress import Progress
 from quorate.testing.simulation import Report, Simulation
 from quorate.testing.totals import Totals
 
 CHUNK = 8
 """How many seeds a process is given at once."""
-
-
-PROGRESS_PAUSE = 30.0
-"""How often it is told how far it has come where there is no terminal, seconds."""
 
 
 def run_seed(seed: int) -> Report:
@@ -146,25 +142,3 @@ def print_seeds(
     if report_to is not None:
         totals.write(report_to)
     return totals.is_well
-
-
-class Progress:
-    """Tells now and then how far it has come: on a terminal in place of what it said before, else in lines."""
-
-    def __init__(self) -> None:
-        """Begin with nothing said."""
-        self._is_terminal = sys.stderr.isatty()
-        self._pause = 0.5 if self._is_terminal else PROGRESS_PAUSE
-        self._next = time.monotonic() + self._pause
-
-    def show(self, totals: Totals) -> None:
-        """Tell it, if it is time to."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + self._pause
-            before, after = ("\r\x1b[K", "") if self._is_terminal else ("", "\n")
-            print(f"{before}{totals.progress}", end=after, file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Make room for what is printed."""
-        if self._is_terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
