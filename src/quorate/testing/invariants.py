@@ -20,6 +20,7 @@ from quorate.core.invariants import Facts, check, check_step, facts
 from quorate.core.quorum import Voters
 from quorate.core.state import Leader, State
 from quorate.errors import MachineError, Rejected
+from quorate.events import Emitted
 from quorate.firing import fire_due
 from quorate.machine import OWN_NAMES, StateMachine
 from quorate.store import Batch
@@ -396,6 +397,14 @@ class History:
 
     def replayed(self, machine: type[StateMachine]) -> bytes:
         """Give the state of a machine of that class that runs all that was ever to take effect, one after the other."""
+        return machine_state(self._replay(machine))
+
+    def emitted(self, machine: type[StateMachine]) -> list[Emitted]:
+        """Give the events that such a machine emits."""
+        return self._replay(machine).effects.emitted
+
+    def _replay(self, machine: type[StateMachine]) -> StateMachine:
+        """Make that machine."""
         described = describe(machine)
         fresh, log, now = described.machine(), Effects(), 0.0
         for run in self.runs:
@@ -405,7 +414,7 @@ class History:
                 set_context(fresh, time, index)
                 with contextlib.suppress(Rejected, MachineError):
                     described.run_write(fresh, command)
-        return machine_state(fresh)
+        return fresh
 
     def called(self, command: bytes) -> None:
         """Note that a client writes a command."""

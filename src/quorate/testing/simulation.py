@@ -32,6 +32,7 @@ from quorate.testing.operating import Operator
 from quorate.testing.process import Process
 from quorate.testing.profile import Profile
 from quorate.testing.trace import FAULT_SYMBOL, ROLE_SYMBOLS, Trace
+from quorate.testing.watchers import Watchers
 from quorate.testing.workload import Call, KVWorkload, Workload
 from quorate.types import Address
 
@@ -173,6 +174,16 @@ class Simulation:
             self._random("clients"),
         )
 
+        self.watchers: Watchers = Watchers(
+            self.workload.machine,
+            self.profile.settings,
+            addresses,
+            self.loop,
+            self.network,
+            self.history,
+            self._random("watchers"),
+        )
+
     def run(self) -> Report:
         """Run to the end, or to the first violation."""
         watch = LogWatch(self.history)
@@ -218,9 +229,11 @@ class Simulation:
             process.disk_rates = self.profile.disk
             process.aside_rates = self.profile.aside
             process.drift = self.profile.drift
+        self.watchers.begin()
         until = self.loop.time() + self.profile.span
         await asyncio.gather(self.clients.work(until), self.operator.work(until), self._break_and_heal(until))
         await self._demand_equality()
+        await self.watchers.demand_all()
         await self.clients.close()
         for process in self.processes:
             if process.life is not None:
