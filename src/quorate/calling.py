@@ -370,8 +370,7 @@ def set_read_context(machine: StateMachine, now: float, index: int) -> None:
 
 def undo(machine: StateMachine) -> None:
     """Take back what the call led to beside the machine's state: it raised."""
-    if machine.context.is_of_write:
-        machine.effects.undo(machine.context.index)
+    machine.effects.undo(machine.context)
 
 
 def command_name(encoded: bytes) -> str:

@@ -68,9 +68,9 @@ class Effects:
         self._begin(context)
         self.timers.cancel(timer)
 
-    def undo(self, index: int) -> None:
-        """Take back what the write that runs at that index led to: it raised."""
-        if self._index == index:
+    def undo(self, context: Context) -> None:
+        """Take back what the write that runs led to: it raised. A read led to nothing."""
+        if context.is_of_write and self._index == context.index:
             del self.emitted[self._kept :]
             self.timers.undo()
             self._index = None

@@ -111,12 +111,13 @@ async def run_in(directory: Path, plan: Plan) -> Report:
         chronicle = Chronicle()
         setting = f"{plan.nodes} nodes, {isolation.text}; store {plan.store}"
         chronicle.say(f"seed {plan.seed}: {setting}")
-        async with connect(KV, *cluster.addresses) as kv, calling(load), Lateness() as lateness:
+        async with connect(KV, *cluster.addresses) as kv:
             world = World(cluster, links, kv, random.Random(chance.random()))
-            await disturb(world, chronicle, kinds, plan.seconds)
-            seconds = chronicle.now
-        chronicle.say("all is healed")
-        violations = await judge_group(world, load)
+            async with calling(load), Lateness() as lateness:
+                await disturb(world, chronicle, kinds, plan.seconds)
+                seconds = chronicle.now
+            chronicle.say("all is healed")
+            violations = await judge_group(world, load)
         violations["processes"] = [*await stop(cluster), *cluster.accidents, *chronicle.accidents]
         violations["logs"] = checks.check_logs(node.log_path for node in cluster.nodes.values())
     chronicle.say("all have stopped; the history is judged")

@@ -46,6 +46,9 @@ class Unheard(Effects):
     def emit(self, event: Event, context: Context) -> None:
         """Take no notice."""
 
+    def undo(self, context: Context) -> None:
+        """Have nothing to take back."""
+
 
 class Sequential:
     """One class of machine, run one call after the other from any state that it had before."""
