@@ -391,11 +391,10 @@ def encode_later(machine: type[StateMachine], call: object, args: tuple[object, 
         TypeError: it is no write of the machine, or the arguments do not fit.
     """
     known = write_types(cast(Hashable, machine))
-    by_struct = {write.struct: write for write in known.values() if write.takes_struct}
     make: Callable[[], object]
     if isinstance(call, WriteMethod) and call.name in known and issubclass(machine, call.owner):
         label, make = known[call.name].label, functools.partial(known[call.name].struct, *args, **kwargs)
-    elif isinstance(call, Command) and type(call) in by_struct and not (args or kwargs):
+    elif isinstance(call, Command) and not (args or kwargs) and type(call) in [each.struct for each in known.values()]:
         label, make = type(call).__name__, lambda: call
     else:
         raise TypeError(f"{call!r} is no write of {machine.__name__} that a timer could run")
