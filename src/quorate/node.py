@@ -267,6 +267,11 @@ class Node:
             if seat is not None:
                 seat.receive(source, packet)
 
+    def lose_node(self, node: str) -> None:
+        """Tell all peers that nothing listens at a node."""
+        for place in self._places.values():
+            place.seat.lose_node(node)
+
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         """Carry out requests from the network, and answer them."""
         now = self._running().clock.time()

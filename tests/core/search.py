@@ -380,6 +380,7 @@ class Walk:
             (0.01, self.part),
             (rare, self.crash),
             (rare, self.stall),
+            (2 * rare, self.lose),
         ]
         for share, deed in deeds:
             chance -= share
@@ -390,6 +391,12 @@ class Walk:
     def transfer(self, name):
         to = self.dice.choice([None, *NAMES])
         self.try_to(name, lambda raft: raft.transfer(to, self.clock(name)))
+
+    def lose(self, name):
+        """Tell one peer that another cannot be reached, rightly or not: most often its leader."""
+        leader = self.peers[name].raft.state.leader
+        lost = leader if leader and self.dice.random() < 0.8 else self.dice.choice(NAMES)
+        self.give(name, lambda raft: raft.unreachable(lost, self.clock(name)))
 
     def part(self, name):
         """Cut links of one peer, each in one direction or both."""

@@ -139,6 +139,20 @@ def lease_that_outlasts_a_stall(monkeypatch):
     monkeypatch.setattr(reads, "has_lease", lambda state, leader: reads.confirmed_round(state, leader) > 0)
 
 
+@caught_by(test_thesis_6_4_1.test_who_loses_a_leader_keeps_the_promise_that_it_gave_and_no_more)
+@caught_by(test_thesis_6_4_1.test_a_promise_outlasts_a_higher_term)
+def promise_forgotten_with_the_leader(monkeypatch):
+    """Row 41."""
+    lose_leader = election.lose_leader
+
+    def lose(peer, lost):
+        if isinstance(peer.role, state.Follower):
+            peer.role.promised = float("-inf")
+        lose_leader(peer, lost)
+
+    monkeypatch.setattr(election, "lose_leader", lose)
+
+
 @caught_by(
     test_thesis_6_4_1.test_who_told_a_peer_to_campaign_has_no_lease_in_this_term_though_the_transfer_was_given_up
 )
@@ -153,7 +167,7 @@ def lease_after_a_transfer_that_was_given_up(monkeypatch):
     monkeypatch.setattr(reads, "has_lease", forget)
 
 
-@caught_by_walk(14, "reads at 15 when 16 was committed before")
+@caught_by_walk(3, "reads at 13 when 14 was committed before")
 def read_index_before_the_first_commit_of_the_term(monkeypatch):
     """Row 35."""
     begin = reads.begin_round

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from quorate.core import reads
 from quorate.core.messages import AppendEntriesReply, RequestVote, TimeoutNow
+from quorate.core.reads import LEASE_TIMEOUTS
 from quorate.core.ready import ReadReady
 from quorate.core.state import Leader
 from quorate.settings import Settings
@@ -16,9 +19,10 @@ LEASE = 0.3 * 0.9 / 1.1  # seconds that a lease runs: the followers' clocks may 
 
 
 def leader(peers=3):
-    """Start a leader of term 2 whose no-op is committed and that has sent one round of heartbeats, just now."""
+    """Start a leader of term 2 that is read by lease, whose no-op is committed, and that has just sent one round."""
     raft = start(peers=peers, settings=SETTINGS)
     lead(raft)
+    raft.state.role.lease_until = float("inf")
     for voter in raft.state.others:
         receive(raft, voter, AppendEntriesReply(Term(2), True, Index(2)))
     raft.tick(raft.deadline())
@@ -166,6 +170,61 @@ def test_patience_lasts_across_terms():
     receive(raft, "2", make_append("2", 2, (1, 1)), 1.0)
     receive(raft, "3", AppendEntriesReply(Term(5), False, Index(0)), 1.1)
     assert raft.state.term == 5
+    assert refuses(raft, 1.29)
+    assert not refuses(raft, 1.3)
+
+
+def test_nothing_is_asked_of_the_followers_before_a_read_by_lease_and_all_that_is_sent_asks_for_a_while_after_it():
+    raft = start(settings=SETTINGS)
+    lead(raft)
+    for voter in raft.state.others:
+        receive(raft, voter, AppendEntriesReply(Term(2), True, Index(2)))
+
+    def asks():
+        raft.tick(raft.deadline())
+        raft.propose([b"a"], raft.state.now)
+        sent = [envelope.message.lease for envelope in obey(raft)]
+        for voter in "23":
+            acknowledge(raft, voter, raft.state.role.round)
+        return set(sent)
+
+    assert asks() == {False}
+    assert not is_answered_at_once(raft, raft.state.now)
+    until = raft.state.now + LEASE_TIMEOUTS * SETTINGS.election_timeout_max
+    while raft.deadline() < until:
+        assert asks() == {True}
+    assert asks() == {False}
+    assert not raft.state.role.beats
+
+
+def test_a_round_that_asks_for_no_promise_ends_those_before_it():
+    """Whoever echoes it may have missed them: of the two that answer here, one has promised nothing."""
+    raft = leader(peers=5)
+    acknowledge(raft, "2", 1)
+    raft.state.role.lease_until = raft.state.now
+    raft.tick(raft.deadline())
+    obey(raft)
+    acknowledge(raft, "3", 2)
+    assert not reads.has_lease(raft.state, raft.state.role)
+
+
+def test_who_loses_a_leader_keeps_the_promise_that_it_gave_and_no_more():
+    raft = start(settings=SETTINGS)
+    heartbeat = make_append("2", 2, (1, 1))
+    receive(raft, "2", msgspec.structs.replace(heartbeat, lease=True), 1.0)
+    receive(raft, "2", heartbeat, 1.2)
+    assert refuses(raft, 1.35)
+    raft.unreachable(PeerId("2"), 1.25)
+    assert refuses(raft, 1.29)
+    assert not refuses(raft, 1.3)
+
+
+def test_a_promise_outlasts_a_higher_term():
+    raft = start(settings=SETTINGS)
+    receive(raft, "2", msgspec.structs.replace(make_append("2", 2, (1, 1)), lease=True), 1.0)
+    receive(raft, "3", AppendEntriesReply(Term(5), False, Index(0)), 1.1)
+    receive(raft, "3", make_append("3", 5, (1, 1)), 1.1)
+    raft.unreachable(PeerId("3"), 1.2)
     assert refuses(raft, 1.29)
     assert not refuses(raft, 1.3)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from quorate.core import membership, reads, replication, snapshot, state
+from quorate.core import election, membership, reads, replication, snapshot, state
 from quorate.core.configuration import encode_configuration
 from quorate.core.quorum import reached_by_quorum
+from quorate.core.state import Follower
 from quorate.testing.scenario import ScenarioError, check_file
 from quorate.types import Index, Run, Snapshot
 
@@ -114,6 +115,30 @@ def stale_snapshot_is_installed(monkeypatch):
 def compaction_waits_for_nobody(monkeypatch):
     """Row 61."""
     monkeypatch.setattr(snapshot, "compaction_start", lambda state, taken: Index(taken.index))
+
+
+@fault("lost_leader_keeps_its_lease", "1 reads at index 2 when 3 was committed before")
+def promise_is_broken_when_the_leader_is_lost(monkeypatch):
+    """Row 41: a broken connection is no proof that who leads by a lease has gone."""
+    lose_leader = election.lose_leader
+
+    def lose(state, peer):
+        if isinstance(state.role, Follower):
+            state.role.promised = float("-inf")
+        lose_leader(state, peer)
+
+    monkeypatch.setattr(election, "lose_leader", lose)
+
+
+@fault("lost_leader_keeps_its_lease", "another trace")
+def promises_are_kept_for_ever_asked_for(monkeypatch):
+    monkeypatch.setattr(reads, "LEASE_TIMEOUTS", float("inf"))
+
+
+@fault("flapping_connection", "another trace")
+def pre_votes_are_granted_whoever_is_heard(monkeypatch):
+    """Row 7: a flapping connection deposes a healthy leader."""
+    monkeypatch.setattr(election, "hears_leader", lambda state: False)
 
 
 @fault("lease_refused_after_transfer", "1 reads at index 2 when 4 was committed before")

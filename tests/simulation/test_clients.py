@@ -21,12 +21,18 @@ class Hangs:
     def receive_packets(self, source: str, packets: list[Packet]) -> None:
         raise AssertionError("clients send no packets")
 
+    def lose_node(self, node: str) -> None:
+        pass
+
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         pass
 
 
 class Answers(Hangs):
     """A node whose peer leads."""
+
+    def lose_node(self, node: str) -> None:
+        pass
 
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         for request in requests:
@@ -55,6 +61,9 @@ def test_a_client_leaves_a_peer_that_hangs_after_the_first_deadline(calls: int) 
 
 class Redirects(Hangs):
     """A node whose peer follows one that hangs, and has not noticed yet."""
+
+    def lose_node(self, node: str) -> None:
+        pass
 
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         for request in requests:

@@ -10,7 +10,8 @@ from random import Random
 import msgspec
 import pytest
 
-from quorate.core.state import Leader, State, quorum_heard
+from quorate.core import election
+from quorate.core.state import Follower, Leader, State, quorum_heard
 from quorate.machines import KV
 from quorate.testing import Simulation
 from quorate.testing.clock import ProcessClock
@@ -18,13 +19,19 @@ from quorate.testing.network import Rates
 from quorate.testing.process import Process
 from quorate.testing.profile import CALM_DISK, Profile
 from quorate.testing.workload import Call
+from quorate.types import PeerId
 
 CUTS = 3
 """How often the first peer is made the leader and then cut off."""
 
 
 class CutOff(Simulation):
-    """A run whose one fault is that the first peer leads, and then hears nobody; those in its process go on reading."""
+    """A run whose one fault is that the first peer leads, and then hears nobody; those in its process go on reading.
+
+    With ``tell`` the others are told at once that it cannot be reached.
+    """
+
+    tell = False
 
     def __init__(self, seed: int, rates: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch) -> None:
         drawn = Profile.draw_usual(Random(f"{seed} profile"))
@@ -58,6 +65,9 @@ class CutOff(Simulation):
         for _ in range(CUTS):
             await self._lead(first)
             self.network.cut(ways)
+            for other in others:
+                if self.tell and other.life is not None:
+                    other.life.node.lose_node(first.address.node)
             await self._read(first, self.loop.time() + 1.2)
             self.network.heal()
             await asyncio.sleep(0.8)
@@ -70,13 +80,13 @@ class CutOff(Simulation):
             await asyncio.sleep(0.01)
 
     async def _lead(self, process: Process) -> None:
-        """Have a peer lead, and answer some reads."""
+        """Have a peer lead, and answer some reads: so its followers make the promises that leases rest on."""
         while process.role != "leader":
             leading = next((other for other in self.processes if other.role == "leader"), None)
             if leading is not None and leading.life is not None and leading.life.peer is not None:
                 await asyncio.gather(leading.life.peer.transfer_leadership(process.name), return_exceptions=True)
             await asyncio.sleep(0.05)
-        await asyncio.sleep(0.2)
+        await self._read(process, self.loop.time() + 0.2)
 
 
 def without_end(state: State, leader: Leader) -> bool:
@@ -85,6 +95,10 @@ def without_end(state: State, leader: Leader) -> bool:
 
 def from_the_longest_timeout(state: State, leader: Leader) -> bool:
     return without_end(state, leader) and state.now < quorum_heard(state) + 2 * state.settings.election_timeout_max
+
+
+class Lost(CutOff):
+    tell = True
 
 
 WITHIN = (0.91, 1.09, 1.09)
@@ -109,4 +123,22 @@ def test_a_planted_lease_that_is_too_long_is_caught(
 ) -> None:
     monkeypatch.setattr("quorate.core.reads.has_lease", lease)
     failure = CutOff(1, WITHIN, monkeypatch).run().failure
+    assert str(failure).startswith("ReadFloor: peer1 reads at index"), failure
+
+
+def test_who_loses_a_leader_that_lives_keeps_what_it_was_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Lost(1, WITHIN, monkeypatch).run()
+    assert report.failure is None, "\n".join([*report.trace, str(report.failure)])
+
+
+def test_a_planted_vote_in_spite_of_a_promise_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_leader = election.lose_leader
+
+    def lose(state: State, peer: PeerId) -> None:
+        if isinstance(state.role, Follower):
+            state.role.promised = float("-inf")
+        lose_leader(state, peer)
+
+    monkeypatch.setattr(election, "lose_leader", lose)
+    failure = Lost(1, WITHIN, monkeypatch).run().failure
     assert str(failure).startswith("ReadFloor: peer1 reads at index"), failure

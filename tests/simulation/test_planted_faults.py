@@ -144,7 +144,7 @@ PLANTS: dict[Plant, tuple[str, range]] = {
     stale_tail_kept: ("PersistBeforeSend LogMatching AckedDurable StateMachineSafety", range(50)),
     tail_truncated_by_every_message: ("PersistBeforeSend LogMatching AckedDurable CommittedOnQuorum", range(50)),
     commit_beyond_what_was_compared: ("StateMachineSafety", range(100)),
-    read_without_a_quorum_round: ("ReadFloor", range(100)),
+    read_without_a_quorum_round: ("ReadFloor", range(110, 200)),
     future_never_resolved: ("EveryCallResolves", range(100)),
     not_committed_told_too_early: ("RefusedIsFinal", range(100)),
 }

@@ -40,7 +40,7 @@ def test_a_follower_at_half_the_rate_of_its_leader_is_sent_two_snapshots_at_most
     slow: list[Process] = []
 
     def slow_down() -> None:
-        slow.append(next(process for process in simulation.processes if process.role == "follower"))
+        slow.append(next(process for process in reversed(simulation.processes) if process.role == "follower"))
         slow[0].disk_rates = SLOW_DISK
 
     measured: list[tuple[int, int, int]] = []

@@ -45,6 +45,9 @@ class Log:
     def receive_packets(self, source: str, packets: list[Packet]) -> None:
         self.said += [str(packet.message.term) for packet in packets]
 
+    def lose_node(self, node: str) -> None:
+        pass
+
     def receive_requests(self, requests: object, answer: object) -> None:
         raise AssertionError("nobody calls")
 

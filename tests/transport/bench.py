@@ -29,6 +29,7 @@ class Recorder:
         self.requests: list[Request] = []
         self.held: list[Callable[[], None]] = []
         self.hold = False
+        self.lost: list[str] = []
         self.reply: Value | None = None
         self.fault: Exception | None = None
 
@@ -37,6 +38,9 @@ class Recorder:
             raise self.fault
         self.sources.append(source)
         self.packets += packets
+
+    def lose_node(self, node: str) -> None:
+        self.lost.append(node)
 
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         if self.fault is not None:

@@ -41,9 +41,10 @@ class Place:
     def __init__(self, settings: Settings = SETTINGS) -> None:
         self.line: Line | None = None
         self.dialled = 0
+        self.lost: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.neighbours = Neighbours(lambda: "m", self.dial, settings, lambda: 1.0)
+        self.neighbours = Neighbours(lambda: "m", self.dial, settings, lambda: 1.0, self.lost.append)
 
     async def dial(self, node: str) -> Connection:
         self.dialled += 1
@@ -224,10 +225,9 @@ async def test_a_dial_that_has_just_ended_does_not_drop_the_one_that_was_begun_s
     place.line.opened_at -= SETTINGS.reconnect_delay_max
     place.leave(place.line)
     place.neighbours.send("z", [b"2"])
-    since = place.neighbours._neighbours["z"]
-    assert since is not before
     place.neighbours._end_dial("z", before)  # the loop may come to this callback only now
-    assert place.neighbours._neighbours["z"] is since
+    assert place.neighbours._neighbours["z"] is before
+    assert list(before.waiting) == [b"2"]
     await place.neighbours.stop()
 
 
@@ -242,3 +242,58 @@ async def test_a_neighbour_that_closes_at_once_is_not_dialled_at_once():
         place.neighbours.send("z", [b"2"])
     assert place.dialled == 1
     await place.neighbours.stop()
+
+
+async def test_a_neighbour_whose_last_connection_is_gone_is_dialled_at_once_and_lost_if_nobody_listens():
+    place = Place()
+    line = place.join(Line("a", dialled=False))
+    place.neighbours.send("a", [b"1"])
+    place.leave(line)
+    await until(lambda: place.lost)
+    assert place.lost[0] == "a"
+    await place.neighbours.stop()
+
+
+async def test_a_neighbour_that_can_be_dialled_again_is_not_lost():
+    place = Place()
+    line = place.join(Line("a", dialled=False))
+    place.neighbours.send("a", [b"1"])
+    place.line = Line("a", dialled=True)
+    place.leave(line)
+    await until(lambda: place.dialled)
+    await asyncio.sleep(0.01)
+    assert (place.dialled, place.lost) == (1, [])
+    await place.neighbours.stop()
+
+
+async def test_who_dials_us_while_we_dial_in_vain_is_not_lost():
+    place = Place()
+    place.gate.clear()
+    line = place.join(Line("z", dialled=False))
+    place.neighbours.send("z", [b"1"])
+    place.leave(line)
+    await until(lambda: place.dialled)
+    place.join(Line("z", dialled=False))
+    place.gate.set()
+    await asyncio.sleep(0.01)
+    assert place.lost == []
+    await place.neighbours.stop()
+
+
+async def test_a_stranger_that_hangs_up_is_not_dialled():
+    """What it said that it is may be anybody's address."""
+    place = Place()
+    place.leave(place.join(Line("a", dialled=False)))
+    await asyncio.sleep(0.01)
+    assert place.dialled == 0
+    assert "a" not in place.neighbours._neighbours
+
+
+async def test_nobody_is_dialled_once_all_is_stopped():
+    place = Place()
+    line = place.join(Line("a", dialled=False))
+    place.neighbours.send("a", [b"1"])
+    await place.neighbours.stop()
+    place.leave(line)
+    await asyncio.sleep(0.01)
+    assert place.dialled == 0

@@ -154,6 +154,20 @@ def dials() -> list[str]:
     return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("dial ")]
 
 
+async def test_who_loses_its_connection_to_a_node_that_is_gone_learns_of_it_at_once(bench: Bench):
+    a, at_a = await bench.node()
+    b, at_b = await bench.node()
+    a.send(b.address, [vote(1)])
+    await until(lambda: at_b.packets)
+    b.send(a.address, [vote(2)])
+    await until(lambda: at_a.packets)
+    assert (at_a.lost, at_b.lost) == ([], [])
+    await b.stop()
+    await until(lambda: at_a.lost)
+    assert at_a.lost[0] == b.address
+    assert at_b.lost == []
+
+
 async def test_a_neighbour_that_reads_nothing_costs_a_bounded_buffer(bench: Bench):
     left, _ = await bench.node(settings=SMALL)
     async with Stranger(ACCEPTED, "read nothing") as address:

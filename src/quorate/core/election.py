@@ -46,6 +46,46 @@ def forget_leader(state: State) -> None:
         state.role.leader = None
 
 
+def lose_leader(state: State, peer: PeerId) -> None:
+    """Follow nobody if that peer led: nothing listens where its node was reached.
+
+    A hint, never a proof: its process may live, and the others may reach it. So nothing is decided here but that we
+    ask for pre-votes sooner, and no longer refuse them, nor votes, because the leader was heard. What it was promised
+    for its leases (thesis 6.4.1) is kept.
+    """
+    # Deviation: a leader that cannot be reached keeps nobody from voting, however lately it was heard, but for what it
+    # was promised for its leases.
+    role = state.role
+    if not isinstance(role, Follower) or role.leader != peer:
+        return
+    note(state, EventKind.LEADER, f"{name(state, peer)} is unreachable -> follow nobody")
+    role.leader, role.heard = None, role.promised
+    since = max(state.now, role.promised + state.settings.election_timeout_min)
+    turn = since + campaign_order(state, peer) * state.settings.heartbeat_interval
+    state.election_deadline = min(state.election_deadline, turn)
+    if role.put_off is not None:
+        receive_request_pre_vote(state, *role.put_off)
+
+
+def await_first_election(state: State) -> None:
+    """Have the last member of a new group campaign at once: they are formed in this order, so all others are by then.
+
+    Nobody can have been promised anything. If that comes to nothing, any of them campaigns after its election timeout.
+    """
+    draw_election_deadline(state)
+    if state.configuration and state.configuration.members[-1].id == state.peer:
+        state.election_deadline = state.now
+
+
+def campaign_order(state: State, lost: PeerId) -> int:
+    """Tell how many voters go before us when all lose the leader at once: had they no order, votes would be split.
+
+    The ids are drawn at random: so the groups of a node that is lost are led by several others.
+    """
+    voters = state.configuration.voters if state.configuration else ()
+    return sum(member.kind == "voter" and member.id < state.peer and member.id != lost for member in voters)
+
+
 def start_election(state: State, *, is_transfer: bool = False) -> None:
     """Become a candidate and ask every other voter for its vote (Raft §5.2).
 
@@ -112,11 +152,11 @@ def receive_request_pre_vote(state: State, sender: PeerId, request: RequestPreVo
     """Say whether we would vote for the sender, and change nothing (thesis 9.6)."""
     # "... if the candidate's log is sufficiently up-to-date, and the voters have not received heartbeats from a valid
     # leader for at least a baseline election timeout" (thesis 9.6)
-    granted = (
-        request.next_term > state.term
-        and is_up_to_date(state, request.last_log_term, request.last_log_index)
-        and not hears_leader(state)
-    )
+    would_vote = request.next_term > state.term and is_up_to_date(state, request.last_log_term, request.last_log_index)
+    granted = would_vote and not hears_leader(state)
+    if isinstance(state.role, Follower):
+        # Who lost the leader a moment before us need not ask again.
+        state.role.put_off = (sender, request) if would_vote and not granted else None
     send(state, sender, RequestPreVoteReply(state.term, request.next_term, granted))
 
 

@@ -8,14 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quorate.core.configuration import Configuration, Member, Members, check_members, encode_configuration
+from quorate.core.configuration import (
+    Configuration,
+    Member,
+    Members,
+    check_members,
+    configuration_text,
+    encode_configuration,
+)
 from quorate.core.ready import EventKind
 from quorate.core.state import CatchUp, Leader, State, append, is_answering, name, note
 from quorate.errors import ChangeInProgress, InvalidConfiguration
-from quorate.types import Index, Kind, Run
+from quorate.types import Index, Kind, Run, Term
+
+FIRST_TERM = Term(1)
+"""The term of the first configuration, which is written before there is any leader."""
 
 ROUNDS_MAX = 10
 """A newcomer that needs more rounds than this falls behind faster than it catches up (thesis 4.2.1)."""
+
+
+def write_first(state: State, configuration: Configuration) -> None:
+    """Write the first configuration of a group into an empty log.
+
+    Raises:
+        InvalidConfiguration: this peer is not among the members, or belongs to a group with another configuration.
+    """
+    if state.log.last > 0:
+        members = configuration_text(state.configuration)
+        raise InvalidConfiguration(f"this peer already belongs to the group of {members}")
+    check_members(configuration.members)
+    if not configuration.is_settled:
+        raise InvalidConfiguration("a first configuration cannot be in the middle of a change")
+    if configuration.member(state.peer) is None:
+        raise InvalidConfiguration(f"this peer is not among the members {configuration_text(configuration)}")
+    state.term = max(state.term, FIRST_TERM)
+    payload = encode_configuration(configuration)
+    append(state, Run(FIRST_TERM, Index(1), Kind.CONFIGURATION, 0.0, (payload,)), configuration)
 
 
 def start_change(state: State, leader: Leader, members: Sequence[Member]) -> None:

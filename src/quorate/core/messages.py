@@ -23,6 +23,8 @@ class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag="append"):
         round: the latest round of reads the leader had begun when it sent this (thesis 6.4); echoed by the reply.
         entries: runs to store, contiguous from ``prev_log_index + 1`` on. Left empty by the core; the shell attaches
             the range that the ``Envelope`` names.
+        lease: whether the leader answers reads by lease: who takes this message promises to vote for nobody else until
+            the minimum election timeout has passed (thesis 6.4.1).
     """
 
     term: Term
@@ -32,6 +34,7 @@ class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag="append"):
     leader_commit: Index
     round: int = 0
     entries: tuple[Run, ...] = ()
+    lease: bool = False
 
 
 class AppendEntriesReply(msgspec.Struct, frozen=True, array_like=True, tag="appended"):

@@ -13,10 +13,8 @@ from quorate.core import admission, election, membership, reads, replication, re
 from quorate.core.configuration import (
     Configuration,
     Member,
-    check_members,
     configuration_text,
     decode_configuration,
-    encode_configuration,
 )
 from quorate.core.log import Log
 from quorate.core.messages import (
@@ -41,7 +39,6 @@ from quorate.core.state import (
     PreCandidate,
     State,
     Unpersisted,
-    append,
     become_follower,
     draw_election_deadline,
     name,
@@ -52,10 +49,7 @@ from quorate.core.state import (
 )
 from quorate.errors import ChangeInProgress, Corrupted, InvalidConfiguration, NotLeader
 from quorate.settings import Settings
-from quorate.types import Address, Index, Kind, PeerId, ReadId, Run, Snapshot, Status, Stored, Term
-
-FIRST_TERM = Term(1)
-"""The term of the first configuration, which is written before there is any leader."""
+from quorate.types import Address, Index, PeerId, ReadId, Snapshot, Status, Stored, Term
 
 LIVES = 2**53
 """How many lives of a peer are told apart: as many as a random float has values."""
@@ -126,7 +120,7 @@ class Raft:
         use_configuration(self.state)
         if configurations:
             # We may have promised a leader our patience just before a crash: its lease may still run.
-            self.state.role = Follower(heard=now)
+            self.state.role = Follower(heard=now, promised=now)
         started = f"started with {stored.last} entries in term {stored.hard_state.term} -> follower"
         note(self.state, EventKind.STARTED, started)
 
@@ -231,7 +225,7 @@ class Raft:
         read = ReadId(self._reads)
         if not isinstance(state.role, Leader):
             reads.ask_leader(state, read, state.leader)
-        elif by_lease and reads.has_lease(state, state.role):
+        elif by_lease and reads.use_lease(state, state.role):
             state.outbox.reads.append(ReadReady(read, state.commit_index))
         else:
             reads.add_read(state.role, read)
@@ -289,18 +283,8 @@ class Raft:
         state.now = now
         if configuration == state.configuration:
             return
-        if state.log.last > 0:
-            members = configuration_text(state.configuration)
-            raise InvalidConfiguration(f"this peer already belongs to the group of {members}")
-        check_members(configuration.members)
-        if not configuration.is_settled:
-            raise InvalidConfiguration("a first configuration cannot be in the middle of a change")
-        if configuration.member(state.peer) is None:
-            raise InvalidConfiguration(f"this peer is not among the members {configuration_text(configuration)}")
-        state.term = max(state.term, FIRST_TERM)
-        payload = encode_configuration(configuration)
-        append(state, Run(FIRST_TERM, Index(1), Kind.CONFIGURATION, 0.0, (payload,)), configuration)
-        draw_election_deadline(state)
+        membership.write_first(state, configuration)
+        election.await_first_election(state)
 
     def change(self, members: Sequence[Member], now: float) -> None:
         """Change the members of the group to those given (thesis 4). After calling this, take ``ready()``.
@@ -374,6 +358,18 @@ class Raft:
         """
         if isinstance(self.state.role, Leader) and peer in self.state.role.progress:
             self.state.role.progress[peer].send_less(last)
+
+    def unreachable(self, peer: PeerId, now: float) -> None:
+        """Learn that nothing listens where a peer is reached. After calling this, take ``ready()``.
+
+        A hint, never a proof: it may be wrong, come late, or not at all.
+
+        Args:
+            peer: whose node it is.
+            now: seconds on the monotonic clock.
+        """
+        self.state.now = now
+        election.lose_leader(self.state, peer)
 
     # Outputs.
 

@@ -11,6 +11,10 @@ from quorate.core.ready import ReadReady
 from quorate.core.state import AnyRead, Follower, Leader, RemoteRead, State, send
 from quorate.types import Index, PeerId, ReadId
 
+LEASE_TIMEOUTS = 10
+"""For how many of the longest election timeouts after a read by lease the followers are asked for promises. While they
+are given, a group whose leader is lost waits until they have run out."""
+
 # On the leader.
 
 
@@ -60,13 +64,19 @@ def confirmed_round(state: State, leader: Leader) -> float:
     return reached_by_quorum(state.groups, lambda voter: latest if voter == ours else progress[voter].round)
 
 
+def use_lease(state: State, leader: Leader) -> bool:
+    """Tell whether reads may be answered by lease now; if not, a later round will ask for what that needs."""
+    leader.lease_until = state.now + LEASE_TIMEOUTS * state.settings.election_timeout_max
+    return has_lease(state, leader)
+
+
 def has_lease(state: State, leader: Leader) -> bool:
     """Tell whether no other peer can have been elected yet (thesis 6.4.1).
 
-    Those that acknowledged a round refuse their votes for the minimum election timeout since they *received* it, so the
-    lease runs from when it was *sent*. Their clocks may be fast and ours slow, each by ``clock_drift_max``. Who hands
-    over has no lease, nor who ever told a peer in this term to campaign: that election is refused by nobody, and may
-    come long after the transfer was given up.
+    Those that acknowledged a round that asked for it refuse their votes for the minimum election timeout since they
+    *received* it, so the lease runs from when it was *sent*. Their clocks may be fast and ours slow, each by
+    ``clock_drift_max``. Who hands over has no lease, nor who ever told a peer in this term to campaign: that election
+    is refused by nobody, and may come long after the transfer was given up.
     """
     if leader.transfer is not None or leader.has_released or state.commit_index < leader.first_index:
         return False

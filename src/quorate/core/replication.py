@@ -87,7 +87,8 @@ def append_entries(state: State, leader: Leader, peer: PeerId, last: Index) -> A
         # What precedes is in a snapshot now: a heartbeat that compares nothing, and so commits nothing there.
         previous = Index(0)
     term = state.log.term(previous) if previous else Term(0)
-    return AppendEntries(state.term, state.peer, previous, term, state.commit_index, leader.round)
+    lease = bool(leader.beats)
+    return AppendEntries(state.term, state.peer, previous, term, state.commit_index, leader.round, lease=lease)
 
 
 def send_entries(state: State) -> None:
@@ -145,8 +146,14 @@ def send_heartbeats(state: State) -> None:
 
 
 def begin_beat(state: State, leader: Leader) -> None:
-    """Number the round of heartbeats that is about to be sent, and note when: leases run from there (thesis 6.4.1)."""
+    """Number the round of heartbeats that is about to be sent, and note when: leases run from there (thesis 6.4.1).
+
+    A round that asks for no promises ends them all: whoever echoes it, or a later one, may have missed those before.
+    """
     leader.round += 1
+    if state.now >= leader.lease_until:
+        leader.beats.clear()
+        return
     leader.beats.append((leader.round, state.now))
     while leader.beats[0][1] <= state.now - state.settings.election_timeout_min:
         leader.beats.popleft()
@@ -210,6 +217,8 @@ def receive_append_entries(state: State, sender: PeerId, request: AppendEntries)
     become_follower(state, state.term, sender, f"{name(state, sender)} leads term {state.term}")
     assert isinstance(state.role, Follower), "who hears a leader of its term follows"
     state.role.heard = state.now
+    if request.lease:
+        state.role.promised = state.now
     draw_election_deadline(state)
 
     # AppendEntries RPC 2. Reply false if log doesn't contain an entry at prevLogIndex whose term matches prevLogTerm

@@ -13,7 +13,7 @@ import msgspec
 
 from quorate.core.configuration import Configuration, Member, configuration_text
 from quorate.core.log import Log
-from quorate.core.messages import AppendEntries, Message
+from quorate.core.messages import AppendEntries, Message, RequestPreVote
 from quorate.core.progress import Progress
 from quorate.core.quorum import reached_by_quorum
 from quorate.core.ready import Envelope, Event, EventKind, ReadReady
@@ -26,12 +26,17 @@ class Follower:
     """Passive: responds to candidates and leaders.
 
     Attributes:
-        leader: the leader of this term, so that clients can be redirected; None until it is heard.
+        leader: the leader of this term, so that clients can be redirected; None until it is heard, and once it is lost.
         heard: when it was last heard, seconds on the monotonic clock; what keeps candidates waiting (thesis 4.2.3).
+        promised: when a leader that answers reads by lease was last heard: until the minimum election timeout has
+            passed since, nobody gets our vote, whatever becomes of that leader. Invariant: at most ``heard``.
+        put_off: who asked last for a pre-vote that was refused only because a leader was heard, with what it asked.
     """
 
     leader: PeerId | None = None
     heard: float = float("-inf")
+    promised: float = float("-inf")
+    put_off: tuple[PeerId, RequestPreVote] | None = None
 
 
 @dataclass(slots=True)
@@ -124,7 +129,10 @@ class Leader:
         reads: reads that no round carries yet.
         rounds: ``(round, read index, reads)`` of rounds not yet acknowledged by a quorum. Invariant: ascending.
         transfer: whom leadership is being handed over to; None while it is not.
-        beats: ``(round, when it was sent)`` of the latest rounds, for reads by lease. Invariant: ascending.
+        lease_until: until when the followers are asked for the promises that reads by lease rest on, seconds on the
+            monotonic clock.
+        beats: ``(round, when it was sent)`` of the latest rounds, if each of them asked for those promises; else
+            empty. Invariant: ascending.
         catch_ups: how far each newcomer has come.
         leaving: until when those that were removed are told so, seconds on the monotonic clock.
         change_failure: why the last change of members was given up; None when it was not.
@@ -141,6 +149,7 @@ class Leader:
     reads: list[AnyRead] = field(default_factory=list)
     rounds: deque[tuple[int, Index, tuple[AnyRead, ...]]] = field(default_factory=deque)
     transfer: Transfer | None = None
+    lease_until: float = float("-inf")
     beats: deque[tuple[int, float]] = field(default_factory=deque)
     catch_ups: dict[PeerId, CatchUp] = field(default_factory=dict)
     leaving: dict[PeerId, float] = field(default_factory=dict)
@@ -334,7 +343,7 @@ def become_follower(state: State, term: Term, leader: PeerId | None, reason: str
     are dropped: nobody may answer them now (thesis 6.4).
     """
     was_follower = isinstance(state.role, Follower)
-    heard = state.role.heard if isinstance(state.role, Follower) else float("-inf")
+    before = state.role if isinstance(state.role, Follower) else Follower()
     if isinstance(state.role, Leader):
         waiting = [*state.role.reads, *(read for _, _, reads in state.role.rounds for read in reads)]
         # Those that wait elsewhere are asked for again there.
@@ -345,7 +354,7 @@ def become_follower(state: State, term: Term, leader: PeerId | None, reason: str
         # within a term that cleared it would let the peer vote twice (Raft §5.2).
         state.term, state.voted_for = term, None
         # A leader may answer reads by a lease for as long as we promised it not to vote: also across terms.
-        state.role = Follower(heard=heard)
+        state.role = Follower(heard=before.heard, promised=before.promised)
         note(state, EventKind.TERM, f"{reason} -> follower")
     elif not was_follower:
         state.role = Follower()

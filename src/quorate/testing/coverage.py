@@ -19,9 +19,10 @@ Cell = tuple[str, str, str]
 CRASHES = ("crash at a moment", "crash a majority", "crash all")
 STRIKES = ("crash", "stop", "pause", "slow disk", "full disk", "reset")
 """What strikes one process that runs."""
-MESSAGES = ("loss", "cut", "straggle", "repeat", "reorder", "park", "hang up")
+MESSAGES = ("loss", "cut", "straggle", "repeat", "reorder", "park", "hang up", "lost")
 """What befalls one message: it is lost, or lost to a partition, late, doubled, overtakes another, or is set aside for
-long; or its connection breaks under it. It strikes the sender, or whom a client speaks to."""
+long; or its connection breaks under it. It strikes the sender, or whom a client speaks to. Or a peer is told that
+another is lost, rightly or not."""
 PARTITIONS = tuple(f"partition, {shape}" for shape in SHAPES)
 """What strikes the group."""
 KINDS = ("crash", *CRASHES, *STRIKES[1:], *MESSAGES, *PARTITIONS)

@@ -106,6 +106,7 @@ class Faults:
             if process.join:
                 process.join = ()
                 self._crash(process, "crash")
+            process.resume()  # It may hold such a change, and begin it only now.
         await asyncio.sleep(HEALED_DELAY_MAX)
         core = self._draw_core()
         rest = [process for process in self._processes if process not in core]

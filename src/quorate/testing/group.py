@@ -151,6 +151,10 @@ class Group:
         """
         self.give(name, lambda raft: raft.transfer(to, self.clock(name)))
 
+    def unreachable(self, name: PeerId, lost: PeerId) -> None:
+        """Tell one peer that another cannot be reached."""
+        self.give(name, lambda raft: raft.unreachable(lost, self.clock(name)))
+
     def change(self, name: PeerId, members: Sequence[Member]) -> None:
         """Have one peer change the members of the group to these.
 

@@ -218,10 +218,13 @@ class SimulatedNetwork(MemoryNetwork):
                 kept.append(one)
 
     def reset(self, address: str) -> None:
-        """Break all connections from and to a node, which goes on."""
+        """Break all connections from and to a node, which goes on; some of both sides take the other for gone."""
         for link in list(self.links):
             if address in (link.source.address, link.target.address):
                 link.cut("connection reset")
+        for other in list(self.nodes):
+            self._lose(other, address)
+            self._lose(address, other)
 
     def reset_all(self) -> None:
         """Break all connections; what they carried is lost."""
@@ -242,6 +245,21 @@ class SimulatedNetwork(MemoryNetwork):
         """Cut off a process that died; what waited for it to read is lost with it."""
         self._paused.pop(address, None)
         super().disconnect(address)
+        for other in list(self.nodes):
+            self._lose(other, address)
+
+    def _lose(self, source: str, target: str) -> None:
+        """Tell a node, more often than not, that another cannot be reached: it may be wrong or late by then."""
+        transport = self.nodes.get(source)
+        if transport is None or source == target or self._is_cut(source, target) or self._random.random() < 0.3:
+            return
+
+        def tell() -> None:
+            if transport.receiver is not None and not transport.stopped:
+                self._note("lost", source, target)
+                transport.receiver.lose_node(target)
+
+        self._loop.call_at(self._loop.time() + self._delay(source, target), self._arrive, source, tell)
 
 
 class WatchedTransport(MemoryTransport):

@@ -20,6 +20,7 @@ A text holds blocks, with comments (``#``) and blank lines between them. A block
 ``propose 1 a b``                   clients ask for that to be written
 ``read 1`` · ``read 1 lease``       clients read, by a round of heartbeats · by lease
 ``transfer 1 2``                    peer 1 is to hand over to peer 2, or to whom it likes
+``lost 2 1``                        peer 2 learns that peer 1 cannot be reached, rightly or not
 ``change 1 1 2/5 4/learner``        these are to be the members; ``/witness``; a priority; ``2@10.0.0.2:7000``
 ``snapshot 1 at=4``                 the peer takes a snapshot of what is committed up to there, or of all that is
 ``shipped 1 3`` · ``not-shipped``   peer 1 learns that 3 has the whole snapshot that is under way · that it has not
@@ -172,6 +173,7 @@ class Scenario:
             "propose": self._propose,
             "read": lambda step: self._group.read(self._name(step), by_lease="lease" in step.words[1:]),
             "transfer": self._transfer,
+            "lost": lambda step: self._group.unreachable(self._name(step), self._known(step.words[1])),
             "change": self._change,
             "snapshot": self._snapshot,
             "shipped": lambda step: self._shipped(step, is_complete=True),

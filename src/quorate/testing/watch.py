@@ -68,6 +68,11 @@ class WatchedRaft(Raft):
         super().form(configuration, now)
         self._checked()
 
+    def unreachable(self, peer: PeerId, now: float) -> None:
+        """See ``Raft.unreachable``."""
+        super().unreachable(peer, now)
+        self._checked()
+
     def change(self, members: Sequence[Member], now: float) -> None:
         """See ``Raft.change``."""
         super().change(members, now)

@@ -45,6 +45,13 @@ class Receiver(Protocol):
         """Take packets from the node that is reached at ``source``, ``host:port``: a hint, never a proof."""
         ...
 
+    def lose_node(self, node: str) -> None:
+        """Learn that a node, ``host:port``, cannot be reached now: a hint, never a proof, and not always given.
+
+        There is no connection to it, and an attempt to open one has failed just now.
+        """
+        ...
+
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         """Take the requests of one frame of a client; answer each once, now or later."""
         ...

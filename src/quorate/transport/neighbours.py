@@ -39,13 +39,15 @@ class Neighbour:
         connections: those that are open; packets leave by the first.
         dial: the last task that was to connect, if there was one.
         delay: seconds to wait before the next attempt to connect; 0 when none was made of late.
-        wanted_at: the loop's time when a packet was last to be sent while there was no connection.
+        is_ours: whether anything was ever to be sent to it: what strangers say that they are is not dialled.
+        wanted_at: the loop's time when a connection was last wanted and there was none.
         waiting: frames kept while it is dialled.
     """
 
     connections: list[Connection] = field(default_factory=list)
     dial: asyncio.Task[None] | None = None
     delay: float = 0.0
+    is_ours: bool = False
     wanted_at: float = 0.0
     waiting: deque[bytes] = field(default_factory=lambda: deque(maxlen=WAITING_FRAMES_MAX))
 
@@ -70,6 +72,7 @@ class Neighbours:
         dial: Callable[[str], Awaitable[Connection]],
         settings: Settings,
         random: Callable[[], float],
+        lost: Callable[[str], None],
     ) -> None:
         """Begin with none.
 
@@ -78,11 +81,14 @@ class Neighbours:
             dial: opens a connection for packets to a node, or raises ``Unavailable``.
             settings: for the delays between attempts to connect, and the bound of what waits.
             random: gives numbers from 0 to 1, for the jitter of the delays.
+            lost: told of each node that cannot be reached now.
         """
         self._address = address
         self._dial = dial
         self._settings = settings
         self._random = random
+        self._lost = lost
+        self._is_stopped = False
         self._neighbours: dict[str, Neighbour] = {}
 
     def unsent(self, node: str) -> int:
@@ -93,6 +99,7 @@ class Neighbours:
     def send(self, node: str, frames: Sequence[bytes]) -> None:
         """Write frames to a node; without a connection dial it, and keep the newest frames meanwhile."""
         neighbour = self._neighbours.setdefault(node, Neighbour())
+        neighbour.is_ours = True
         if neighbour.connections:
             for frame in frames:
                 neighbour.connections[0].write(frame)
@@ -101,11 +108,7 @@ class Neighbours:
         # While we dial, the neighbour may close the connection it has dialled: what went into it goes once more.
         for frame in frames:
             neighbour.keep(frame, self._settings.frame_bytes_max)
-        loop = asyncio.get_running_loop()
-        neighbour.wanted_at = loop.time()
-        if not neighbour.dialling:
-            neighbour.dial = loop.create_task(self._connect(node, neighbour), name=f"dial {node}")
-            neighbour.dial.add_done_callback(lambda _: self._end_dial(node, neighbour))
+        self._begin_dial(node, neighbour)
 
     def join(self, node: str, connection: Connection) -> None:
         """Take a connection into use. The module's docstring has the rule for a second one."""
@@ -135,21 +138,32 @@ class Neighbours:
         _logger.info("connected with %s", node)
 
     def leave(self, connection: Connection) -> None:
-        """Forget a connection that is gone, and what was known of its neighbour if nothing is left to know."""
+        """Forget a connection that is gone. Is there no other one, dial: perhaps the neighbour is gone as well."""
         neighbour = self._neighbours.get(connection.node)
         if neighbour is None or connection not in neighbour.connections:
             return
         neighbour.connections.remove(connection)
         if asyncio.get_running_loop().time() - connection.opened_at >= self._settings.reconnect_delay_max:
             neighbour.delay = 0.0  # It had worked: no reason to wait before the next attempt.
+        if neighbour.is_ours and not neighbour.connections and not self._is_stopped:
+            self._begin_dial(connection.node, neighbour)
         self._forget(connection.node, neighbour)
 
     async def stop(self) -> None:
         """Dial no more. Connections are left to their owner."""
+        self._is_stopped = True
         dials = [neighbour.dial for neighbour in self._neighbours.values() if neighbour.dial is not None]
         for dial in dials:
             dial.cancel()
         await asyncio.gather(*dials, return_exceptions=True)
+
+    def _begin_dial(self, node: str, neighbour: Neighbour) -> None:
+        """Dial a neighbour from now on, and for a while."""
+        loop = asyncio.get_running_loop()
+        neighbour.wanted_at = loop.time()
+        if not neighbour.dialling:
+            neighbour.dial = loop.create_task(self._connect(node, neighbour), name=f"dial {node}")
+            neighbour.dial.add_done_callback(lambda _: self._end_dial(node, neighbour))
 
     async def _connect(self, node: str, neighbour: Neighbour) -> None:
         """Dial a neighbour, with growing delays, until there is a connection or nothing to send."""
@@ -169,6 +183,8 @@ class Neighbours:
             except Unavailable as error:
                 if first:
                     _logger.warning("%s -> what it is sent is dropped until it answers", error.reason)
+                if not neighbour.connections:
+                    self._lost(node)
 
     def _end_dial(self, node: str, neighbour: Neighbour) -> None:
         """Note that a dial has ended, also one that was cancelled before its first step."""

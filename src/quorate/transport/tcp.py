@@ -76,7 +76,7 @@ class TCPTransport:
         self._dialling_tls = tls.dialling_context() if tls is not None else None
         self._linger = LINGER_SECONDS if tls is not None else None  # asyncio refuses TLS's knobs on a plain connection.
         self._events = Events(self._opened, self._greeted, self._received, self._lost)
-        self._neighbours = Neighbours(lambda: self.address, self._dial_neighbour, settings, random)
+        self._neighbours = Neighbours(lambda: self.address, self._dial_neighbour, settings, random, self._lose)
         self._receiver: Receiver | None = None
         self._listener: asyncio.Server | None = None
         self._stopped = False
@@ -268,6 +268,11 @@ class TCPTransport:
         if channel is not None:
             why = f": {error}" if error is not None else ""
             channel.break_off(f"the connection to {connection.node} was lost{why}")
+
+    def _lose(self, node: str) -> None:
+        """Pass on that a node cannot be reached now."""
+        if self._receiver is not None and not self._stopped:
+            self._receiver.lose_node(node)
 
     def _warn(self, kind: str, text: str, *arguments: object) -> None:
         """Log a warning, unless one of its kind was logged a moment ago."""

@@ -311,6 +311,11 @@ class SpecifiedRaft(Raft):
         transfer = super().transfer
         self._explain("transfer", lambda: transfer(to, now))
 
+    def unreachable(self, peer: PeerId, now: float) -> None:
+        """See ``Raft.unreachable``."""
+        unreachable = super().unreachable
+        self._explain("unreachable", lambda: unreachable(peer, now))
+
     def form(self, configuration: Configuration, now: float) -> None:
         """See ``Raft.form``."""
         form = super().form
