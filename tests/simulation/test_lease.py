@@ -127,7 +127,7 @@ def test_a_planted_lease_that_is_too_long_is_caught(
 
 
 def test_who_loses_a_leader_that_lives_keeps_what_it_was_promised(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = Lost(1, WITHIN, monkeypatch).run()
+    report = Lost(3, WITHIN, monkeypatch).run()
     assert report.failure is None, "\n".join([*report.trace, str(report.failure)])
 
 
@@ -140,5 +140,5 @@ def test_a_planted_vote_in_spite_of_a_promise_is_caught(monkeypatch: pytest.Monk
         lose_leader(state, peer)
 
     monkeypatch.setattr(election, "lose_leader", lose)
-    failure = Lost(1, WITHIN, monkeypatch).run().failure
+    failure = Lost(3, WITHIN, monkeypatch).run().failure
     assert str(failure).startswith("ReadFloor: peer1 reads at index"), failure
