@@ -145,8 +145,7 @@ class Following:
                 redirect = await self._leader_after(failed, target, deadline)
                 if redirect is not None and redirects < REDIRECTS_MAX:
                     target = self._links.leader = redirect
-                    redirects += 1
-                    now = loop.time()
+                    redirects, now = redirects + 1, loop.time()
                     continue
             except OutcomeUnknown as error:
                 self._leave(place)

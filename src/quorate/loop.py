@@ -111,6 +111,15 @@ class Loop:
             self._timer.cancel()
             self._timer = None
 
+    def lose_node(self, node: str) -> None:
+        """Tell each peer whose leader lives at a node, ``host:port``, that nothing listens there."""
+        now = self._clock.time()
+        for seat in list(self.seats.values()):
+            state = seat.raft.state
+            if state.leader is not None and seat.addresses.find(state.leader, state.configuration) == node:
+                self._guard(seat, seat.raft.unreachable, state.leader, now)
+                self.wake(seat)
+
     # What a seat asks for: see ``quorate.seat.Outside``.
 
     def wake(self, seat: Seat) -> None:

@@ -268,9 +268,9 @@ class Node:
                 seat.receive(source, packet)
 
     def lose_node(self, node: str) -> None:
-        """Tell all peers that nothing listens at a node."""
-        for place in self._places.values():
-            place.seat.lose_node(node)
+        """Tell the peers that a node cannot be reached."""
+        if self._loop is not None:
+            self._loop.lose_node(node)
 
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         """Carry out requests from the network, and answer them."""

@@ -113,7 +113,6 @@ class Seat:
         self._cache = Cache(settings.cache_bytes_max)
         self._sender = Sender(self._cache, snapshots, addresses, settings, self)
         self._messages: list[tuple[PeerId, Message]] = []
-        self._lost: PeerId | None = None
         self._writes: list[tuple[bytes, Waiter]] = []
         self._reads = Reads(name, addresses)
         self._errands: list[Errand] = []
@@ -178,13 +177,6 @@ class Seat:
         else:
             self.counts[EventKind.IGNORED] += 1
 
-    def lose_node(self, node: str) -> None:
-        """Learn that nothing listens at a node, ``host:port``: of interest if the leader lives there."""
-        state = self.raft.state
-        if state.leader not in (None, state.peer) and self.addresses.find(state.leader, state.configuration) == node:
-            self._lost = state.leader
-            self._outside.wake(self)
-
     def receive_snapshot(self, call: SnapshotCall, waiter: Waiter) -> None:
         """Take a piece of a snapshot that the leader of this group sends."""
         if self._is_refused(waiter):
@@ -235,10 +227,6 @@ class Seat:
         for sender, message in messages:
             raft.receive(sender, message, now)
             self._reads.hear(raft.state, sender, message, self.apply.last_applied)
-        if self._lost is not None:
-            # After all that had arrived from it by then.
-            raft.unreachable(self._lost, now)
-            self._lost = None
         self._reads.lead(raft.state, self.apply.last_applied, now)
         if now >= raft.deadline():
             raft.tick(now)
