@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from quorate.core.configuration import Configuration
+from quorate.core.configuration import Configuration, encode_configuration
 from quorate.core.messages import (
     AppendEntries,
     AppendEntriesReply,
+    InstallSnapshot,
     RequestPreVote,
     RequestPreVoteReply,
     RequestVote,
@@ -15,10 +16,11 @@ from quorate.core.messages import (
     TimeoutNow,
 )
 from quorate.core.raft import Raft
+from quorate.core.ready import EventKind
 from quorate.errors import Corrupted, InvalidConfiguration, NotLeader
 from quorate.settings import Settings
 from quorate.testing.drive import lead, make_append, make_configuration, obey, receive, start
-from quorate.types import Address, HardState, Index, Kind, PeerId, Status, Stored, Term
+from quorate.types import Address, HardState, Index, Kind, PeerId, Snapshot, Status, Stored, Term
 
 
 def new(stored, name="1"):
@@ -40,7 +42,8 @@ def test_the_first_ready_names_the_configuration_and_tells_of_the_start():
     raft = new(Stored())
     ready = raft.ready()
     assert (ready.configuration, ready.writes) == (None, False)
-    assert [event.text for event in ready.events] == ["started with 0 entries in term 0 -> follower"]
+    [event] = ready.events
+    assert (event.kind, event.text) == (EventKind.STARTED, "started with 0 entries in term 0 -> follower")
 
 
 def test_a_stored_configuration_that_cannot_be_read_is_corruption():
@@ -65,7 +68,7 @@ def test_the_first_configuration_is_the_same_entry_on_every_member():
     assert deadlines[2] == 5.0
     assert min(deadlines[:2]) >= 5.0 + raft.state.settings.election_timeout_min
     assert runs[0] == runs[1] == runs[2]
-    assert (runs[0].term, runs[0].first, runs[0].kind) == (1, 1, Kind.CONFIGURATION)
+    assert (runs[0].term, runs[0].first, runs[0].kind, runs[0].time) == (1, 1, Kind.CONFIGURATION, 0.0)
 
 
 def test_the_same_configuration_again_changes_nothing():
@@ -118,6 +121,16 @@ def test_a_log_without_a_configuration_is_not_empty():
     receive(raft, "2", make_append("2", 1, entries=[1]))
     with pytest.raises(InvalidConfiguration, match="already belongs to the group of none"):
         raft.form(make_configuration(3), 0.0)
+
+
+def test_events_have_the_kind_by_which_they_are_counted():
+    raft = start(log=(1, 1))
+    raft.receive(PeerId("2"), RequestVote(Term(2), PeerId("2"), Index(2), Term(1)), 10.0)
+    payload = encode_configuration(make_configuration(3))
+    snapshot = Snapshot(Index(2), Term(1), 0.0, Index(1), payload)
+    raft.receive(PeerId("2"), InstallSnapshot(Term(2), PeerId("2"), snapshot), 10.0)
+    kinds = [event.kind for event in raft.ready().events]
+    assert kinds == [EventKind.TERM, EventKind.VOTE, EventKind.LEADER, EventKind.SNAPSHOT]
 
 
 # Asking who does not lead.

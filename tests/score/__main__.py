@@ -39,7 +39,7 @@ class Run:
         self.again = again
         self.survivors = {key for key, outcome in known.items() if not outcome.by}
         self.mutants = sorted(everything, key=lambda mutant: random.Random(mutant.key).random())
-        self.end = time.monotonic() + seconds
+        self.seconds = seconds
         self.left = self.done = self.survived = 0
 
     def plan(self, tests: dict[str, judge.Test]) -> Iterator[tuple[Mutant, Sequence[str]]]:
@@ -62,8 +62,9 @@ class Run:
         left.sort(key=lambda entry: entry[0].key not in self.survivors)  # For those there may be new tests.
         print(f"{len(self.mutants)} mutants, {len(left)} to run", flush=True)
         self.left = len(left)
+        end = time.monotonic() + self.seconds
         for mutant, todo in left:
-            if time.monotonic() >= self.end:
+            if time.monotonic() >= end:
                 print("the time is over; the same command goes on from here", flush=True)
                 return
             yield mutant, todo

@@ -103,7 +103,10 @@ def survivors_text(
     if len(kinds) < len(survivors):
         lines.append(f"| not yet looked into | {len(survivors) - len(kinds)} |")
     file, last = "", None
-    for mutant in sorted(survivors, key=lambda mutant: (mutant.function.file, mutant.lines.start, mutant.edit)):
+    unsure = [mutant for mutant in mutants if mutant.key not in known and mutant.place in known_reasons]
+    for mutant in sorted(
+        survivors + unsure, key=lambda mutant: (mutant.function.file, mutant.lines.start, mutant.edit)
+    ):
         if mutant.function.file != file:
             file = mutant.function.file
             lines.append(f"\n### {file}")
@@ -111,6 +114,7 @@ def survivors_text(
         was, now = mutant.edit
         if reason is None or reason != last:
             why = f"{KINDS[reason.kind]}. {reason.why}" if reason else "Not yet looked into."
+            why += "" if mutant.key in known else " Not run again since the function has changed."
             lines += ["", textwrap.fill(f"`{mutant.function.name}`: {why}", LINE_MAX, break_long_words=False)]
         last = reason
         lines += ["\n```diff", *diff_lines(was, now), "```"]
