@@ -204,6 +204,11 @@ class Apply:
         """Whether nobody waits for a write."""
         return not self._proposed
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody waits for a write, or for a read of what is not applied yet."""
+        return bool(self._proposed or self._reads)
+
     def stop(self, why: str) -> None:
         """Tell all who wait that this peer will not answer; ``why`` ends the sentence."""
         for proposed in self._proposed:

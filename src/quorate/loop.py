@@ -164,9 +164,7 @@ class Loop:
                 batches.append(batch)
                 written.append((seat, seat.written()))
         # The network first: the leader's disk works in parallel with it (thesis 10.2.1).
-        frames, self._frames = self._frames, {}
-        for node, packets in frames.items():
-            self._transport.send(node, packets)
+        self._send_frames()
         if batches:
             self._disk.write(batches, lambda: self._persisted(written))
         for seat in dirty:
@@ -177,6 +175,14 @@ class Loop:
         """Tell each seat that what it wrote is durable."""
         for seat, number in written:
             self._guard(seat, seat.persisted, number)
+        # Acknowledgements wait for no turn: whoever made the calls waits for them.
+        self._send_frames()
+
+    def _send_frames(self) -> None:
+        """Send what was posted, as one frame for each node."""
+        frames, self._frames = self._frames, {}
+        for node, packets in frames.items():
+            self._transport.send(node, packets)
 
     def _guard(self, seat: Seat, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Let a seat act. What is not deterministic, or a fault of ours, stops that peer, loudly, and no other."""

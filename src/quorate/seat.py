@@ -118,6 +118,7 @@ class Seat:
         self._errands: list[Errand] = []
         self._waiting: list[Waiting] = []
         self._is_reading_to_apply = False
+        self._answers = False
         self._restoring: Snapshot | None = None
         self._pointers: deque[tuple[int, Snapshot]] = deque()
         self._written = 0
@@ -246,7 +247,8 @@ class Seat:
         Returns:
             What is to be written, or None.
         """
-        ready = self.raft.ready()
+        self._answers = not self.apply.is_idle and self.raft.state.commit_index > self.apply.last_applied
+        ready = self.raft.ready(more_follows=self._answers)
         if ready.compaction is not None:
             self._pointers.append((ready.number, ready.compaction.snapshot))
             if ready.compaction.replaces_log:
@@ -301,13 +303,17 @@ class Seat:
         if first > self._commit_index or self._is_reading_to_apply:
             return
         last = Index(min(self._commit_index, first + self._settings.apply_entries_max - 1))
+        if self._durable < self._written and last == self._commit_index and not self.apply.is_awaited:
+            # Writing needs the interpreter too, and an acknowledgement is waited for elsewhere: it goes first.
+            return
         runs = self._cache.take(first, last, self._settings.append_bytes_max)
         if runs is None:
             self._is_reading_to_apply = True
             self.read_durable(first, last, self._apply_read)
             return
         self.apply.apply(runs)
-        if self.apply.last_applied < self._commit_index:
+        # The next turn comes after those who were answered just now: what they write goes with it.
+        if self._answers or self.apply.last_applied < self._commit_index:
             self._outside.wake(self)
 
     async def close(self, patience: float) -> None:

@@ -88,17 +88,19 @@ class World:
         self.network = CountingNetwork(loop)
         self.settings = settings
         self.random = Random(1)
+        self.disks: list[Later] = []
         self.asides: list[Later] = []
         self.nodes = [self._node(f"10.0.0.{n}:7000") for n in range(1, size + 1)]
 
     def _node(self, address: str) -> Node:
-        aside = Later(self.loop)
+        disk, aside = Later(self.loop), Later(self.loop)
+        self.disks.append(disk)
         self.asides.append(aside)
 
         def surroundings() -> Surroundings:
             return Surroundings(
                 transport=MemoryTransport(self.network, address, self.settings),
-                executor=Later(self.loop),
+                executor=disk,
                 aside=aside,
                 clock=self.loop,
                 wall=lambda: 1.7e9,
@@ -117,12 +119,16 @@ class World:
         await peers[0].leader()
         return sorted(peers, key=lambda peer: peer.status().role != "leader")
 
-    async def until(self, holds: Callable[[], object], seconds: float = 30.0) -> None:
+    def place(self, peer: Peer[Any]) -> int:
+        """Tell on which of the nodes a peer is."""
+        return [node.address for node in self.nodes].index(address_of(peer))
+
+    async def until(self, holds: Callable[[], object], seconds: float = 30.0, pause: float = 0.01) -> None:
         """Wait until something is so."""
         deadline = self.loop.time() + seconds
         while not holds():
             assert self.loop.time() < deadline, "it does not come about"
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause)
 
 
 def address_of(peer: Peer[Any]) -> str:

@@ -375,23 +375,25 @@ class Raft:
 
     def deadline(self) -> float:
         """Give the instant at which ``tick`` is to be called, seconds on the monotonic clock; infinity for never."""
-        if isinstance(self.state.role, Leader):
-            if not self.state.role.progress:
-                return float("inf")  # There is nobody to speak to.
-            handover = self.state.role.transfer
-            heartbeat = self.state.role.heartbeat_deadline
-            return heartbeat if handover is None else min(heartbeat, handover.deadline)
+        role = self.state.role
+        if isinstance(role, Leader):
+            heartbeat = role.heartbeat_deadline if role.progress else float("inf")  # There may be nobody to speak to.
+            return heartbeat if role.transfer is None else min(heartbeat, role.transfer.deadline)
         has_deadline = self.state.leader is not None or self.state.may_campaign
         return self.state.election_deadline if has_deadline else float("inf")
 
-    def ready(self) -> Ready:
-        """Hand over all that is to be done since the last time. After calling this, obey its fields in their order."""
+    def ready(self, *, more_follows: bool = False) -> Ready:
+        """Hand over all that is to be done since the last time. After calling this, obey its fields in their order.
+
+        Args:
+            more_follows: another is taken as soon as ``commit_index`` is applied: idle peers are told of it then.
+        """
         state = self.state
         if isinstance(state.role, Leader):
             if reads.begin_round(state):
                 replication.send_heartbeats(state)
                 reads.release_reads(state)
-            replication.send_entries(state)
+            replication.send_entries(state, tells_idle=not more_follows)
             transfer.send_timeout_now(state)
         self._number += 1
         outbox, state.outbox = state.outbox, Outbox()

@@ -91,8 +91,13 @@ def append_entries(state: State, leader: Leader, peer: PeerId, last: Index) -> A
     return AppendEntries(state.term, state.peer, previous, term, state.commit_index, leader.round, lease=lease)
 
 
-def send_entries(state: State) -> None:
-    """Offer each peer whose window is open what it lacks, and tell the idle ones what has been committed."""
+def send_entries(state: State, *, tells_idle: bool) -> None:
+    """Offer each peer whose window is open what it lacks, and tell the idle ones what has been committed.
+
+    Args:
+        state: the leader's.
+        tells_idle: whether to do the latter; see ``Raft.ready``.
+    """
     assert isinstance(state.role, Leader), "only a leader replicates"
     leader = state.role
     for peer, progress in leader.progress.items():
@@ -108,7 +113,7 @@ def send_entries(state: State) -> None:
         if is_held and progress.has_room(state.settings.in_flight_max):
             first, last = progress.next_index, state.log.last
             send(state, peer, append_entries(state, leader, peer, last), first, last)
-        elif progress.commit_sent < state.commit_index and not progress.in_flight:
+        elif tells_idle and progress.commit_sent < state.commit_index and not progress.in_flight:
             send_heartbeat(state, leader, peer)
 
 

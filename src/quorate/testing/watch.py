@@ -104,9 +104,9 @@ class WatchedRaft(Raft):
         super().sent(peer, last)
         self._checked()
 
-    def ready(self) -> Ready:
+    def ready(self, *, more_follows: bool = False) -> Ready:
         """See ``Raft.ready``."""
-        ready = super().ready()
+        ready = super().ready(more_follows=more_follows)
         for read in ready.reads:
             self._history.check_read(self._name, read.index, self._floors.pop(read.id))
         for dropped in ready.dropped:

@@ -342,10 +342,10 @@ class SpecifiedRaft(Raft):
         self._refinement.persists(self.state.peer, number)
         self._explain("persisted", lambda: persisted(number))
 
-    def ready(self) -> Ready:
+    def ready(self, *, more_follows: bool = False) -> Ready:
         """See ``Raft.ready``."""
         before, had = abstract(self), wishes(self)
-        ready = super().ready()
+        ready = super().ready(more_follows=more_follows)
         has = Wishes(ready.messages, ready.messages_after_persist, had.entries, had.compaction)
         self._refinement.stepped(Step(self.state.peer, "ready", before, abstract(self), had, has), ready)
         return ready

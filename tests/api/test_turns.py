@@ -1,0 +1,75 @@
+"""What a write costs in messages, and what goes before what in a turn. Virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from quorate import Settings
+from quorate.machines import KV
+
+from .virtual import DELAY, World, run_world
+
+WRITES = 40
+
+
+def test_a_write_after_the_other_costs_one_message_to_each_follower_and_its_answer():
+    async def tell(world: World) -> None:
+        leader, *_ = await world.form(KV, "a", "b", "c")
+        await leader.write(KV.set, "k", "0")
+        before = world.loop.time()
+        world.network.forget()
+        for number in range(WRITES):
+            await leader.write(KV.set, "k", str(number))
+        heartbeats = 2 * (1 + (world.loop.time() - before) // world.settings.heartbeat_interval)
+        assert 2 * WRITES <= world.network.packets["append"] <= 2 * WRITES + heartbeats
+        assert world.network.packets["appended"] <= 2 * WRITES + heartbeats
+
+    run_world(3, Settings(), tell)
+
+
+def test_what_is_committed_is_told_at_once_when_nobody_writes_again():
+    async def tell(world: World) -> None:
+        leader, *followers = await world.form(KV, "a", "b", "c")
+        await asyncio.sleep(1.0)
+        await leader.write(KV.set, "k", "v")
+        index = leader.status().last_applied
+        await asyncio.sleep(2.5 * DELAY)  # One message, and the sync of the slower follower: no heartbeat is due.
+        assert [peer.status().last_applied for peer in followers] == [index, index]
+
+    # So that it cannot be a heartbeat that tells them.
+    settings = Settings(heartbeat_interval=2.0, election_timeout_min=4.0, election_timeout_max=8.0)
+    run_world(3, settings, tell)
+
+
+def test_a_follower_acknowledges_before_it_applies_what_nobody_waits_for():
+    async def tell(world: World) -> None:
+        leader, *followers = await world.form(KV, "a", "b", "c")
+        await leader.write(KV.set, "k", "0")
+        await asyncio.sleep(1.0)
+        first = leader.status().last_applied + 1
+
+        async def write_twice() -> None:
+            await leader.write(KV.set, "k", "1")
+            await leader.write(KV.set, "k", "2")
+
+        writing = asyncio.create_task(write_twice())
+        await world.until(lambda: followers[0].status().commit_index == first, pause=DELAY / 10)
+        # The second write has come with the news that the first is committed, and is on its way to the disk.
+        assert followers[0].status().last_applied == first - 1
+        await asyncio.sleep(DELAY)
+        assert followers[0].status().last_applied == first
+        await writing
+
+    run_world(3, Settings(), tell)
+
+
+def test_a_follower_that_is_read_applies_though_its_disk_is_slow():
+    async def tell(world: World) -> None:
+        leader, follower, _ = await world.form(KV, "a", "b", "c")
+        await leader.write(KV.set, "k", "1")
+        await asyncio.sleep(1.0)
+        world.disks[world.place(follower)].seconds = 60.0
+        await leader.write(KV.set, "k", "2")
+        assert await follower.read(KV.get, "k") == "2"
+
+    run_world(3, Settings(), tell)
