@@ -171,6 +171,10 @@ class Apply:
         self._reads.append((index, queries))
         self._answer_reads()
 
+    def read_now(self, query: Query) -> None:
+        """Answer a query at once: whoever asks knows that all it may see is applied."""
+        self._answer(query)
+
     def read_stale(self, queries: Sequence[Query], age: float) -> None:
         """Answer queries at once from the machine as it is, each with a ``StaleRead`` of that age."""
         for query in queries:

@@ -143,6 +143,10 @@ class Loop:
         """Let a seat act outside its turn."""
         self._guard(seat, act, *args)
 
+    def time(self) -> float:
+        """Give the monotonic clock, seconds."""
+        return self._clock.time()
+
     def joined(self, seat: Seat, group: str) -> None:
         """Note which group the seat's peer belongs to."""
         self._joined(seat.name, group)

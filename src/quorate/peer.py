@@ -152,7 +152,7 @@ class Peer(Generic[M]):
         """
         if self._consistency == "stale":
             return (await self.read_stale(call, *args, **kwargs)).value
-        return await self._read(call, args, kwargs, self._consistency)
+        return await self._begin_read(call, args, kwargs, self._consistency)
 
     @overload
     async def read_stale(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> StaleRead[R]: ...
@@ -180,7 +180,7 @@ class Peer(Generic[M]):
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
-        return await self._read(call, args, kwargs, "stale")
+        return await self._begin_read(call, args, kwargs, "stale")
 
     @overload
     def watch(self, *, after: int | Change[Any] | None = None) -> Watch[Event]: ...
@@ -396,20 +396,20 @@ class Peer(Generic[M]):
         role = "stopped" if self._seat.failure else status.role
         return f"<Peer {self.name} {role} term={status.term} commit={status.commit_index}>"
 
-    async def _read(
+    def _begin_read(
         self,
         call: ReadMethod[Any, ..., Any] | Query[Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         consistency: Consistency,
-    ) -> object:
-        """Read; a stale reply comes as a ``StaleRead``."""
+    ) -> asyncio.Future[Any]:
+        """Read, and give what is resolved with the reply, which may be so already; a stale one is a ``StaleRead``."""
         encoded = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
         reply = self._machine.reply_type(call)
         waiter = self._waiter(reply.detach_stale if consistency == "stale" else reply.detach)
         self._seat.read(encoded, waiter, consistency)
-        return await waiter.future
+        return waiter.future
 
     async def _events(self, prefixes: tuple[bytes, ...], place: Place | None) -> Events:
         """Wait for the events that begin so, from a place on."""

@@ -12,6 +12,7 @@ from quorate.addresses import Addresses
 from quorate.apply import Apply, Query, is_awaited
 from quorate.core import Message, Raft, Ready
 from quorate.core.messages import AppendEntries
+from quorate.core.reads import lease_end
 from quorate.core.report import why_removed
 from quorate.core.state import Leader, State, quorum_heard
 from quorate.errors import NotLeader, Stopped, Unavailable
@@ -19,6 +20,9 @@ from quorate.types import Consistency, Index, PeerId, ReadId
 from quorate.waiters import Waiter, first_deadline
 
 NEVER = float("-inf")
+
+MOMENT = 0.001
+"""Seconds after a turn in which reads by lease are answered at once: far less than anybody waits for a heartbeat."""
 
 
 class Reads:
@@ -30,6 +34,7 @@ class Reads:
         self._addresses = addresses
         self._queries: dict[Consistency, list[Query]] = {}
         self._rounds: dict[ReadId, list[Query]] = {}
+        self._until: float | None = None
         self._known = NEVER
         self._heard: tuple[float, Index] | None = None
 
@@ -45,6 +50,25 @@ class Reads:
             return True
         queries.append(query)
         return False
+
+    def may_answer_now(self, raft: Raft, apply: Apply, now: float) -> bool:
+        """Tell whether a read by lease may be answered at once, between two turns.
+
+        The lease is looked up once after each turn, since nothing else changes it, and all that is committed must be
+        applied. Only for a moment: then whoever reads without a pause waits for a turn like everybody else, so that
+        the event loop comes to others too.
+        """
+        if self._until is None:
+            role = raft.state.role
+            if isinstance(role, Leader) and apply.last_applied >= raft.state.commit_index:
+                self._until = min(lease_end(raft.state, role), now + MOMENT)
+            else:
+                self._until = NEVER
+        return now < self._until
+
+    def take_stock(self) -> None:
+        """Look the lease up again: the core has had an input."""
+        self._until = None
 
     def begin(self, raft: Raft, apply: Apply, now: float) -> float:
         """Ask the core for one read index for all reads of this turn that want the same; answer stale ones.

@@ -49,27 +49,24 @@ class Outside(Protocol):
 
     def wake(self, seat: Seat) -> None:
         """See to it that the seat has a turn soon."""
-        ...
 
     def post(self, node: str, packet: Packet) -> None:
         """Send a packet to a node with the next frame."""
-        ...
 
     def read(self, seat: Seat, first: Index, last: Index, done: Callable[[tuple[Run, ...]], None]) -> None:
         """Read entries from the disk."""
-        ...
+
+    def time(self) -> float:
+        """Give the monotonic clock, seconds."""
 
     def wall(self) -> float:
         """Give the wall clock, seconds since 1970."""
-        ...
 
     def act(self, seat: Seat, act: Callable[..., object], *args: object) -> None:
         """Let the seat act outside its turn; what it raises stops its peer."""
-        ...
 
     def joined(self, seat: Seat, group: str) -> None:
         """Note that the seat's peer belongs to that group, and that its log durably says so."""
-        ...
 
 
 class Seat:
@@ -134,8 +131,7 @@ class Seat:
 
     def write(self, command: bytes, waiter: Waiter) -> None:
         """Propose a command."""
-        if self.failure is not None or self.is_closing:
-            self._refuse(waiter)
+        if self._is_refused(waiter):
             return
         self._writes.append((command, waiter))
         if len(self._writes) == 1:  # The first one has woken the seat for all of this turn.
@@ -143,10 +139,13 @@ class Seat:
 
     def read(self, query: bytes, waiter: Waiter, consistency: Consistency = "linearizable") -> None:
         """Read; the waiter of a stale read is given a ``StaleRead``."""
-        if self.failure is not None or self.is_closing:
-            self._refuse(waiter)
+        if self._is_refused(waiter):
             return
-        if self._reads.add(Query(query, waiter), consistency):
+        asked = Query(query, waiter)
+        if consistency == "lease" and self._reads.may_answer_now(self.raft, self.apply, self._outside.time()):
+            self._outside.act(self, self.apply.read_now, asked)
+            self._outside.wake(self)
+        elif self._reads.add(asked, consistency):
             self._outside.wake(self)
 
     def watch(self, watcher: Watcher) -> None:
@@ -224,6 +223,7 @@ class Seat:
     def take_inputs(self, now: float) -> None:
         """Feed the core with all that has come in, each kind as one batch."""
         raft, self._now = self.raft, now
+        self._reads.take_stock()
         messages, self._messages = self._messages, []
         for sender, message in messages:
             raft.receive(sender, message, now)
@@ -277,6 +277,7 @@ class Seat:
     def persisted(self, number: int) -> None:
         """Learn that all up to that ``Ready`` is durable."""
         self._durable = number
+        self._reads.take_stock()
         self.raft.persisted(number)
         # Also what is not applied yet: it is read again. A machine that is slow, or being restored, costs no memory.
         self._cache.trim(self.raft.state.persisted_index)
@@ -304,8 +305,7 @@ class Seat:
             return
         last = Index(min(self._commit_index, first + self._settings.apply_entries_max - 1))
         if self._durable < self._written and last == self._commit_index and not self.apply.is_awaited:
-            # Writing needs the interpreter too, and an acknowledgement is waited for elsewhere: it goes first.
-            return
+            return  # Writing needs the interpreter too, and somebody waits for the acknowledgement: that goes first.
         runs = self._cache.take(first, last, self._settings.append_bytes_max)
         if runs is None:
             self._is_reading_to_apply = True
@@ -357,21 +357,15 @@ class Seat:
         """Refuse a call to a peer that has stopped or is about to."""
         if self.failure is None and not self.is_closing:
             return False
-        self._refuse(waiter)
-        return True
-
-    def _refuse(self, waiter: Waiter) -> None:
-        """Tell who calls that this peer has stopped or is about to."""
         waiter.fail(Stopped(str(self.failure or f"{self.name} is stopping")))
+        return True
 
     def _propose(self, now: float) -> None:
         """Propose all commands of this turn as one batch."""
-        commands: tuple[bytes, ...]
-        waiters: tuple[Waiter, ...]
-        commands, waiters = zip(*self._writes)  # noqa: B905 - pairs
-        self._writes = []
+        writes, self._writes = self._writes, []
+        waiters = [waiter for _, waiter in writes]
         try:
-            taken = self.raft.propose(commands, now)
+            taken = self.raft.propose([command for command, _ in writes], now)
         except NotLeader:
             refuse(waiters, self.name, self.raft.state, self.addresses)
             return
@@ -379,7 +373,7 @@ class Seat:
             limit = self._settings.uncommitted_bytes_max
             for waiter in waiters[len(taken) :]:
                 waiter.fail(Overloaded(f"{limit} bytes of writes wait for a quorum already; wait and retry"))
-            waiters = waiters[: len(taken)]
+            del waiters[len(taken) :]
         if waiters:
             self.apply.expect(Index(taken.start), self.raft.state.term, waiters)
             self._sweep_at = min(self._sweep_at, first_deadline(waiters))

@@ -82,7 +82,9 @@ async def test_reads_of_one_turn_share_a_round(is_leader: bool, asked: list[tupl
         leases = [peer.with_options(consistency="lease").read(KV.get, "foo") for _ in range(20)]
         assert await asyncio.gather(*reads, *leases) == ["bar"] * 40
         role = "leader" if is_leader else "follower"
-        assert asked == [(role, False), (role, True)], "one for each kind"
+        assert asked[0] == (role, False)
+        # One for each kind; a leader that has a lease answers those that come in the first moment without one.
+        assert asked[1:] == [(role, True)] or (is_leader and asked[1:] == [])
         assert leader._seat.raft.state.role is rounds
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 
-from quorate import Settings
+import pytest
+
+from quorate import Settings, Unavailable
 from quorate.machines import KV
 
 from .virtual import DELAY, World, run_world
@@ -71,5 +74,47 @@ def test_a_follower_that_is_read_applies_though_its_disk_is_slow():
         world.disks[world.place(follower)].seconds = 60.0
         await leader.write(KV.set, "k", "2")
         assert await follower.read(KV.get, "k") == "2"
+
+    run_world(3, Settings(), tell)
+
+
+def is_answered_at_once(reading: Coroutine[object, None, object]) -> bool:
+    """Take the first step of a call, and tell whether it was the last."""
+    try:
+        reading.send(None)
+    except StopIteration:
+        return True
+    reading.close()
+    return False
+
+
+def test_reads_by_lease_are_answered_between_two_turns_for_a_moment(monkeypatch: pytest.MonkeyPatch):
+    async def tell(world: World) -> None:
+        leader, follower, _ = await world.form(KV, "a", "b", "c")
+        await leader.write(KV.set, "k", "v")
+        await asyncio.sleep(1.0)  # Heartbeats are answered, which makes a lease.
+        reader = leader.with_options(consistency="lease")
+        assert is_answered_at_once(reader.read(KV.get, "k"))
+        assert is_answered_at_once(reader.read(KV.get, "k"))
+        assert not is_answered_at_once(leader.read(KV.get, "k"))
+        assert not is_answered_at_once(follower.with_options(consistency="lease").read(KV.get, "k"))
+        await asyncio.sleep(DELAY)  # The turn that they have woken.
+        monkeypatch.setattr("quorate.reading.MOMENT", 0.0)
+        assert not is_answered_at_once(reader.read(KV.get, "k"))
+        assert await reader.read(KV.get, "k") == "v"
+
+    run_world(3, Settings(), tell)
+
+
+def test_reads_by_lease_wait_when_it_has_run_out():
+    async def tell(world: World) -> None:
+        leader, *_ = await world.form(KV, "a", "b", "c")
+        await leader.write(KV.set, "k", "v")
+        world.network.isolate(world.nodes[world.place(leader)].address)
+        await asyncio.sleep(world.settings.election_timeout_min)
+        reader = leader.with_options(consistency="lease", timeout=0.1)
+        assert not is_answered_at_once(reader.read(KV.get, "k"))
+        with pytest.raises(Unavailable):
+            await reader.read(KV.get, "k")
 
     run_world(3, Settings(), tell)

@@ -71,7 +71,12 @@ def use_lease(state: State, leader: Leader) -> bool:
 
 
 def has_lease(state: State, leader: Leader) -> bool:
-    """Tell whether no other peer can have been elected yet (thesis 6.4.1).
+    """Tell whether no other peer can have been elected yet (thesis 6.4.1)."""
+    return state.now < lease_end(state, leader)
+
+
+def lease_end(state: State, leader: Leader) -> float:
+    """Give the instant before which no other peer can be elected; minus infinity when that is not known.
 
     Those that acknowledged a round that asked for it refuse their votes for the minimum election timeout since they
     *received* it, so the lease runs from when it was *sent*. Their clocks may be fast and ours slow, each by
@@ -79,11 +84,11 @@ def has_lease(state: State, leader: Leader) -> bool:
     is refused by nobody, and may come long after the transfer was given up.
     """
     if leader.transfer is not None or leader.has_released or state.commit_index < leader.first_index:
-        return False
+        return float("-inf")
     confirmed = confirmed_round(state, leader)
     sent = max((sent for round_, sent in leader.beats if round_ <= confirmed), default=float("-inf"))
     drift = state.settings.clock_drift_max
-    return state.now < sent + state.settings.election_timeout_min * (1 - drift) / (1 + drift)
+    return sent + state.settings.election_timeout_min * (1 - drift) / (1 + drift)
 
 
 def receive_read_index(state: State, sender: PeerId, request: ReadIndex) -> None:
