@@ -9,13 +9,10 @@ from collections.abc import Mapping
 
 from quorate.core import Configuration
 from quorate.core.state import State
-from quorate.types import Address, PeerId, is_name, parse_node
+from quorate.types import Address, PeerId, is_name, is_node, parse_node
 
 HEARD_MAX = 256
 """How many peers are remembered: far more than a group has, and little enough to let anybody claim anything."""
-
-NODE_LENGTH_MAX = 300
-"""The longest ``host:port`` that is believed: a host name has 253 characters at most."""
 
 
 class Addresses:
@@ -72,24 +69,8 @@ def address_in(configuration: Configuration | None, peer: PeerId) -> Address | N
     return member.address if member is not None else None
 
 
-def is_node(text: str) -> bool:
-    """Tell whether the text, which may come from anybody, is a ``host:port`` that can be dialled."""
-    try:
-        return len(text) <= NODE_LENGTH_MAX and parse_node(text)[1] > 0
-    except ValueError:
-        return False
-
-
-def is_reachable(address: Address) -> bool:
-    """Tell whether an address from the network is one that could be typed."""
-    try:
-        return is_node(address.node) and Address.parse(str(address)) == address
-    except ValueError:
-        return False
-
-
 def check_told(told: Mapping[str, str]) -> dict[str, str]:
-    """Check what a node is told.
+    """Check what a node or a client is told.
 
     Args:
         told: for names, where they are reached.
@@ -102,5 +83,5 @@ def check_told(told: Mapping[str, str]) -> dict[str, str]:
     """
     for name, node in told.items():
         if not is_name(name) or not is_node(node):
-            raise ValueError(f'{name!r}: {node!r} cannot be used; write addresses={{"peer1": "10.0.0.1:7001"}}')
+            raise ValueError(f'{name!r}: {node!r} cannot be used; write {{"peer1": "10.0.0.1:7001"}}')
     return dict(told)

@@ -10,15 +10,17 @@ import copy
 import random
 import secrets
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
+from quorate.addresses import check_told
+from quorate.attempts import Expired, reason
 from quorate.calling import MachineType, describe
 from quorate.errors import OutcomeUnknown, SessionExpired, Unavailable
 from quorate.events import Change, Event
-from quorate.following import Attempt, Expired, Following, tried_text
+from quorate.following import Following
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.peer import check_size, checked_options
 from quorate.replies import ReplyType
@@ -64,6 +66,7 @@ class Client(Generic[M]):
         follow: bool,
         exactly_once: bool,
         settings: Settings,
+        reached: Mapping[str, str],
         transport: Callable[[], Transport],
         random: Callable[[], float],
     ) -> None:
@@ -73,7 +76,7 @@ class Client(Generic[M]):
         self._settings = settings
         self._timeout = settings.call_timeout
         self._consistency: Consistency = "linearizable"
-        self._following = Following(addresses, follow=follow, transport=transport, random=random)
+        self._following = Following(addresses, follow=follow, reached=reached, transport=transport, random=random)
         self._tickets = Tickets()
         self._watches: weakref.WeakKeyDictionary[Watch[Any], None] = weakref.WeakKeyDictionary()
 
@@ -239,29 +242,22 @@ class Client(Generic[M]):
         Raises:
             Unavailable: there was none until the deadline; the message says why.
         """
-        answer = await self._following.ask(LeaderCall, self._deadline(), is_write=False)
+        # The peer waits a little less than we do, so that we learn from it why there is no leader.
+        answer = await self._following.ask(lambda left: LeaderCall(0.8 * left), self._deadline(), is_write=False)
         if not isinstance(answer, LeaderIs):
             raise Unavailable(f"the peer answered with {type(answer).__name__}, which names no leader")
         return answer.leader
 
     async def status(self) -> tuple[Status, ...]:
-        """Ask every peer that ``connect`` was given for its status; those that cannot be reached are left out.
+        """Ask every peer that is known for its status, all at once; those that cannot be reached are left out.
 
         Raises:
             Unavailable: none of them was reached.
         """
-        deadline = self._deadline()
-        tried: dict[Address, str] = {}
-        found: list[Status] = []
-        for address in self._following.addresses:
-            try:
-                answer = await self._following.ask_one(address, StatusCall(), deadline)
-            except Attempt as failed:
-                tried[address] = str(failed)
-            else:
-                found.extend(answer.peers if isinstance(answer, StatusIs) else ())
+        answers, tried = await self._following.ask_all(StatusCall(), self._deadline())
+        found = [status for answer in answers if isinstance(answer, StatusIs) for status in answer.peers]
         if not found:
-            raise Unavailable(tried_text(tried, self._timeout, "no leader"))
+            raise Unavailable(reason("nobody answered", self._timeout, tried, self._following.addresses))
         return tuple(found)
 
     async def close(self) -> None:
@@ -371,6 +367,7 @@ def connect(
     exactly_once: bool = True,
     settings: Settings | None = None,
     tls: TLS | None = None,
+    reached: Mapping[str, str] | None = None,
     transport: Callable[[], Transport] | None = None,
     random: Callable[[], float] | None = None,
 ) -> Client[M]:
@@ -383,13 +380,16 @@ def connect(
 
     Args:
         machine: the class of the group's state machine.
-        addresses: some members of the group, ``name@host:port``; all of them if it is to survive the loss of any.
+        addresses: some members of the group, ``name@host:port``: those that may be down when the program starts are
+            worth naming; the others are learned.
         follow: find the leader and follow it. With False the first address alone is asked, nothing is tried again, and
             ``NotLeader`` is raised as it comes.
         exactly_once: open a session with the first write, in which a write may be tried again until it is answered.
             With False, or without ``follow``, one whose outcome is not known raises ``OutcomeUnknown`` at once.
         settings: the knobs; those of the group.
         tls: certificate, key and authority, if the group has them.
+        reached: where peers with these names are reached from here, ``{"peer1": "127.0.0.1:7101"}``, whatever their
+            group has for them: for tunnels and mapped ports.
         transport: makes the network, for simulations.
         random: gives floats from 0.0 to 1.0, for simulations.
 
@@ -411,6 +411,7 @@ def connect(
         follow=follow,
         exactly_once=exactly_once and follow,
         settings=settings,
+        reached=check_told(reached or {}),
         transport=transport or real,
         random=chance,
     )

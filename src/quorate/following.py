@@ -1,28 +1,20 @@
 """Following: a call of a client goes to the leader, wherever that is, and is tried again where that is safe.
 
-Knows the addresses of some members, what refusals and broken connections say, and who led last. Does not know what is
-asked, nor sessions.
+Knows some members, learns of the others while it is used, and knows who led last. Does not know what is asked, nor
+sessions.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-from quorate.errors import (
-    NotCommitted,
-    NotLeader,
-    OutcomeUnknown,
-    Overloaded,
-    QuorateError,
-    SessionExpired,
-    Stopped,
-    Unavailable,
-)
+from quorate.attempts import SHARE_MIN, Attempt, Expired, Said, answer_of, in_vain, note, reason, said_of
+from quorate.errors import NotLeader, OutcomeUnknown, QuorateError, SessionExpired, Unavailable
 from quorate.links import Links
 from quorate.transport import Transport
-from quorate.transport.calls import Call, Failure, LeaderCall, LeaderIs, Reply, error_from_failure
-from quorate.types import Address
+from quorate.transport.calls import Call, LeaderCall, LeaderIs, StatusCall, StatusIs
+from quorate.types import Address, is_reachable
 
 PAUSE_MIN = 0.01
 """The first pause before a call is tried again, seconds; doubles each time, less a random part. Another peer is asked
@@ -35,30 +27,14 @@ ELECTION_PATIENCE = 0.1
 """How long a peer that knows of no leader is given to learn of one, seconds, before another peer is asked: it tells as
 soon as it does, but it may be cut off from the others."""
 
-SHARE_MIN = 0.25
-"""The shortest time that one of several peers has for its answer, seconds, if the deadline is not nearer."""
-
 REDIRECTS_MAX = 3
 """Redirects followed without a pause: more than that are peers that send the caller in circles."""
 
+LEARN_SECONDS = 30.0
+"""How long after it asked who the members are a client that is used asks again; one that is not asks nobody."""
 
-class Attempt(Exception):
-    """One try failed, and the call may be tried again: that try had no effect, or another cannot have one too.
-
-    Attributes:
-        error: what went wrong.
-        redirect: whom to ask instead.
-    """
-
-    def __init__(self, error: QuorateError, redirect: Address | None = None) -> None:
-        """Keep both."""
-        super().__init__(str(error))
-        self.error = error
-        self.redirect = redirect
-
-
-class Expired(Exception):
-    """The session had ended before a write in it could have any effect: another session will do."""
+MEMBERS_MAX = 100
+"""The most members that are believed of one answer."""
 
 
 class Following:
@@ -69,6 +45,7 @@ class Following:
         addresses: tuple[Address, ...],
         *,
         follow: bool,
+        reached: Mapping[str, str],
         transport: Callable[[], Transport],
         random: Callable[[], float],
     ) -> None:
@@ -77,10 +54,15 @@ class Following:
         Args:
             addresses: theirs; one at least.
             follow: whether to go from one to another; else the first alone is asked, once.
+            reached: for some names, where they are reached, ``host:port``, whatever the group says.
             transport: makes the network.
             random: gives floats from 0.0 to 1.0.
         """
         self.addresses: tuple[Address, ...] = addresses
+        self._told = addresses
+        self._reached = reached
+        self._learn_at = 0.0
+        self._learning: asyncio.Task[None] | None = None
         self.follow: bool = follow
         self._make_transport = transport
         self._random = random
@@ -88,11 +70,15 @@ class Following:
 
     async def close(self) -> None:
         """Close every connection, for good; calls under way fail. Idempotent."""
+        if self._learning is not None:
+            self._learning.cancel()
+            await asyncio.gather(self._learning, return_exceptions=True)
         await self._links.close()
 
     def start_over(self) -> None:
         """Forget the connections, and close none: they are those of the process which this one was forked from."""
         self._links.start_over()
+        self._learning = None
 
     @property
     def leader(self) -> Address | None:
@@ -128,15 +114,15 @@ class Following:
         unknown: OutcomeUnknown | None = None
         place = self._links.place
         target = self._links.leader or self.addresses[place % len(self.addresses)]
-        tried: dict[Address, str] = {}
+        tried: dict[Address, Said] = {}
         pause, redirects = 0.0, 0
         while (left := deadline - now) > 0:
             # A leader that hangs must leave time for another, where a second try does no harm.
-            share = min(max(left / 2, SHARE_MIN), left) if is_once else left
+            share = share_of(left, 2) if self.follow and (is_once or not is_write) else left
             try:
                 answer = await self.ask_one(target, make(share), now + share, is_write, is_once)
             except Attempt as failed:
-                tried[target] = str(failed.error)
+                note(tried, target, failed, share)
                 self._links.leader = None
                 if isinstance(failed.error, OutcomeUnknown):
                     unknown = failed.error
@@ -144,8 +130,7 @@ class Following:
                     raise (unknown or failed.error) from failed
                 redirect = await self._leader_after(failed, target, deadline)
                 if redirect is not None and redirects < REDIRECTS_MAX:
-                    target = self._links.leader = redirect
-                    redirects, now = redirects + 1, loop.time()
+                    target, redirects, now = self._redirected(redirect), redirects + 1, loop.time()
                     continue
             except OutcomeUnknown as error:
                 self._leave(place)
@@ -154,6 +139,7 @@ class Following:
                 raise
             else:
                 self._links.leader = target
+                self._learn_soon(target, now)
                 return answer
             redirects = 0
             if turn is not None and await turn() and (leader := self.leader) is not None:
@@ -162,7 +148,8 @@ class Following:
                 target, place = self._next_address(), self._links.place
                 pause = await self._pause(pause, deadline)
             now = loop.time()
-        raise unknown or Unavailable(tried_text(tried, deadline - begun, "no leader"))
+        failure = in_vain(unknown, reason("no leader", deadline - begun, tried, self.addresses))
+        raise failure
 
     async def ask_any(self, make: Callable[[float], Call], deadline: float) -> object:
         """Ask one peer after the other until one answers, beginning with the one that did last.
@@ -172,24 +159,27 @@ class Following:
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        addresses = self.addresses if self.follow else self.addresses[:1]
-        tried: dict[Address, str] = {}
+        tried: dict[Address, Said] = {}
         pause = PAUSE_MIN
         while (left := deadline - loop.time()) > 0:
+            addresses = self.addresses if self.follow else self._told[:1]
             target = addresses[self._links.nearest % len(addresses)]
             # One that hangs must leave time for the others.
-            share = min(max(left / len(addresses), SHARE_MIN), left)
+            share = share_of(left, len(addresses))
             try:
-                return await self.ask_one(target, make(share), loop.time() + share)
+                answer = await self.ask_one(target, make(share), loop.time() + share)
             except Attempt as failed:
                 if not self.follow or self._links.closed:
                     raise failed.error from failed
-                tried[target] = str(failed.error)
+                note(tried, target, failed, share)
                 if target == addresses[self._links.nearest % len(addresses)]:  # else another call has moved on already
                     self._links.nearest += 1
-                if len(tried) == len(addresses):
+                if len(tried) >= len(addresses):
                     pause = await self._pause(pause, deadline)
-        raise Unavailable(tried_text(tried, deadline - begun, "nobody"))
+            else:
+                self._learn_soon(target, loop.time())
+                return answer
+        raise Unavailable(reason("nobody answered", deadline - begun, tried, self.addresses))
 
     async def ask_one(
         self, target: Address, call: Call, deadline: float, is_write: bool = False, is_once: bool = False
@@ -205,11 +195,14 @@ class Following:
             QuorateError: the answer is that error.
         """
         is_sent = False
+        node = self._reached.get(target.name, target.node)
         try:
-            channel = self._links.open_channel(target.node)
+            channel = self._links.open_channel(node)
             if channel is None:
-                async with asyncio.timeout_at(deadline):
-                    channel = await self._links.channel(target.node, self._make_transport)
+                # Until it is sent another peer may be asked: one that cannot be connected to must leave time for that.
+                now = asyncio.get_running_loop().time()
+                async with asyncio.timeout_at(now + share_of(deadline - now, 2)):
+                    channel = await self._links.channel(node, self._make_transport)
             is_sent = True
             reply = await channel.post(target.name, call, deadline)
         except Unavailable as error:
@@ -218,12 +211,12 @@ class Following:
             if is_sent and is_write:
                 unknown = OutcomeUnknown(f"{target} did not say in time what became of the write")
                 raise (Attempt(unknown) if is_once else unknown) from None
-            raise Attempt(Unavailable("no answer in time")) from None
+            raise Attempt(Unavailable(f"{target} does not answer")) from None
         except ConnectionError as error:
             if is_write:
-                unknown = OutcomeUnknown(f"the connection to {target} broke after the write was sent: {error}")
+                unknown = OutcomeUnknown(f"{target} was lost after the write was sent: {error}")
                 raise (Attempt(unknown) if is_once else unknown) from error
-            raise Attempt(Unavailable(f"the connection broke: {error}")) from error
+            raise Attempt(Unavailable(f"{target} was lost: {error}")) from error
         return answer_of(reply, is_once)
 
     async def _leader_after(self, failed: Attempt, target: Address, deadline: float) -> Address | None:
@@ -238,6 +231,49 @@ class Following:
             return None
         return found.leader if isinstance(found, LeaderIs) else None
 
+    async def ask_all(self, call: Call, deadline: float) -> tuple[list[object], dict[Address, Said]]:
+        """Ask every peer that is known, all at once.
+
+        Returns:
+            The answers of those that gave one; and what is to be said of the others.
+        """
+        tried: dict[Address, Said] = {}
+
+        async def ask(address: Address) -> object:
+            try:
+                return await self.ask_one(address, call, deadline)
+            except Attempt as failed:
+                tried[address] = said_of(address, failed)
+                return None
+
+        answers = await asyncio.gather(*map(ask, self.addresses if self.follow else self._told[:1]))
+        return [answer for answer in answers if answer is not None], tried
+
+    def _learn_soon(self, target: Address, now: float) -> None:
+        """Ask a peer that answers who the members are, if that is due: those that we know may all leave one day."""
+        if now < self._learn_at or not self.follow:
+            return
+        self._learn_at = now + LEARN_SECONDS
+        if self._learning is None or self._learning.done():
+            self._learning = asyncio.create_task(self._learn(target, now + LEARN_SECONDS), name="learn the members")
+
+    async def _learn(self, target: Address, deadline: float) -> None:
+        """Take the members of a peer's group for those to ask from now on, and behind them those that we were told."""
+        try:
+            answer = await self.ask_one(target, StatusCall(), deadline)
+        except (Attempt, QuorateError):
+            return  # Whoever calls next learns what is the matter.
+        members = [status.members for status in answer.peers] if isinstance(answer, StatusIs) else []
+        found = [member.address for member in members[0][:MEMBERS_MAX]] if members else []
+        if found and all(map(is_reachable, found)):
+            self.addresses = tuple(dict.fromkeys((*found, *self._told)))
+
+    def _redirected(self, leader: Address) -> Address:
+        """Take it that somebody leads; the members may have changed too."""
+        self._links.leader = leader
+        self._learn_at = 0.0
+        return leader
+
     def _leave(self, place: int) -> None:
         """Begin with another peer next time: who was asked may hang for good, and who sent us there may not notice."""
         self._links.leader = None
@@ -251,34 +287,11 @@ class Following:
         return min(max(2 * longest, PAUSE_MIN), PAUSE_MAX)
 
     def _next_address(self) -> Address:
-        """Give the next of the addresses that ``connect`` was given."""
+        """Give the next of the addresses."""
         self._links.place += 1
         return self.addresses[self._links.place % len(self.addresses)]
 
 
-def answer_of(reply: Reply, is_once: bool) -> object:
-    """Give the answer of a reply, or raise what it says.
-
-    Raises:
-        Attempt: the call may be tried again: it certainly had no effect, or it has one only once.
-    """
-    if not isinstance(reply.answer, Failure):
-        return reply.answer
-    error = error_from_failure(reply.answer)
-    match error:
-        case NotLeader(redirect=redirect):
-            raise Attempt(error, redirect)
-        case Overloaded() | Stopped() | Unavailable() | NotCommitted():
-            raise Attempt(error)
-        case SessionExpired():
-            raise error
-        case OutcomeUnknown() if is_once:
-            raise Attempt(error)
-        case _:
-            raise error
-
-
-def tried_text(tried: dict[Address, str], timeout: float, who: str) -> str:
-    """Say who was tried, and what each said last; ``who`` did not answer."""
-    said = "; ".join(f"{address}: {text}" for address, text in tried.items()) or "nobody was asked"
-    return f"{who} answered within {timeout:.3g} s ({said})"
+def share_of(left: float, tries: int) -> float:
+    """Give the time of one try of several, where so many seconds are left for all."""
+    return min(max(left / tries, SHARE_MIN), left)

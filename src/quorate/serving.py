@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from quorate.addresses import is_reachable
 from quorate.calling import MachineType
 from quorate.changing import PRIORITY_MAX
 from quorate.core.configuration import Members
@@ -47,7 +46,7 @@ from quorate.transport.calls import (
     WriteCall,
     failure_from_error,
 )
-from quorate.types import Address, PeerId, StaleRead
+from quorate.types import Address, PeerId, StaleRead, is_reachable
 
 MEMBERS_MAX = 100
 """The most members that a configuration from the network may have."""

@@ -30,6 +30,10 @@ NAME_LENGTH_MAX = 128
 """Longest peer name, in characters."""
 
 
+NODE_LENGTH_MAX = 300
+"""The longest ``host:port`` that is believed: a host name has 253 characters at most."""
+
+
 class Address(msgspec.Struct, frozen=True, array_like=True, order=True):
     """Where a peer is reached: ``name@host:port``. The name is the identity; host and port are of today.
 
@@ -105,6 +109,22 @@ def parse_node(text: str) -> tuple[str, int]:
 def format_node(host: str, port: int) -> str:
     """Write ``host:port``, an IPv6 host in brackets: the opposite of ``parse_node``."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_node(text: str) -> bool:
+    """Tell whether the text, which may come from anybody, is a ``host:port`` that can be dialled."""
+    try:
+        return len(text) <= NODE_LENGTH_MAX and parse_node(text)[1] > 0
+    except ValueError:
+        return False
+
+
+def is_reachable(address: Address) -> bool:
+    """Tell whether an address from the network is one that could be typed."""
+    try:
+        return is_node(address.node) and Address.parse(str(address)) == address
+    except ValueError:
+        return False
 
 
 class Kind(enum.IntEnum):

@@ -14,9 +14,10 @@ from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
+from quorate.attempts import Attempt, Said, reason, said_of
 from quorate.errors import Compacted, QuorateError, Unavailable
 from quorate.events import Change, Event, EventTypes, Place
-from quorate.following import Attempt, Following, tried_text
+from quorate.following import Following
 from quorate.transport.calls import Events, WatchCall
 from quorate.types import Address
 
@@ -203,17 +204,19 @@ class Asking:
             QuorateError: with ``follow=False``: what the peer asked answers.
         """
         loop, following = asyncio.get_running_loop(), self._following
-        addresses = following.addresses if following.follow else following.addresses[:1]
         begun, pause = loop.time(), PAUSE_MIN
         tried: dict[Address, QuorateError] = {}
+        said: dict[Address, Said] = {}
         while True:
+            addresses = following.addresses if following.follow else following.addresses[:1]
             target = addresses[self._turn % len(addresses)]
             call = WatchCall(self._timeout, self._names, place)
             try:
                 answer = await following.ask_one(target, call, loop.time() + self._timeout + GRACE)
                 return self._checked(answer)
             except (Attempt, Compacted) as failed:
-                tried[target] = failed.error if isinstance(failed, Attempt) else failed
+                attempt = failed if isinstance(failed, Attempt) else Attempt(failed, answered=True)
+                tried[target], said[target] = attempt.error, said_of(target, attempt)
             if not following.follow:
                 raise tried[target]
             self._turn += 1
@@ -223,8 +226,7 @@ class Asking:
             if len(gone) == len(addresses) or (gone and loop.time() >= begun + self._timeout):
                 raise Compacted(min(error.first for error in gone))
             if loop.time() >= begun + self._timeout:
-                said = {address: str(error) for address, error in tried.items()}
-                raise Unavailable(tried_text(said, self._timeout, "nobody"))
+                raise Unavailable(reason("nobody answered", self._timeout, said, addresses))
             await asyncio.sleep(pause)
             pause = min(2 * pause, PAUSE_MAX)
 

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from quorate import Address, Node, Peer, Unavailable
-from quorate.addresses import HEARD_MAX, Addresses, is_node
+from quorate.addresses import HEARD_MAX, Addresses
 from quorate.core import Configuration, Member
 from quorate.machines import KV
-from quorate.types import PeerId
+from quorate.types import PeerId, is_node
 
 from .cluster import SETTINGS, Cluster, cluster, free_ports
 

@@ -6,7 +6,7 @@ Its methods say what theirs say, word for word, and a test holds them to it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -150,7 +150,7 @@ class Client(Generic[M]):
         return self._background.call(self._client.leader)
 
     def status(self) -> tuple[Status, ...]:
-        """Ask every peer that ``connect`` was given for its status; those that cannot be reached are left out.
+        """Ask every peer that is known for its status, all at once; those that cannot be reached are left out.
 
         Raises:
             Unavailable: none of them was reached.
@@ -183,6 +183,7 @@ def connect(
     exactly_once: bool = True,
     settings: Settings | None = None,
     tls: TLS | None = None,
+    reached: Mapping[str, str] | None = None,
     transport: Callable[[], Transport] | None = None,
     random: Callable[[], float] | None = None,
 ) -> Client[M]:
@@ -195,13 +196,16 @@ def connect(
 
     Args:
         machine: the class of the group's state machine.
-        addresses: some members of the group, ``name@host:port``; all of them if it is to survive the loss of any.
+        addresses: some members of the group, ``name@host:port``: those that may be down when the program starts are
+            worth naming; the others are learned.
         follow: find the leader and follow it. With False the first address alone is asked, nothing is tried again, and
             ``NotLeader`` is raised as it comes.
         exactly_once: open a session with the first write, in which a write may be tried again until it is answered.
             With False, or without ``follow``, one whose outcome is not known raises ``OutcomeUnknown`` at once.
         settings: the knobs; those of the group.
         tls: certificate, key and authority, if the group has them.
+        reached: where peers with these names are reached from here, ``{"peer1": "127.0.0.1:7101"}``, whatever their
+            group has for them: for tunnels and mapped ports.
         transport: makes the network, for simulations.
         random: gives floats from 0.0 to 1.0, for simulations.
 
@@ -215,6 +219,7 @@ def connect(
         exactly_once=exactly_once,
         settings=settings,
         tls=tls,
+        reached=reached,
         transport=transport,
         random=random,
     )

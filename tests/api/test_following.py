@@ -1,0 +1,281 @@
+"""Following: from any member to the leader, over changes of everything, and why there was no answer in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections import Counter
+
+import pytest
+
+from quorate import Address, NotLeader, Peer, Settings, Unavailable, connect
+from quorate.attempts import Attempt, reason, said_of
+from quorate.errors import OutcomeUnknown, Overloaded
+from quorate.following import LEARN_SECONDS, PAUSE_MAX, PAUSE_MIN
+from quorate.machines import KV
+from quorate.testing.clock import VirtualLoop
+from quorate.transport import Channel
+from quorate.transport.memory import MemoryTransport
+from tests.api.cluster import SETTINGS, cluster, free_ports
+from tests.api.virtual import World, address_of, run_world
+
+
+def client_of(world: World, *addresses: Address, **options):
+    """Make a client in a world."""
+    return connect(
+        KV,
+        *addresses,
+        settings=world.settings,
+        transport=lambda: MemoryTransport(world.network, "10.0.1.1:1", world.settings),
+        random=world.random.random,
+        **options,
+    )
+
+
+# Members are learned.
+
+
+def test_one_address_is_enough_once_the_others_are_learned() -> None:
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "a", "b", "c")
+        async with client_of(world, peers[0].address) as kv:
+            assert await kv.write(KV.set, "foo", "bar") == "bar"
+            await world.until(lambda: len(kv._following.addresses) == 3)
+            await world.nodes[[node.peers[0] for node in world.nodes].index(peers[0])].stop()
+            assert await kv.read(KV.get, "foo") == "bar"
+            assert (await kv.read_stale(KV.get, "foo")).value == "bar"
+
+    run_world(3, Settings(), tell)
+
+
+def test_a_full_change_of_addresses_is_survived() -> None:
+    """Every machine is replaced, one after the other, by one at an address that the client was never told."""
+
+    async def tell(world: World) -> None:
+        first = await world.form(KV, "a", "b", "c", nodes=3)
+        async with client_of(world, *(peer.address for peer in first)) as kv:
+            await kv.write(KV.set, "foo", "0")
+            current: list[Peer[KV]] = list(first)
+            for number, (old, node) in enumerate(zip(first, world.nodes[3:], strict=True), 1):
+                new = await node.start_peer(KV, name=f"new{number}")
+                leader = await current[-1].leader()
+                asked = next(peer for peer in current if peer.address == leader)
+                await asked.replace_peer(old.name, new.address)
+                current = [*(peer for peer in current if peer is not old), new]
+                await next(n for n in world.nodes if old in n.peers).stop()
+                assert await kv.write(KV.set, "foo", str(number)) == str(number)
+                await asyncio.sleep(LEARN_SECONDS)
+                assert await kv.read(KV.get, "foo") == str(number)  # a client that is used learns
+                await asyncio.sleep(1.0)
+            assert {address.name for address in kv._following.addresses[:3]} == {"new1", "new2", "new3"}
+            assert {status.name for status in await kv.status()} == {"new1", "new2", "new3"}
+
+    run_world(6, Settings(), tell)
+
+
+def test_members_that_nobody_can_dial_are_not_believed() -> None:
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "a")
+        seat = world.nodes[0]._places["a"].seat
+        real = seat.status
+
+        def lie():
+            status = real()
+            return status.__class__(
+                **{name: getattr(status, name) for name in status.__struct_fields__ if name != "members"},
+                members=tuple(
+                    member.__class__(
+                        **{**{f: getattr(member, f) for f in member.__struct_fields__}, "address": address}
+                    )
+                    for member in status.members
+                    for address in (Address("a", "10.0.0.1", 7000), Address("b", "/var/run/docker.sock", 1))
+                ),
+            )
+
+        seat.status = lie
+        async with client_of(world, peers[0].address) as kv:
+            assert await kv.write(KV.set, "foo", "bar") == "bar"
+            await asyncio.sleep(1.0)
+            assert kv._following.addresses == (peers[0].address,)
+
+    run_world(1, Settings(), tell)
+
+
+def test_a_client_that_is_not_used_asks_nobody_and_one_that_is_seldom() -> None:
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "a")
+        requests = Counter()
+        node = world.nodes[0]
+        real = node.receive_requests
+
+        def count(arrived, answer) -> None:
+            requests.update(type(request.call).__name__ for request in arrived)
+            real(arrived, answer)
+
+        node.receive_requests = count
+        async with client_of(world, peers[0].address) as kv:
+            for _ in range(100):
+                await kv.leader()
+            await asyncio.sleep(10 * LEARN_SECONDS)
+            assert requests == {"LeaderCall": 100, "StatusCall": 1}
+            await kv.leader()
+            await asyncio.sleep(1.0)
+            assert requests == {"LeaderCall": 101, "StatusCall": 2}
+
+    run_world(1, Settings(), tell)
+
+
+# The leader is found.
+
+
+async def test_a_redirect_is_followed() -> None:
+    async with cluster(KV) as nodes:
+        leader = await nodes.form()
+        follower = next(peer for peer in nodes.peers.values() if peer is not leader)
+        await follower.leader()
+        async with connect(KV, follower.address, settings=SETTINGS) as kv:
+            assert await kv.write(KV.set, "foo", "bar") == "bar"
+            assert kv._following._links.leader == leader.address
+
+
+def test_a_leader_that_hangs_leaves_time_for_another_also_to_a_read() -> None:
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "a", "b", "c")
+        async with client_of(world, *(peer.address for peer in peers)) as kv:
+            await kv.write(KV.set, "foo", "bar")
+            world.network.isolate(address_of(peers[0]), "10.0.1.1:1")
+            world.network.cut -= {(a, b) for a, b in world.network.cut if address_of(peers[0]) not in (a, b)}
+            assert await kv.read(KV.get, "foo") == "bar"
+
+    run_world(3, Settings(), tell)
+
+
+class Refusing:
+    """A network on which nobody is reached; notes when each was tried."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.loop = loop
+        self.tries: list[tuple[float, str]] = []
+
+    async def connect(self, node: str) -> Channel:
+        self.tries.append((self.loop.time(), node))
+        raise Unavailable(f"{node} refuses the connection: no node listens there")
+
+    async def stop(self) -> None:
+        pass
+
+
+def tries_of(chance: float) -> tuple[list[tuple[float, str]], str]:
+    """Give when and where a client tries whose random numbers are all the same, and what it says in the end."""
+    loop = VirtualLoop()
+    network = Refusing(loop)
+
+    async def tell() -> str:
+        addresses = ["a@10.0.0.1:1", "b@10.0.0.2:1", "c@10.0.0.3:1"]
+        async with connect(KV, *addresses, transport=lambda: network, random=lambda: chance) as kv:
+            with pytest.raises(Unavailable) as caught:
+                await kv.with_options(timeout=1.0).write(KV.set, "foo", "bar")
+            assert loop.time() == pytest.approx(1.0)
+            return caught.value.reason
+
+    try:
+        return network.tries, loop.run_until_complete(tell())
+    finally:
+        loop.close()
+
+
+def test_pauses_grow_to_a_limit_are_jittered_and_end_at_the_deadline() -> None:
+    tries, _ = tries_of(0.0)
+    pauses = [later - sooner for (sooner, _), (later, _) in itertools.pairwise(tries)]
+    assert pauses[:5] == pytest.approx([0, PAUSE_MIN, 2 * PAUSE_MIN, 4 * PAUSE_MIN, PAUSE_MAX])
+    assert [node for _, node in tries[:4]] == ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.1:1"]
+    others, _ = tries_of(1.0)  # the most that chance takes off: half
+    halves = [later - sooner for (sooner, _), (later, _) in itertools.pairwise(others)]
+    assert halves[:5] == pytest.approx([pause / 2 for pause in pauses[:5]])
+
+
+# Why there was no answer.
+
+
+def test_the_reason_names_everybody() -> None:
+    _, said = tries_of(0.5)
+    assert said == (
+        "no leader within 1 s: 0 of 3 reachable;"
+        " a (10.0.0.1:1) refuses the connection: no node listens there;"
+        " b (10.0.0.2:1) refuses the connection: no node listens there;"
+        " c (10.0.0.3:1) refuses the connection: no node listens there"
+    )
+
+
+async def test_a_person_understands_why_there_is_no_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One peer runs alone, one is down, the name of one is misspelt."""
+    real = socket.getaddrinfo
+
+    def resolve(host, *rest, **options):
+        if host == "kv-3.example":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    async with cluster(KV, 1) as nodes:
+        lonely = await nodes.start("peer1")
+        down = f"peer2@127.0.0.1:{free_ports(1)[0]}"
+        async with connect(KV, lonely.address, down, "peer3@kv-3.example:7003", settings=SETTINGS) as kv:
+            quick = kv.with_options(timeout=1.0)
+            with pytest.raises(Unavailable) as caught:
+                await quick.write(KV.set, "foo", "bar")
+            said = caught.value.reason
+            assert "no leader within 1 s: 1 of 3 reachable; " in said
+            assert "peer1 knows of no leader" in said
+            assert f"peer2 ({down[6:]}) refuses the connection: no node listens there" in said
+            assert "peer3 (kv-3.example:7003) cannot be reached: its name does not resolve" in said
+            with pytest.raises(Unavailable, match="1 of 3 reachable"):
+                await asyncio.gather(*(quick.write(KV.set, "foo", str(number)) for number in range(5)))
+            with pytest.raises(Unavailable, match="1 of 3 reachable"):
+                await quick.read(KV.get, "foo")
+            with pytest.raises(Unavailable, match="1 of 3 reachable"):
+                await quick.leader()
+            assert [status.name for status in await kv.status()] == ["peer1"]
+
+
+def test_a_write_in_doubt_says_what_came_after() -> None:
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "a")
+        async with client_of(world, peers[0].address) as kv:
+            await kv.write(KV.set, "foo", "bar")
+            world.network.cut.add((address_of(peers[0]), "10.0.1.1:1"))
+            with pytest.raises(
+                OutcomeUnknown, match=r"did not say in time .*; no leader within 5 s: 0 of 1 reachable; a"
+            ):
+                await kv.write(KV.set, "foo", "baz")
+
+    run_world(1, Settings(), tell)
+
+
+def test_what_is_said_of_each_way_to_fail() -> None:
+    a, b = Address.parse("a@10.0.0.1:1"), Address.parse("b@10.0.0.2:1")
+    for attempt, text in (
+        (Attempt(NotLeader(None, "a"), answered=True), "a knows of no leader"),
+        (Attempt(NotLeader(b, "a"), b, answered=True), "a says that b@10.0.0.2:1 leads"),
+        (Attempt(Overloaded("too much waits"), answered=True), "a says: too much waits"),
+        (Attempt(Unavailable("a@10.0.0.1:1 does not answer")), "a (10.0.0.1:1) does not answer"),
+        (Attempt(Unavailable("10.0.0.1:1 closed the connection")), "a (10.0.0.1:1) closed the connection"),
+    ):
+        assert said_of(a, attempt) == (attempt.answered, text)
+    said = reason("no leader", 5.0, {a: (True, "a knows of no leader")}, [a, b])
+    assert said == "no leader within 5 s: 1 of 2 reachable; a knows of no leader; b was not asked in time"
+
+
+# Where peers are reached is told.
+
+
+async def test_peers_behind_a_tunnel_are_reached_where_the_client_is_told() -> None:
+    """The group has addresses that cannot be dialled from here."""
+    async with cluster(KV, 1) as nodes:
+        peer = await nodes.form()
+        reached = {"peer1": peer.address.node}
+        async with connect(KV, "peer1@kv-1.internal:7001", reached=reached, settings=SETTINGS) as kv:
+            assert await kv.write(KV.set, "foo", "bar") == "bar"
+    with pytest.raises(ValueError, match="cannot be used"):
+        connect(KV, "peer1@kv-1.internal:7001", reached={"peer1": "nowhere"})
