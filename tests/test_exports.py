@@ -91,14 +91,21 @@ def test_importing_quorate_imports_no_extra(extra: str) -> None:
 
 # The blocking twins: the same names, arguments, types and words, without await.
 
-TWINS = ("Client", "Node", "Peer", "connect")
+TWINS = ("Client", "Node", "Peer", "Watch", "connect")
 NOT_FOR_USERS = {"receive_packets", "receive_requests"}  # what the transport calls
 
 
 def plain(text: str) -> str:
     """Write what a twin says without what it has not: modules, await, async."""
     text = re.sub(r"\bquorate\.[\w.]+\.(?=\w)", "", text)
-    for word, twin in (("await ", ""), ("async ", ""), ("AsyncIterator", "Iterator"), ("__a", "__")):
+    for word, twin in (
+        ("await ", ""),
+        ("async ", ""),
+        ("StopAsync", "Stop"),
+        ("__a", "__"),
+        ("aclose", "close"),
+        ("another task", "another thread"),
+    ):
         text = text.replace(word, twin)
     return text
 
@@ -112,7 +119,8 @@ def described(function: Any) -> list[str]:
 
 def members(kind: type) -> dict[str, Any]:
     """Give what a user calls of a class, and how it is made, if it is a user who makes it."""
-    names = {"__aenter__", "__aexit__", "__enter__", "__exit__", "__iter__", "__repr__"}
+    names = {"__aenter__", "__aexit__", "__aiter__", "__anext__", "__enter__", "__exit__", "__iter__", "__next__"}
+    names |= {"__repr__"}
     names |= {"__init__"} if kind.__name__ == "Node" else set()
     found = {name: member for name, member in vars(kind).items() if name in names or not name.startswith("_")}
     return {plain(name): member for name, member in found.items() if name not in NOT_FOR_USERS}

@@ -15,6 +15,7 @@ import pytest
 
 from quorate import (
     Address,
+    Event,
     MachineError,
     NotLeader,
     QuorateError,
@@ -115,6 +116,51 @@ def test_a_group_lives_through_the_walk_of_the_guide() -> None:
     finally:
         for node in nodes:
             node.stop()
+
+
+class Heard(Event):
+    word: str
+
+
+class Telling(Log):
+    emits = (Heard,)
+
+    @write
+    def tell(self, word: str) -> None:
+        self.words.append(word)
+        self.emit(Heard(word))
+
+
+def test_what_happens_is_watched(node: Node) -> None:
+    peer = node.start_peer(Telling, name="telling")
+    peer.set_configuration(peer.address)
+    peer.leader()
+    with connect(Telling, peer.address, settings=SETTINGS) as log:
+        with log.watch(Heard) as watch, peer.watch() as here:
+            for word in ("a", "b", "c"):
+                log.write(Telling.tell, word)
+            assert [next(watch).event.word for _ in range(3)] == ["a", "b", "c"]
+            first = next(here)
+            assert (first.event, first.place) == (Heard("a"), 0)
+            assert next(log.watch(Heard, after=first)).event.word == "b"
+            assert watch.after is not None
+            assert watch.after >= first.index
+        assert list(watch) == []
+        waiting, heard = log.watch(), []
+        waiting.__enter__()
+        thread = threading.Thread(target=lambda: heard.extend(waiting))
+        thread.start()
+        log.write(Telling.tell, "d")
+        while not heard:
+            pass
+        waiting.close()
+        thread.join(10)
+        assert [change.event for change in heard] == [Heard("d")]
+        ended = log.watch()
+        with pytest.raises(TypeError):
+            log.watch(Log)  # type: ignore[arg-type,call-overload]
+    assert list(ended) == []
+    ended.close()
 
 
 def test_members_are_changed(node: Node, peer: Peer[Log], log: Client[Log]) -> None:

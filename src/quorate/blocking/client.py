@@ -11,8 +11,11 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 import quorate.client
+import quorate.watching
 from quorate.blocking.background import Background
+from quorate.blocking.watch import Watch
 from quorate.errors import QuorateError, Unavailable
+from quorate.events import Change, Event
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.settings import Settings
 from quorate.transport import Transport
@@ -22,6 +25,8 @@ from quorate.types import Address, Consistency, StaleRead, Status
 M = TypeVar("M", bound=StateMachine)
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E", bound=Event)
+E2 = TypeVar("E2", bound=Event)
 
 
 class Client(Generic[M]):
@@ -138,6 +143,37 @@ class Client(Generic[M]):
         """
         return self._background.call(self._client.read_stale, call, *args, **kwargs)
 
+    @overload
+    def watch(self, *, after: int | Change[Any] | None = None) -> Watch[Event]: ...
+    @overload
+    def watch(self, event: type[E], /, *more: type[E2], after: int | Change[Any] | None = None) -> Watch[E | E2]: ...
+    def watch(self, *events: type[Event], after: int | Change[Any] | None = None) -> Watch[Any]:
+        """Watch what happens to the machine: the events that its writes emit, each once, in the order of the log.
+
+        ::
+
+            for change in kv.watch(Changed):
+                print(change.index, change.event)
+
+        Any peer may be asked, and another is when one fails: nothing is lost or repeated by that. A call waits for
+        events as long as the timeout of this client; then it is made again. So an idle watch costs one call in that
+        time, and a peer that falls silent is noticed behind it.
+
+        Args:
+            events: those to watch, of the machine's ``emits``; all of them when none is named.
+            after: begin behind this index, or behind a ``Change`` seen before. None for what is committed from now on:
+                from when the first event is asked for, or ``with`` is entered.
+
+        Returns:
+            The events, as they come.
+
+        Raises:
+            TypeError: the machine does not emit one of them, or emits none.
+            ValueError: ``after`` is below 0.
+        """
+        watch: Callable[..., quorate.watching.Watch[Any]] = self._client.watch
+        return Watch(self._background.look(watch, *events, after=after), self._background)
+
     def leader(self) -> Address:
         """Ask who leads; wait for a leader while there is none.
 
@@ -158,7 +194,7 @@ class Client(Generic[M]):
         return self._background.call(self._client.status)
 
     def close(self) -> None:
-        """Close every connection, for good: calls under way fail, and so do later ones. Idempotent."""
+        """Close every connection, for good: calls under way fail, watches end, and later calls fail too. Idempotent."""
         self._background.stop()
 
     def __enter__(self) -> Self:

@@ -6,17 +6,23 @@ Its methods say what theirs say, word for word, and a test holds them to it.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 import quorate.peer
+import quorate.watching
 from quorate.blocking.background import Background
+from quorate.blocking.watch import Watch
+from quorate.events import Change, Event
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.types import Address, Consistency, MemberKind, StaleRead, Status
 
 M = TypeVar("M", bound=StateMachine)
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E", bound=Event)
+E2 = TypeVar("E2", bound=Event)
 
 
 class Peer(Generic[M]):
@@ -142,6 +148,30 @@ class Peer(Generic[M]):
             MachineError: the handler raised anything else.
         """
         return self._background.call(self._peer.read_stale, call, *args, **kwargs)
+
+    @overload
+    def watch(self, *, after: int | Change[Any] | None = None) -> Watch[Event]: ...
+    @overload
+    def watch(self, event: type[E], /, *more: type[E2], after: int | Change[Any] | None = None) -> Watch[E | E2]: ...
+    def watch(self, *events: type[Event], after: int | Change[Any] | None = None) -> Watch[Any]:
+        """Watch what happens to this peer's machine: the events of the writes it applies, in the order of the log.
+
+        While this peer is cut off from its group nothing happens to it; ``Client.watch`` asks another one then.
+
+        Args:
+            events: those to watch, of the machine's ``emits``; all of them when none is named.
+            after: begin behind this index, or behind a ``Change`` seen before. None for what this peer applies from now
+                on: from this call.
+
+        Returns:
+            The events, as they come; ``Stopped`` once the peer has stopped.
+
+        Raises:
+            TypeError: the machine does not emit one of them, or emits none.
+            ValueError: ``after`` is below 0.
+        """
+        watch: Callable[..., quorate.watching.Watch[Any]] = self._peer.watch
+        return Watch(self._background.look(watch, *events, after=after), self._background)
 
     def leader(self, *, other_than: str | Address | None = None) -> Address:
         """Tell who leads, as far as this peer knows; wait for a leader while there is none.

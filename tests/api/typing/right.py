@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import assert_type
 
 from asked import Asked, Client, Node, Peer, connect
-from sample import KV, Get, Ordered, Set, Stack
+from sample import KV, Changed, Get, Ordered, Set, Stack
 
-from quorate import Address, Settings, StaleRead, Status
+from quorate import Address, Change, Settings, StaleRead, Status
 
 
 async def methods(peer: Asked[KV]) -> None:
@@ -45,6 +45,14 @@ async def others(peer: Asked[KV]) -> None:
     assert_type(peer.with_options(timeout=1.0), Asked[KV])
     with_more: Asked[KV] = peer.with_options(timeout=1.0, consistency="lease")
     print(with_more)
+
+
+async def watches(peer: Asked[KV]) -> None:
+    async for change in peer.watch(Changed, after=7):
+        assert_type(change, Change[Changed])
+        assert_type(change.event.key, str)
+    async with peer.watch() as watch:
+        assert_type(watch.after, int | None)
 
 
 async def nodes(node: Node) -> None:

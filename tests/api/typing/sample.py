@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quorate import Command, Query, StateMachine, read, write
+from quorate import Command, Event, Query, StateMachine, read, write
 
 
 class Set(Command[str]):
@@ -14,7 +14,13 @@ class Get(Query[str | None], tag="fetch"):
     key: str
 
 
+class Changed(Event):
+    key: str
+
+
 class KV(StateMachine):
+    emits = (Changed,)
+
     @write
     def set(self, key: str, value: str, times: int = 1) -> str:
         return value * times

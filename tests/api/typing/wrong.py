@@ -60,6 +60,12 @@ async def others(peer: Asked[KV]) -> None:
     print(text, other, unfinished)
 
 
+async def watches(peer: Asked[KV]) -> None:
+    peer.watch(KV)  # no event
+    peer.watch(Set)  # a command is no event
+    peer.watch(after="7")  # no index
+
+
 async def nodes(node: Node) -> None:
     await node.start_peer(KV, "peer1")  # the name goes by name
     await node.start_peer(KV, name="peer1", kind="observer")  # no such kind
