@@ -138,8 +138,7 @@ class Following:
                     raise Expired from error
                 raise
             else:
-                self._links.leader = target
-                self._learn_soon(target, now)
+                self._leads(target, now)
                 return answer
             redirects = 0
             if turn is not None and await turn() and (leader := self.leader) is not None:
@@ -267,6 +266,11 @@ class Following:
         found = [member.address for member in members[0][:MEMBERS_MAX]] if members else []
         if found and all(map(is_reachable, found)):
             self.addresses = tuple(dict.fromkeys((*found, *self._told)))
+
+    def _leads(self, target: Address, now: float) -> None:
+        """Note that a peer answered as the leader."""
+        self._links.leader = target
+        self._learn_soon(target, now)
 
     def _redirected(self, leader: Address) -> Address:
         """Take it that somebody leads; the members may have changed too."""
