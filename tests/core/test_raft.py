@@ -357,3 +357,20 @@ def test_a_leader_whose_disk_confirms_nothing_for_long_steps_down():
     assert raft.status().role == "follower"
     assert now - begin >= 5 * settings.election_timeout_max
     assert raft.ready().events[-1].text == "our disk has confirmed nothing for long -> follower"
+
+
+@pytest.mark.covers("pitfall 75")
+def test_a_leader_that_goes_on_writing_to_a_hung_disk_steps_down_as_soon():
+    raft = hung_leader([b"x"])
+    settings, begin = raft.state.settings, raft.state.now
+    now = begin
+    while raft.status().role == "leader" and now < begin + 60:
+        raft.propose([b"y"], now)
+        raft.ready()
+        now += settings.heartbeat_interval
+        raft.tick(now)
+        for follower in ("2", "3"):
+            reply = AppendEntriesReply(raft.state.term, success=True, match_index=Index(0))
+            raft.receive(PeerId(follower), reply, now)
+    assert raft.status().role == "follower"
+    assert raft.ready().events[-1].text == "our disk has confirmed nothing for long -> follower"

@@ -116,3 +116,12 @@ def test_a_vote_that_the_leader_asked_for_is_given_though_the_leader_was_just_he
     assert receive(raft, "3", RequestVote(Term(3), PeerId("3"), Index(9), Term(2))) == []
     (reply,) = receive(raft, "3", RequestVote(Term(3), PeerId("3"), Index(9), Term(2), True))
     assert reply.vote_granted
+
+
+@pytest.mark.covers("pitfall 1")
+def test_a_vote_that_the_leader_asked_for_is_not_given_to_a_log_that_is_behind_ours():
+    raft = start(log=(1, 1, 2), term=2)
+    receive(raft, "2", follow())
+    for index, term in ((2, 2), (9, 1)):
+        (reply,) = receive(raft, "3", RequestVote(Term(3), PeerId("3"), Index(index), Term(term), True))
+        assert not reply.vote_granted
