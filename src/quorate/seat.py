@@ -58,9 +58,11 @@ class Outside(Protocol):
 
     def time(self) -> float:
         """Give the monotonic clock, seconds."""
+        ...
 
     def wall(self) -> float:
         """Give the wall clock, seconds since 1970."""
+        ...
 
     def act(self, seat: Seat, act: Callable[..., object], *args: object) -> None:
         """Let the seat act outside its turn; what it raises stops its peer."""
