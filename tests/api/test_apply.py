@@ -245,7 +245,7 @@ def test_whoever_was_told_that_it_waited_too_long_is_remembered_no_longer():
 @pytest.mark.parametrize(
     ("first", "why"),
     [
-        (b"\x81\xa6timers\x90", "timers"),  # {"timers": []}
+        (b"\x81\xa6quotas\x90", "quotas"),  # {"quotas": []}
         (b"\x90", "array"),
         (b"", "truncated"),
     ],
