@@ -92,8 +92,9 @@ def test_reads_by_lease_are_answered_between_two_turns_for_a_moment(monkeypatch:
     async def tell(world: World) -> None:
         leader, follower, _ = await world.form(KV, "a", "b", "c")
         await leader.write(KV.set, "k", "v")
-        await asyncio.sleep(1.0)  # Heartbeats are answered, which makes a lease.
         reader = leader.with_options(consistency="lease")
+        assert not is_answered_at_once(reader.read(KV.get, "k"))
+        await asyncio.sleep(3 * world.settings.heartbeat_interval)  # What it has asked for is promised.
         assert is_answered_at_once(reader.read(KV.get, "k"))
         assert is_answered_at_once(reader.read(KV.get, "k"))
         assert not is_answered_at_once(leader.read(KV.get, "k"))
@@ -110,9 +111,12 @@ def test_reads_by_lease_wait_when_it_has_run_out():
     async def tell(world: World) -> None:
         leader, *_ = await world.form(KV, "a", "b", "c")
         await leader.write(KV.set, "k", "v")
+        reader = leader.with_options(consistency="lease", timeout=0.1)
+        await reader.read(KV.get, "k")
+        await asyncio.sleep(3 * world.settings.heartbeat_interval)
+        assert is_answered_at_once(reader.read(KV.get, "k"))
         world.network.isolate(world.nodes[world.place(leader)].address)
         await asyncio.sleep(world.settings.election_timeout_min)
-        reader = leader.with_options(consistency="lease", timeout=0.1)
         assert not is_answered_at_once(reader.read(KV.get, "k"))
         with pytest.raises(Unavailable):
             await reader.read(KV.get, "k")

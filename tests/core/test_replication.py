@@ -142,7 +142,7 @@ def test_commits_are_told_with_the_ready_that_follows_at_once():
     raft.receive(PeerId("2"), reply(2, 2), raft.state.now)
     assert (raft.ready(more_follows=True).messages, raft.state.commit_index) == ((), 2)
     raft.propose([b"answered, and written again"], raft.state.now)
-    [told, _] = raft.ready().messages
+    told = raft.ready().messages[0]
     assert (told.to, told.first, told.message.leader_commit) == ("2", 3, 2)
     assert raft.ready().messages == ()
 

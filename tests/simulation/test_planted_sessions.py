@@ -77,7 +77,7 @@ def the_session_s_id_of_another_peer(monkeypatch: pytest.MonkeyPatch) -> None:
 PLANTED: list[tuple[Plant, set[str]]] = [
     (sessions_left_out_of_the_snapshot, {"MachinesEqual"}),
     (numbers_of_all_clients_in_one_table, {"MachinesEqual", "AckedDurable", "Linearizable"}),
-    (expiry_by_a_local_clock, {"MachinesEqual", "AckedDurable"}),
+    (expiry_by_a_local_clock, {"MachinesEqual", "AckedDurable", "RefusedIsFinal"}),
     (a_write_applied_at_each_try, {"MachinesEqual", "AckedDurable", "Linearizable", "Linearizability"}),
     (a_gap_is_jumped, {"MachinesEqual", "AckedDurable"}),
     (an_expired_session_goes_on, {"MachinesEqual", "AckedDurable"}),
