@@ -50,8 +50,8 @@ class Turns:
 
 
 async def idle(world: World, turns: Turns) -> None:
-    """Let everything settle, then count for so many heartbeats."""
-    await asyncio.sleep(3.0)
+    """Let everything settle, also the deadlines of earlier calls; then count for so many heartbeats."""
+    await asyncio.sleep(SETTINGS.call_timeout + 1.0)
     world.network.forget()
     turns.forget()
     await asyncio.sleep(SPAN)
