@@ -65,7 +65,7 @@ class LogTime:
             Seconds, 0.0 for now; infinity if there is no timer, or nothing to be done about it here.
         """
         first = apply.machine.effects.timers.first
-        if first == NEVER or not raft.is_leading_undisturbed() or apply.last_applied < raft.state.log.last:
+        if first == NEVER or not raft.takes_proposals() or apply.last_applied < raft.state.log.last:
             return NEVER
         left = first - self.read(now)
         return max(left, PAUSE_MIN) if left > 0 else 0.0

@@ -156,6 +156,7 @@ def test_a_removed_leader_replicates_log_entries_but_does_not_count_itself_in_ma
     acknowledge(raft, "2")
     assert isinstance(raft.state.role, Leader)
     assert raft.state.commit_index == 3  # 1 and 2 hold entry 4, and 1 does not count
+    assert not raft.takes_proposals()
     with pytest.raises(NotLeader):  # it would not learn what became of a proposal
         raft.propose([b"a"], raft.state.now)
 

@@ -105,5 +105,10 @@ def test_without_a_fault_nothing_is_found() -> None:
     assert [run(seed) for seed in range(6)] == [None] * 6
 
 
+def test_a_leader_that_is_about_to_leave_writes_nothing_for_the_sake_of_time() -> None:
+    """Seed 29: it may propose nothing any more, and stopped when its first timer was due."""
+    assert run(29) is None
+
+
 def test_the_table_of_timers_is_a_part_of_what_is_compared() -> None:
     assert Tables().timers == TimerTable()

@@ -218,7 +218,9 @@ def acknowledged_before_it_is_durable(monkeypatch):
 @refused_by("HandOver: TermAndVote")
 def vote_not_handed_to_the_disk(monkeypatch):
     ready = raft.Raft.ready
-    monkeypatch.setattr(raft.Raft, "ready", lambda self: msgspec.structs.replace(ready(self), hard_state=None))
+    monkeypatch.setattr(
+        raft.Raft, "ready", lambda self, **how: msgspec.structs.replace(ready(self, **how), hard_state=None)
+    )
 
 
 @refused_by("votedFor")

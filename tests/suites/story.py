@@ -205,9 +205,9 @@ class Story(Simulation):
     def applied(self, token: str) -> int:
         """Count the machines that hold something written."""
         running = [process for process in self.processes if process.role is not None]
-        return sum(f"x{token}" in self.machine(process).entries for process in running)
+        return sum(f"x{token}" in self.machine_of(process).entries for process in running)
 
-    def machine(self, process: Process) -> Any:
+    def machine_of(self, process: Process) -> Any:
         """Look into the machine of a peer that runs."""
         return self._peer(process)._seat.apply.machine
 

@@ -240,7 +240,7 @@ def test_a_leader_that_is_cut_off_answers_no_read(seed: int) -> None:
         old = await story.leader()
         story.cut_off(old)
         peer = story._peer(old).with_options(timeout=3 * TIMEOUT)
-        reads = [asyncio.ensure_future(peer.read(type(story.machine(old)).get, f"x{token}")) for _ in range(10)]
+        reads = [asyncio.ensure_future(peer.read(type(story.machine_of(old)).get, f"x{token}")) for _ in range(10)]
         await story.agree(2)
         outcomes = await asyncio.gather(*reads, return_exceptions=True)
         assert {type(outcome).__name__ for outcome in outcomes} <= {"NotLeader", "Unavailable"}

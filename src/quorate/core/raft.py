@@ -194,8 +194,8 @@ class Raft:
             NotLeader: this peer does not lead, is handing over just now, or is about to leave; nothing was appended.
         """
         self.state.now = now
-        # Once the configuration without us is committed we lead no longer, and would not learn what became of more.
-        if self._demand_leader().transfer is not None or membership.is_removed(self.state):
+        self._demand_leader()
+        if not self.takes_proposals():
             raise NotLeader(None, name(self.state, self.state.peer))
         return replication.append_commands(self.state, commands)
 
@@ -418,6 +418,11 @@ class Raft:
     def is_leading_undisturbed(self) -> bool:
         """Tell whether this peer leads, and hands over to nobody."""
         return isinstance(self.state.role, Leader) and self.state.role.transfer is None
+
+    def takes_proposals(self) -> bool:
+        """Tell whether ``propose`` takes commands now: this peer leads undisturbed, and is not about to leave."""
+        # Once the configuration without us is committed we lead no longer, and would not learn what became of more.
+        return self.is_leading_undisturbed() and not membership.is_removed(self.state)
 
     def status(self) -> Status:
         """Tell what the peer knows, for people; the shell adds ``last_applied``."""
