@@ -166,6 +166,7 @@ def slowed(usual: Profile, random: Random) -> Profile:
             election_timeout_min=pace * settings.election_timeout_min,
             election_timeout_max=pace * settings.election_timeout_max,
             catch_up_timeout=pace * settings.catch_up_timeout,
+            session_timeout=pace * settings.session_timeout,
             reconnect_delay_min=pace * settings.reconnect_delay_min,
             reconnect_delay_max=pace * settings.reconnect_delay_max,
         ),

@@ -38,8 +38,6 @@ from quorate.types import Address
 
 PATIENCE = 10
 """How many of the longest election timeouts a healed quorum, and then the healed group, has to make progress."""
-ATTEMPT_MAX = 2.0
-"""How long one try at what is demanded may take at most, seconds: an election timeout of a slow world is longer."""
 STEPS = {
     "-> log begins": "snapshot taken",
     "-> send snapshot": "snapshot sent",
@@ -319,7 +317,7 @@ class Simulation:
 
     async def _is_answered(self, call: Call) -> bool:
         """Make one call by way of a client that has made none before, and tell whether it was answered."""
-        patience = min(self.profile.settings.election_timeout_max, ATTEMPT_MAX)
+        patience = self.profile.settings.election_timeout_max
         outcome = await self.clients.call(NEWCOMER, call, patience)
         return isinstance(outcome, Rejected) or not isinstance(outcome, (QuorateError, asyncio.CancelledError))
 

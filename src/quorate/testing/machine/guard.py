@@ -175,7 +175,7 @@ def start_process(surroundings: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start a process that finds the same modules as this one."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "quorate.testing.machine.replay_process"],
+        [sys.executable, "-B", "-P", "-m", "quorate.testing.machine.replay_process"],
         env=os.environ | surroundings | {"PYTHONPATH": path, IN_REPLAY: "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
