@@ -13,6 +13,8 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import reduce
+from operator import add
 from pathlib import Path
 from time import time as now
 from typing import Annotated, Any, Literal
@@ -114,6 +116,8 @@ class Queue(StateMachine):
 
 
 class Bill(StateMachine):
+    """Adds up step by step: since Python 3.12 ``sum`` makes up for what is rounded, and hides most of the order."""
+
     paid: set[tuple[str, float]]
 
     def __init__(self) -> None:
@@ -122,7 +126,7 @@ class Bill(StateMachine):
     @write
     def pay(self, guest: str, amount: int) -> float:
         self.paid.add((guest, 10.0 ** (7 * amount)))
-        return sum(amount for _, amount in self.paid)  # fault
+        return reduce(add, (amount for _, amount in self.paid))  # fault
 
 
 class Shelf(Seats):
