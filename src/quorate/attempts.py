@@ -18,6 +18,7 @@ from quorate.errors import (
     Unavailable,
 )
 from quorate.transport.calls import Failure, Reply, error_from_failure
+from quorate.transport.local import Target
 from quorate.types import Address
 
 SHARE_MIN = 0.25
@@ -71,7 +72,7 @@ Said = tuple[bool, str]
 """Whether a peer answered, and what is to be said of it."""
 
 
-def reason(who: str, seconds: float, tried: Mapping[Address, Said], known: Sequence[Address]) -> str:
+def reason(who: str, seconds: float, tried: Mapping[Target, Said], known: Sequence[Target]) -> str:
     """Say why there was no answer: how many could be reached, and what became of the last try of each.
 
     Args:
@@ -80,33 +81,38 @@ def reason(who: str, seconds: float, tried: Mapping[Address, Said], known: Seque
         tried: those that were asked.
         known: all that might have been.
     """
-    names = dict.fromkeys(address.name for address in (*tried, *known))
-    asked = {address.name for address in tried}
-    reached = {address.name for address, (answered, _) in tried.items() if answered}
+    names = dict.fromkeys(called(address) for address in (*tried, *known))
+    asked = {called(address) for address in tried}
+    reached = {called(address) for address, (answered, _) in tried.items() if answered}
     texts = [text for _, text in tried.values()]
     texts += [f"{name} was not asked in time" for name in names if name not in asked]
     return f"{who} within {seconds:.3g} s: {len(reached)} of {len(names)} reachable; {'; '.join(texts)}"
 
 
-def note(tried: dict[Address, Said], address: Address, attempt: Attempt, seconds: float) -> None:
+def note(tried: dict[Target, Said], address: Target, attempt: Attempt, seconds: float) -> None:
     """Note what became of a try, unless it was cut short by the deadline and an earlier one tells more."""
     if attempt.answered or seconds >= SHARE_MIN or address not in tried:
         tried[address] = said_of(address, attempt)
 
 
-def said_of(address: Address, attempt: Attempt) -> Said:
+def said_of(address: Target, attempt: Attempt) -> Said:
     """Say what one peer answered, or why it did not, as in "peer2 (10.0.0.2:7001) refuses the connection"."""
     match attempt.error:
         case NotLeader(redirect=None) if attempt.answered:
-            text = f"{address.name} knows of no leader"
+            text = f"{called(address)} knows of no leader"
         case NotLeader(redirect=leader) if attempt.answered:
-            text = f"{address.name} says that {leader} leads"
+            text = f"{called(address)} says that {leader} leads"
         case error if attempt.answered:
-            text = f"{address.name} says: {error}"
+            text = f"{called(address)} says: {error}"
         case error:
             why = str(error).removeprefix(f"{address} ").removeprefix(f"{address.node} ")
-            text = f"{address.name} ({address.node}) {why}"
+            text = f"{address.name} ({address.node}) {why}" if address.name else f"{address.node} {why}"
     return attempt.answered, text
+
+
+def called(address: Target) -> str:
+    """Give the name of a peer, or where it is reached if no name was given."""
+    return address.name or address.node
 
 
 def in_vain(unknown: OutcomeUnknown | None, why: str) -> OutcomeUnknown | Unavailable:

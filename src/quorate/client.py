@@ -39,6 +39,7 @@ from quorate.transport.calls import (
     Value,
     WriteCall,
 )
+from quorate.transport.local import Target, parse_target
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
 from quorate.types import Address, Consistency, StaleRead, Status
@@ -61,7 +62,7 @@ class Client(Generic[M]):
     def __init__(
         self,
         machine: type[M],
-        addresses: tuple[Address, ...],
+        addresses: tuple[Target, ...],
         *,
         follow: bool,
         exactly_once: bool,
@@ -381,7 +382,8 @@ def connect(
     Args:
         machine: the class of the group's state machine.
         addresses: some members of the group, ``name@host:port``: those that may be down when the program starts are
-            worth naming; the others are learned.
+            worth naming; the others are learned. ``unix:PATH`` is the local socket of a node on this machine, which
+            passes on to the leader what it cannot answer; ``name@unix:PATH`` where the node has several peers.
         follow: find the leader and follow it. With False the first address alone is asked, nothing is tried again, and
             ``NotLeader`` is raised as it comes.
         exactly_once: open a session with the first write, in which a write may be tried again until it is answered.
@@ -396,7 +398,7 @@ def connect(
     Raises:
         ValueError: there is no address, or one cannot be read.
     """
-    parsed = tuple(Address.parse(address) for address in addresses)
+    parsed = tuple(map(parse_target, addresses))
     if not parsed:
         raise ValueError("connect needs the address of a peer, such as peer1@127.0.0.1:7001")
     settings = settings or Settings()

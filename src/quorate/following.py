@@ -14,6 +14,7 @@ from quorate.errors import NotLeader, OutcomeUnknown, QuorateError, SessionExpir
 from quorate.links import Links
 from quorate.transport import Transport
 from quorate.transport.calls import Call, LeaderCall, LeaderIs, StatusCall, StatusIs
+from quorate.transport.local import LocalAddress, Target
 from quorate.types import Address, is_reachable
 
 PAUSE_MIN = 0.01
@@ -42,7 +43,7 @@ class Following:
 
     def __init__(
         self,
-        addresses: tuple[Address, ...],
+        addresses: tuple[Target, ...],
         *,
         follow: bool,
         reached: Mapping[str, str],
@@ -58,7 +59,7 @@ class Following:
             transport: makes the network.
             random: gives floats from 0.0 to 1.0.
         """
-        self.addresses: tuple[Address, ...] = addresses
+        self.addresses: tuple[Target, ...] = addresses
         self._told = addresses
         self._reached = reached
         self._learn_at = 0.0
@@ -81,9 +82,14 @@ class Following:
         self._learning = None
 
     @property
-    def leader(self) -> Address | None:
+    def leader(self) -> Target | None:
         """Who answered as the leader last; None while that is not known."""
         return self._links.leader
+
+    def expect(self, leader: Address) -> None:
+        """Take somebody's word for who leads, unless a peer has answered as the leader."""
+        if self._links.leader is None:
+            self._links.leader = leader
 
     async def ask(
         self,
@@ -114,7 +120,7 @@ class Following:
         unknown: OutcomeUnknown | None = None
         place = self._links.place
         target = self._links.leader or self.addresses[place % len(self.addresses)]
-        tried: dict[Address, Said] = {}
+        tried: dict[Target, Said] = {}
         pause, redirects = 0.0, 0
         while (left := deadline - now) > 0:
             # A leader that hangs must leave time for another, where a second try does no harm.
@@ -158,7 +164,7 @@ class Following:
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        tried: dict[Address, Said] = {}
+        tried: dict[Target, Said] = {}
         pause = PAUSE_MIN
         while (left := deadline - loop.time()) > 0:
             addresses = self.addresses if self.follow else self._told[:1]
@@ -181,7 +187,7 @@ class Following:
         raise Unavailable(reason("nobody answered", deadline - begun, tried, self.addresses))
 
     async def ask_one(
-        self, target: Address, call: Call, deadline: float, is_write: bool = False, is_once: bool = False
+        self, target: Target, call: Call, deadline: float, is_write: bool = False, is_once: bool = False
     ) -> object:
         """Ask one peer.
 
@@ -218,7 +224,7 @@ class Following:
             raise Attempt(Unavailable(f"{target} was lost: {error}")) from error
         return answer_of(reply, is_once)
 
-    async def _leader_after(self, failed: Attempt, target: Address, deadline: float) -> Address | None:
+    async def _leader_after(self, failed: Attempt, target: Target, deadline: float) -> Address | None:
         """Give whom to ask instead: a peer that knows of no leader is given a while to learn of one."""
         now = asyncio.get_running_loop().time()
         patience = min(ELECTION_PATIENCE, deadline - now)
@@ -230,15 +236,15 @@ class Following:
             return None
         return found.leader if isinstance(found, LeaderIs) else None
 
-    async def ask_all(self, call: Call, deadline: float) -> tuple[list[object], dict[Address, Said]]:
+    async def ask_all(self, call: Call, deadline: float) -> tuple[list[object], dict[Target, Said]]:
         """Ask every peer that is known, all at once.
 
         Returns:
             The answers of those that gave one; and what is to be said of the others.
         """
-        tried: dict[Address, Said] = {}
+        tried: dict[Target, Said] = {}
 
-        async def ask(address: Address) -> object:
+        async def ask(address: Target) -> object:
             try:
                 return await self.ask_one(address, call, deadline)
             except Attempt as failed:
@@ -248,15 +254,15 @@ class Following:
         answers = await asyncio.gather(*map(ask, self.addresses if self.follow else self._told[:1]))
         return [answer for answer in answers if answer is not None], tried
 
-    def _learn_soon(self, target: Address, now: float) -> None:
+    def _learn_soon(self, target: Target, now: float) -> None:
         """Ask a peer that answers who the members are, if that is due: those that we know may all leave one day."""
-        if now < self._learn_at or not self.follow:
-            return
+        if now < self._learn_at or not self.follow or isinstance(target, LocalAddress):
+            return  # A node that is asked at its local socket asks the others itself: we may have no way to them.
         self._learn_at = now + LEARN_SECONDS
         if self._learning is None or self._learning.done():
             self._learning = asyncio.create_task(self._learn(target, now + LEARN_SECONDS), name="learn the members")
 
-    async def _learn(self, target: Address, deadline: float) -> None:
+    async def _learn(self, target: Target, deadline: float) -> None:
         """Take the members of a peer's group for those to ask from now on, and behind them those that we were told."""
         try:
             answer = await self.ask_one(target, StatusCall(), deadline)
@@ -267,7 +273,7 @@ class Following:
         if found and all(map(is_reachable, found)):
             self.addresses = tuple(dict.fromkeys((*found, *self._told)))
 
-    def _leads(self, target: Address, now: float) -> None:
+    def _leads(self, target: Target, now: float) -> None:
         """Note that a peer answered as the leader."""
         self._links.leader = target
         self._learn_soon(target, now)
@@ -290,7 +296,7 @@ class Following:
         await asyncio.sleep(min(longest * (1 - self._random() / 2), max(left, 0)))
         return min(max(2 * longest, PAUSE_MIN), PAUSE_MAX)
 
-    def _next_address(self) -> Address:
+    def _next_address(self) -> Target:
         """Give the next of the addresses."""
         self._links.place += 1
         return self.addresses[self._links.place % len(self.addresses)]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from quorate.errors import Unavailable
 from quorate.transport import Channel, Transport
-from quorate.types import Address
+from quorate.transport.local import Target
 
 
 class Links:
@@ -25,7 +25,7 @@ class Links:
 
     def __init__(self) -> None:
         """Have no connections."""
-        self.leader: Address | None = None
+        self.leader: Target | None = None
         self.place = 0
         self.nearest = 0
         self.closed: bool = False

@@ -21,6 +21,8 @@ from quorate.asking import make_ask
 from quorate.calling import describe
 from quorate.changing import Membership
 from quorate.errors import Stopped, StoreError
+from quorate.following import Following
+from quorate.forwarding import Forwarding
 from quorate.joining import join_group, keep_address, own_member, parse_seeds
 from quorate.loop import Loop
 from quorate.machine import StateMachine
@@ -33,8 +35,9 @@ from quorate.store import LogStore
 from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, open_store
 from quorate.store.disk import Disk, ThreadExecutor, blocking
 from quorate.surroundings import Surroundings
-from quorate.transport import Answer, Packet
+from quorate.transport import Answer, Packet, Transport
 from quorate.transport.calls import Failure, Reply, Request, StatusCall, StatusIs
+from quorate.transport.local import PREFIX, check_path
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
 from quorate.types import Address, MemberKind, PeerId, is_name, parse_node
@@ -57,7 +60,7 @@ class Node:
         settings: the knobs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a node may be told stands here
         self,
         bind: str,
         *,
@@ -67,6 +70,7 @@ class Node:
         settings: Settings | None = None,
         tls: TLS | None = None,
         addresses: Mapping[str, str] | None = None,
+        local: str | None = None,
         surroundings: Callable[[], Surroundings] | None = None,
     ) -> None:
         """Describe a node; nothing is opened before ``start``.
@@ -81,10 +85,13 @@ class Node:
             tls: certificate, key and authority; every connection then needs a certificate of that authority.
             addresses: where peers with these names are reached, ``{"peer1": "10.0.0.1:7001"}``, whatever their groups
                 have for them: for when all of them have moved, and nobody knows where anybody is.
+            local: the path of a local socket, such as ``"/run/app/quorate.sock"``, at which the node serves clients of
+                this machine too: ``connect(KV, "unix:/run/app/quorate.sock")``. Only the user that runs the node may
+                open it.
             surroundings: everything the node lives in, for simulations.
 
         Raises:
-            ValueError: an address cannot be read, or ``data_dir`` is missing.
+            ValueError: an address cannot be read, ``local`` is no path for a socket, or ``data_dir`` is missing.
         """
         parse_node(bind)
         if advertise is not None:
@@ -98,6 +105,8 @@ class Node:
         self._store_choice: str | LogStore = store
         self._tls = tls
         self._told = check_told(addresses or {})
+        self._local_path = None if local is None else check_path(local)
+        self._local: tuple[TCPTransport, Forwarding] | None = None
         self._make_surroundings = surroundings or self._real_surroundings
         self._surroundings: Surroundings | None = None
         self._directory: Directory | None = None
@@ -127,7 +136,7 @@ class Node:
         """Listen, lock the data directory, open the store. Idempotent.
 
         Raises:
-            OSError: the address cannot be bound.
+            OSError: the address, or the path of the local socket, cannot be bound; the message says why.
             StoreLocked: the data directory is in use.
             Corrupted: what is on the disk is not what was written.
             StoreError: the disk failed.
@@ -150,6 +159,28 @@ class Node:
         self._loop = Loop(
             surroundings.clock, surroundings.wall, surroundings.transport, self._disk, self.settings, self._joined
         )
+        if self._local_path is not None:
+            try:
+                await self._listen_at(self._local_path, surroundings)
+            except BaseException:
+                await self._let_go()
+                raise
+
+    async def _listen_at(self, path: str, surroundings: Surroundings) -> None:
+        """Serve clients of this machine at a path: what their peer here cannot answer is asked of the leader."""
+        chance = surroundings.random.random
+
+        def network() -> Transport:
+            return TCPTransport(None, settings=self.settings, tls=self._tls, random=chance)
+
+        def follow(addresses: tuple[Address, ...]) -> Following:
+            return Following(addresses, follow=True, reached=self._told, transport=network, random=chance)
+
+        forwarding = Forwarding(self._places, self.receive_requests, follow, self.settings.uncommitted_bytes_max)
+        address = surroundings.transport.address
+        transport = TCPTransport(PREFIX + path, advertise=address, settings=self.settings, random=chance)
+        self._local = transport, forwarding
+        await transport.listen(forwarding)
 
     async def stop(self) -> None:
         """Stop every peer, then let go of disk and network. Idempotent."""
@@ -351,6 +382,10 @@ class Node:
             return
         if self._loop is not None:
             self._loop.stop(Stopped("the node was stopped"))
+        local, self._local = self._local, None
+        if local is not None:
+            for part in local:
+                await part.stop()
         await surroundings.transport.stop()
         if self._disk is not None:
             await self._disk.stop()

@@ -19,7 +19,7 @@ from quorate.errors import Compacted, QuorateError, Unavailable
 from quorate.events import Change, Event, EventTypes, Place
 from quorate.following import Following
 from quorate.transport.calls import Events, WatchCall
-from quorate.types import Address
+from quorate.transport.local import Target
 
 E_co = TypeVar("E_co", covariant=True, bound=Event)
 
@@ -205,8 +205,8 @@ class Asking:
         """
         loop, following = asyncio.get_running_loop(), self._following
         begun, pause = loop.time(), PAUSE_MIN
-        tried: dict[Address, QuorateError] = {}
-        said: dict[Address, Said] = {}
+        tried: dict[Target, QuorateError] = {}
+        said: dict[Target, Said] = {}
         while True:
             addresses = following.addresses if following.follow else following.addresses[:1]
             target = addresses[self._turn % len(addresses)]

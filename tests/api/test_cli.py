@@ -84,6 +84,8 @@ def test_the_command_line_loads_only_what_it_needs(module: str) -> None:
         ),
         (["start", "quorate.machines:KV", "--setting", "moon=1"], "there is no moon; there are heartbeat_interval, "),
         (["frobnicate"], "frobnicate"),
+        (["start", "quorate.machines:KV", "--local", "kv.sock"], "it begins with a slash"),
+        (["status", "unix:kv.sock"], "it begins with a slash"),
     ],
 )
 def test_arguments_that_cannot_be_read_are_explained(

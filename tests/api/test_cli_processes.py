@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -410,6 +411,28 @@ def test_status_shows_the_leader_of_a_group(tmp_path: Path) -> None:
         absent = status(f"peer9@{node}")
         assert absent.returncode == 1
         assert "there is no peer named peer9 on this node; it has: peer1" in absent.stdout
+
+
+def test_a_local_socket_is_named_to_start_shell_and_status() -> None:
+    address, arguments = f"peer1@127.0.0.1:{free_port()}", ["quorate.machines:KV", "--store", "memory"]
+    with tempfile.TemporaryDirectory(prefix="quorate-") as directory:
+        path = f"{directory}/local.sock"
+        with at_prompt(*arguments, "--peer", address, "--local", path) as shell:
+            shell.type(f'await peer.set_configuration("{address}")')
+            shell.type(f'kv = connect(KV, "unix:{path}")')
+            assert shell.type('await kv.write(KV.set, "foo", "bar")').endswith("'bar'")
+            for asked in (f"unix:{path}", f"peer1@unix:{path}"):
+                done = status(asked)
+                assert done.stdout.splitlines()[1].split()[-1] == f"unix:{path}"
+                assert done.returncode == 0
+            content = json.loads(status(f"unix:{path}", "--json").stdout)
+            assert content["groups"][0]["peers"][0]["address"] == f"peer1@unix:{path}"
+            with Running("start", *arguments, "--peer", f"peer2@127.0.0.1:{free_port()}", "--local", path) as other:
+                code, said = other.end()
+            assert code == 1
+            assert f"cannot listen at {path}: the node {address.partition('@')[2]} listens there" in said
+            assert shell.end()[0] == 0
+        assert os.listdir(directory) == []
 
 
 def test_status_asks_the_other_members_and_says_why_nobody_leads(tmp_path: Path) -> None:

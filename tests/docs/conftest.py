@@ -7,12 +7,14 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+SOCKETS = "/run/app/"  # where the documents have sockets
 RUN_SECONDS = 50.0  # a program that hangs is ended; none comes near
 
 
@@ -43,8 +45,17 @@ def checkout() -> dict[str, str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, checkout: dict[str, str]) -> Callable[..., str]:
+def run_directory() -> Iterator[str]:
+    """Give a directory for sockets, whose paths must be short."""
+    with tempfile.TemporaryDirectory(prefix="quorate-") as directory:
+        yield f"{directory}/"
+
+
+@pytest.fixture
+def run(tmp_path: Path, checkout: dict[str, str], run_directory: str) -> Callable[..., str]:
     """Give a function that runs a program in a new directory, on free ports, and gives what it printed.
+
+    What it has in ``/run/app/`` is in a directory of its own too.
 
     A bad exit fails the test, and so does anything on stderr. The interpreter sees this checkout
     unless another one is named: that one sees what is installed in its own environment, and nothing else.
@@ -52,7 +63,7 @@ def run(tmp_path: Path, checkout: dict[str, str]) -> Callable[..., str]:
 
     def run_program(text: str, python: str | None = None) -> str:
         program = tmp_path / "program.py"
-        program.write_text(on_free_ports(text), "utf-8")
+        program.write_text(on_free_ports(text).replace(SOCKETS, run_directory), "utf-8")
         done = subprocess.run(
             [python or sys.executable, program],
             cwd=tmp_path,

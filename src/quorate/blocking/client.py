@@ -233,7 +233,8 @@ def connect(
     Args:
         machine: the class of the group's state machine.
         addresses: some members of the group, ``name@host:port``: those that may be down when the program starts are
-            worth naming; the others are learned.
+            worth naming; the others are learned. ``unix:PATH`` is the local socket of a node on this machine, which
+            passes on to the leader what it cannot answer; ``name@unix:PATH`` where the node has several peers.
         follow: find the leader and follow it. With False the first address alone is asked, nothing is tried again, and
             ``NotLeader`` is raised as it comes.
         exactly_once: open a session with the first write, in which a write may be tried again until it is answered.

@@ -38,7 +38,7 @@ class Node:
         settings: the knobs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a node may be told stands here
         self,
         bind: str,
         *,
@@ -48,6 +48,7 @@ class Node:
         settings: Settings | None = None,
         tls: TLS | None = None,
         addresses: Mapping[str, str] | None = None,
+        local: str | None = None,
         surroundings: Callable[[], Surroundings] | None = None,
     ) -> None:
         """Describe a node; nothing is opened before ``start``.
@@ -62,10 +63,13 @@ class Node:
             tls: certificate, key and authority; every connection then needs a certificate of that authority.
             addresses: where peers with these names are reached, ``{"peer1": "10.0.0.1:7001"}``, whatever their groups
                 have for them: for when all of them have moved, and nobody knows where anybody is.
+            local: the path of a local socket, such as ``"/run/app/quorate.sock"``, at which the node serves clients of
+                this machine too: ``connect(KV, "unix:/run/app/quorate.sock")``. Only the user that runs the node may
+                open it.
             surroundings: everything the node lives in, for simulations.
 
         Raises:
-            ValueError: an address cannot be read, or ``data_dir`` is missing.
+            ValueError: an address cannot be read, ``local`` is no path for a socket, or ``data_dir`` is missing.
         """
         self._node = quorate.node.Node(
             bind,
@@ -75,6 +79,7 @@ class Node:
             settings=settings,
             tls=tls,
             addresses=addresses,
+            local=local,
             surroundings=surroundings,
         )
         self.settings: Settings = self._node.settings
@@ -100,7 +105,7 @@ class Node:
         """Listen, lock the data directory, open the store. Idempotent.
 
         Raises:
-            OSError: the address cannot be bound.
+            OSError: the address, or the path of the local socket, cannot be bound; the message says why.
             StoreLocked: the data directory is in use.
             Corrupted: what is on the disk is not what was written.
             StoreError: the disk failed.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from quorate import Address, Settings
+from quorate.transport.local import PREFIX, Target, check_path, parse_target
 from quorate.types import MemberKind, parse_node
 
 STORES = ("rocksdb", "lmdb", "memory")
@@ -125,7 +126,7 @@ def add_status(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=node_or_peer,
         metavar="ADDRESS",
-        help="name@host:port; or host:port for all peers there",
+        help="name@host:port; host:port for all peers there; or unix:PATH for a node's local socket",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_tls(parser)
@@ -161,6 +162,13 @@ def add_node(parser: argparse.ArgumentParser, log_level: str) -> None:
         type=node_address,
         metavar="HOST:PORT",
         help="where to listen, if that is not where others reach the node",
+    )
+    parser.add_argument(
+        "--local",
+        type=local_path,
+        metavar="PATH",
+        help="also serve clients of this machine at a local socket, such as /run/app/quorate.sock: "
+        'connect(KV, "unix:/run/app/quorate.sock")',
     )
     add_joining(parser)
     parser.add_argument(
@@ -255,14 +263,26 @@ def node_address(text: str) -> str:
     return text
 
 
-def node_or_peer(text: str) -> Address:
-    """Read ``name@host:port``, or ``host:port`` as an address whose name is empty.
+def local_path(text: str) -> str:
+    """Check that the text can be the path of a local socket.
 
     Raises:
-        ArgumentTypeError: it is neither.
+        ArgumentTypeError: it cannot.
     """
     try:
-        return Address.parse(text) if "@" in text else Address("", *parse_node(text))
+        return check_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def node_or_peer(text: str) -> Target:
+    """Read ``name@host:port``, ``unix:PATH``, or ``host:port`` as an address whose name is empty.
+
+    Raises:
+        ArgumentTypeError: it is none of them.
+    """
+    try:
+        return parse_target(text) if "@" in text or text.startswith(PREFIX) else Address("", *parse_node(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -154,6 +154,7 @@ async def opened(options: argparse.Namespace, machine: type[StateMachine]) -> As
         settings=settings_from(options),
         tls=tls,
         addresses={address.name: address.node for address in options.address},
+        local=options.local,
     )
     async with contextlib.AsyncExitStack() as stack:
         try:

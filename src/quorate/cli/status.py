@@ -16,6 +16,7 @@ from quorate import TLS, Address, QuorateError, Settings, Status
 from quorate.cli.opening import tls_from
 from quorate.cli.output import Output
 from quorate.transport.calls import Failure, Request, StatusCall, StatusIs, error_from_failure
+from quorate.transport.local import Target
 from quorate.transport.tcp import TCPTransport
 
 TIMEOUT = 2.0
@@ -33,7 +34,7 @@ class Found(msgspec.Struct):
         status: what it says.
     """
 
-    address: Address
+    address: Target
     status: Status
 
 
@@ -48,7 +49,7 @@ class Group(msgspec.Struct):
 
     id: str
     found: list[Found]
-    unreachable: dict[Address, str]
+    unreachable: dict[Target, str]
 
     @property
     def latest(self) -> Status:
@@ -71,7 +72,7 @@ def run_status(options: argparse.Namespace) -> int:
     return 0 if groups and all(group.leader for group in groups) else 1
 
 
-async def survey(addresses: Sequence[Address], tls: TLS | None = None) -> tuple[list[Group], dict[Address, str]]:
+async def survey(addresses: Sequence[Target], tls: TLS | None = None) -> tuple[list[Group], dict[Target, str]]:
     """Ask peers for their status, and then the other members of their groups.
 
     Args:
@@ -83,9 +84,9 @@ async def survey(addresses: Sequence[Address], tls: TLS | None = None) -> tuple[
     """
     transport = TCPTransport(None, settings=Settings(call_timeout=TIMEOUT), tls=tls, random=random.random)
     found: dict[tuple[str, str], Found] = {}
-    unreachable: dict[Address, str] = {}
-    asked: dict[Address, None] = {}
-    waiting = list(dict.fromkeys(addresses))
+    unreachable: dict[Target, str] = {}
+    asked: dict[Target, None] = {}
+    waiting: list[Target] = list(dict.fromkeys(addresses))
     try:
         while waiting:
             asked.update(dict.fromkeys(waiting))
@@ -95,7 +96,7 @@ async def survey(addresses: Sequence[Address], tls: TLS | None = None) -> tuple[
                     unreachable[address] = answer
                     continue
                 for status in answer:
-                    reached_at = Address(status.name, address.host, address.port)
+                    reached_at = msgspec.structs.replace(address, name=status.name)
                     found.setdefault((status.group or status.id, status.name), Found(reached_at, status))
             waiting = [member for member in members_of(found) if member not in asked]
     finally:
@@ -103,7 +104,7 @@ async def survey(addresses: Sequence[Address], tls: TLS | None = None) -> tuple[
     return grouped(list(found.values()), unreachable)
 
 
-async def ask(transport: TCPTransport, address: Address) -> tuple[Status, ...] | str:
+async def ask(transport: TCPTransport, address: Target) -> tuple[Status, ...] | str:
     """Ask one peer, or all at a place; give their status, or why there is none."""
     try:
         async with asyncio.timeout(TIMEOUT):
@@ -124,10 +125,10 @@ async def ask(transport: TCPTransport, address: Address) -> tuple[Status, ...] |
             return f"{address.node} answered with {type(other).__name__}, which is no status"
 
 
-def members_of(found: dict[tuple[str, str], Found]) -> list[Address]:
+def members_of(found: dict[tuple[str, str], Found]) -> list[Target]:
     """Give the members of all groups found that have not answered yet."""
     statuses = [peer.status for peer in found.values()]
-    members = {
+    members: dict[Target, None] = {
         member.address: None
         for status in statuses
         for member in status.members
@@ -136,7 +137,7 @@ def members_of(found: dict[tuple[str, str], Found]) -> list[Address]:
     return list(members)
 
 
-def grouped(found: list[Found], unreachable: dict[Address, str]) -> tuple[list[Group], dict[Address, str]]:
+def grouped(found: list[Found], unreachable: dict[Target, str]) -> tuple[list[Group], dict[Target, str]]:
     """Put those who answered, and those who did not, under their groups.
 
     Returns:
@@ -158,7 +159,7 @@ def grouped(found: list[Found], unreachable: dict[Address, str]) -> tuple[list[G
     return list(groups.values()), left
 
 
-def show(output: Output, groups: list[Group], unreachable: dict[Address, str]) -> None:
+def show(output: Output, groups: list[Group], unreachable: dict[Target, str]) -> None:
     """Print a table for each group, and the sentence that sums it up."""
     for group in groups:
         output.table(COLUMNS, table_rows(group), right=NUMBERS)
@@ -217,7 +218,7 @@ def summary(group: Group) -> str:
     return f"This group has no leader: {latest.name} says that {latest.why}; {reached}."
 
 
-def json_text(groups: list[Group], unreachable: dict[Address, str]) -> str:
+def json_text(groups: list[Group], unreachable: dict[Target, str]) -> str:
     """Give the same as JSON."""
     content = {
         "groups": [
@@ -250,7 +251,7 @@ def peer_fields(peer: Found) -> dict[str, object]:
     return fields
 
 
-def reasons(unreachable: dict[Address, str]) -> list[dict[str, str]]:
+def reasons(unreachable: dict[Target, str]) -> list[dict[str, str]]:
     """Give who was not reached, and why, as JSON has it."""
     return [
         {"address": str(address) if address.name else address.node, "reason": reason}

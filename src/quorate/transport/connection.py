@@ -1,4 +1,4 @@
-"""One TCP connection that carries frames: its hellos, its end, and why it ended. Knows no neighbours and no calls."""
+"""One connection that carries frames: its hellos, its end, and why it ended. Knows no neighbours and no calls."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
     """Frames both ways over one connection.
 
     Attributes:
-        dialled: the node that this side dialled, ``host:port``; empty for a connection that was accepted.
+        dialled: the node that this side dialled, ``host:port`` or ``unix:PATH``; empty for one that was accepted.
         hello: what this side says first.
         heard: what the other side said first; None until then.
         error: why the connection ended, where it did not end in peace.
@@ -242,7 +242,7 @@ def explain(error: BaseException) -> str:
 def _tune(transport: asyncio.Transport) -> None:
     """Send small frames at once, and notice early that the other machine is gone."""
     raw = transport.get_extra_info("socket")
-    if raw is None:
+    if raw is None or raw.family == socket.AF_UNIX:
         return
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

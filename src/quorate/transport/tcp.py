@@ -1,4 +1,4 @@
-"""The network over TCP: listens, dials, and passes what arrives to a node.
+"""The network over TCP, and a node's local socket: listens, dials, and passes what arrives to a node.
 
 Which of two connections to a neighbour stays is decided in ``neighbours.py``; what a connection says first and how it
 ends, in ``connection.py``.
@@ -18,6 +18,7 @@ from quorate.transport import Channel, Packet, Receiver
 from quorate.transport.channel import FrameChannel, Replies
 from quorate.transport.connection import HELLO_SECONDS, LINGER_SECONDS, Connection, Events, close_all, explain
 from quorate.transport.frames import Frame, FrameError, FrameKind, Hello, encode_frames, encode_value, fits
+from quorate.transport.local import BACKLOG, LocalSocket, local_path
 from quorate.transport.neighbours import Neighbours
 from quorate.transport.security import TLS
 from quorate.types import format_node, parse_node
@@ -35,7 +36,7 @@ _logger = logging.getLogger(__name__)
 
 
 class TCPTransport:
-    """A ``Transport`` over TCP, with TLS if it is given.
+    """A ``Transport`` over TCP, with TLS if it is given; or, for clients alone, over a local socket.
 
     Attributes:
         connections_accepted: how many connections others have opened to this node.
@@ -56,6 +57,7 @@ class TCPTransport:
 
         Args:
             bind: where to listen, ``host:port``; port 0 takes a free one. None for a client, which never listens.
+                ``unix:PATH`` for a local socket, at which clients alone are served; it needs ``advertise``.
             advertise: where others reach this node, ``host:port``, if that is not ``bind``; port 0 stands for the
                 port that is bound.
             settings: for the largest frame, the time of a call, and the delays between attempts to connect.
@@ -66,7 +68,8 @@ class TCPTransport:
             ValueError: an address is not of that form, or others cannot reach it and ``advertise`` does not help.
             OSError: a certificate cannot be loaded.
         """
-        self._bind = parse_node(bind) if bind is not None else None
+        self._path = local_path(bind) if bind is not None else None
+        self._bind = parse_node(bind) if bind is not None and self._path is None else None
         self._advertise = parse_node(advertise) if advertise is not None else self._bind
         if self._advertise is not None and _is_wildcard(self._advertise[0]):
             raise ValueError(f"others cannot reach {format_node(*self._advertise)}: say where they can with advertise=")
@@ -79,6 +82,7 @@ class TCPTransport:
         self._neighbours = Neighbours(lambda: self.address, self._dial_neighbour, settings, random, self._lose)
         self._receiver: Receiver | None = None
         self._listener: asyncio.Server | None = None
+        self._local: LocalSocket | None = None
         self._stopped = False
         self._connections: dict[Connection, None] = {}
         self._channels: dict[Connection, FrameChannel] = {}
@@ -105,25 +109,48 @@ class TCPTransport:
             OSError: the address cannot be bound; the message says why.
             RuntimeError: the transport has no address to bind, or it listens already, or has stopped.
         """
-        if self._bind is None or self._advertise is None or self._receiver is not None or self._stopped:
+        has_place = self._path is not None or self._bind is not None
+        if not has_place or self._advertise is None or self._receiver is not None or self._stopped:
             raise RuntimeError("listen() works once, before stop(), and only with an address to bind")
-        host, port = self._bind
         self._receiver = receiver
         try:
+            if self._path is not None:
+                await self._listen_at(self._path)
+            elif self._bind is not None:
+                await self._listen_on(*self._bind)
+        except OSError:
+            self._receiver = None
+            raise
+
+    async def _listen_at(self, path: str) -> None:
+        """Listen at a path; no TLS there, since the machine itself says who may open it."""
+        # In a thread, since it may ask who is there already: perhaps another node of this very loop.
+        self._local = await asyncio.to_thread(LocalSocket, path)
+        self._listener = await asyncio.get_running_loop().create_unix_server(
+            self._accepted, sock=self._local.socket, backlog=BACKLOG
+        )
+
+    async def _listen_on(self, host: str, port: int) -> None:
+        """Listen on a port, and learn which one that is.
+
+        Raises:
+            OSError: the address cannot be bound; the message says why.
+        """
+        try:
             self._listener = await asyncio.get_running_loop().create_server(
-                lambda: Connection(self._events, Hello(self.address, "accepted"), "", self._bytes_max),
+                self._accepted,
                 host,
                 port,
-                backlog=1024,
+                backlog=BACKLOG,
                 ssl=self._accepting_tls,
                 ssl_handshake_timeout=HELLO_SECONDS if self._accepting_tls is not None else None,
                 ssl_shutdown_timeout=self._linger,
             )
         except OSError as error:
-            self._receiver = None
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise OSError(error.errno, f"cannot listen on {format_node(host, port)}: {why}") from error
         bound = [listening.getsockname() for listening in self._listener.sockets]
+        assert self._advertise is not None, "whoever binds an address has one"
         self._advertise = (self._advertise[0], self._advertise[1] or bound[0][1])
         if self._accepting_tls is None and not all(ipaddress.ip_address(name[0]).is_loopback for name in bound):
             _logger.warning(
@@ -131,6 +158,10 @@ class TCPTransport:
                 " keep -> give it certificates (tls=TLS(...)), or bind a loopback address",
                 format_node(host, bound[0][1]),
             )
+
+    def _accepted(self) -> Connection:
+        """Make a connection that another side has dialled."""
+        return Connection(self._events, Hello(self.address, "accepted"), "", self._bytes_max)
 
     def send(self, node: str, packets: Sequence[Packet]) -> None:
         """Send packets to a node, ``host:port``, as one frame where they fit; drop them where they cannot go now.
@@ -154,7 +185,7 @@ class TCPTransport:
         self._neighbours.send(node, encode_frames(FrameKind.PACKETS, encoded, self._bytes_max))
 
     async def connect(self, node: str) -> Channel:
-        """Open a channel for calls to the node at ``host:port``.
+        """Open a channel for calls to the node at ``host:port``, or at ``unix:PATH``.
 
         Raises:
             Unavailable: it cannot be reached within ``Settings.call_timeout``; the reason says why.
@@ -169,6 +200,8 @@ class TCPTransport:
         self._stopped = True
         if self._listener is not None:
             self._listener.close()
+        if self._local is not None:
+            self._local.remove()
         await self._neighbours.stop()
         for replies in self._callers.values():
             replies.flush()
@@ -189,11 +222,8 @@ class TCPTransport:
         connection = Connection(self._events, hello, node, self._bytes_max)
         reached = False
         try:
-            host, port = parse_node(node)
             async with asyncio.timeout(seconds):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection, host, port, ssl=self._dialling_tls, ssl_shutdown_timeout=self._linger
-                )
+                await self._connect(connection, node)
                 await connection.settled.wait()
             reached = connection.open
         except (OSError, ValueError) as error:
@@ -205,12 +235,25 @@ class TCPTransport:
             raise Unavailable(f"{node} {self._why_closed(connection)}") from connection.error
         return connection
 
+    async def _connect(self, connection: Connection, node: str) -> None:
+        """Connect to a node, at its path or its address."""
+        loop, path = asyncio.get_running_loop(), local_path(node)
+        if path is not None:
+            await loop.create_unix_connection(lambda: connection, path)
+            return
+        host, port = parse_node(node)
+        await loop.create_connection(
+            lambda: connection, host, port, ssl=self._dialling_tls, ssl_shutdown_timeout=self._linger
+        )
+
     def _why_closed(self, connection: Connection) -> str:
         """Put into words why a connection ended before the other side had said hello."""
         if self._stopped:
             return "was not reached: this transport has stopped"
         if isinstance(connection.error, FrameError):
             return explain(connection.error)
+        if local_path(connection.dialled) is not None:
+            return "closed the connection at once: check that a node of quorate listens there"
         if self._dialling_tls is not None:
             return "closed the connection at once: check the client certificate"
         return "closed the connection at once: check that a node listens there, and whether it wants TLS"
@@ -234,6 +277,8 @@ class TCPTransport:
         """
         if (hello.purpose == "accepted") is not bool(connection.dialled):
             raise FrameError(f"the other side said {hello.purpose!r}, which is this side's word")
+        if hello.purpose == "peers" and self._path is not None:
+            raise FrameError("the local socket is for clients: peers speak over the network")
         if hello.purpose == "peers":
             self._neighbours.join(hello.node, connection)
         elif hello.purpose == "calls":

@@ -1,0 +1,177 @@
+"""Forwarding: what clients ask at the local socket of a node is answered here, or asked of whoever leads.
+
+So such a client needs no way to the other machines, and no certificate: its node has both. Knows calls, and the way of
+a client's calls (``following.py``); knows no sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import msgspec
+
+from quorate.attempts import Expired
+from quorate.errors import Overloaded, QuorateError, SessionExpired
+from quorate.following import Following
+from quorate.serving import TIMEOUT_MAX, Place
+from quorate.transport import Answer, Packet
+from quorate.transport.calls import (
+    BootstrapCall,
+    Call,
+    ChangeCall,
+    Failure,
+    IdentifyCall,
+    OpenSessionCall,
+    ReadCall,
+    Reply,
+    Request,
+    SnapshotCall,
+    StatusCall,
+    WriteCall,
+    failure_from_error,
+)
+from quorate.types import Address
+
+NODE_CALLS = (IdentifyCall, BootstrapCall, ChangeCall, SnapshotCall)
+"""What nodes alone ask of one another, and not at a local socket."""
+
+LEADER_KNOWS = ("NotLeader", "Compacted")
+"""The errors with which a peer here is not the last to be asked: another leads, or may hold the events wanted."""
+
+SHARE = 0.9
+"""What part of a call's time the leader is looked for: the rest is for the answer that says why there is none."""
+
+CALL_BYTES = 1024
+"""What a call that is being forwarded is taken to cost, beside its command or query."""
+
+
+class Forwarding:
+    """What a local socket delivers to: a ``Receiver`` of clients' requests alone."""
+
+    def __init__(
+        self,
+        places: Mapping[str, Place],
+        receive: Callable[[Sequence[Request], Answer], None],
+        follow: Callable[[tuple[Address, ...]], Following],
+        bytes_max: int,
+    ) -> None:
+        """Forward nothing yet.
+
+        Args:
+            places: the peers of this node, by their names.
+            receive: carries out requests on this node.
+            follow: makes the way to the leader, of some members.
+            bytes_max: how many bytes of calls may be on that way at once.
+        """
+        self._places = places
+        self._receive = receive
+        self._follow = follow
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._ways: dict[str, Following] = {}
+        self._tasks: dict[asyncio.Task[None], None] = {}
+
+    def receive_packets(self, source: str, packets: Sequence[Packet]) -> None:
+        """Take no packets: the transport lets none through."""
+
+    def lose_node(self, node: str) -> None:
+        """Learn nothing: there are no neighbours here."""
+
+    def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
+        """Carry out requests here; what no peer here can answer is asked of the leader."""
+        now = asyncio.get_running_loop().time()
+        for request in requests:
+            named = self._named(request)
+            if isinstance(named, Failure):
+                answer(Reply(request.id, named))
+            else:
+                self._receive([named], partial(self._take, named, answer, now))
+
+    async def stop(self) -> None:
+        """Forward no more. Idempotent."""
+        tasks, self._tasks = list(self._tasks), {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        ways, self._ways = self._ways, {}
+        for way in ways.values():
+            await way.close()
+
+    def _named(self, request: Request) -> Request | Failure:
+        """Give a request as this node understands it: to a peer by its name, which reads where it is asked."""
+        call = request.call
+        if isinstance(call, NODE_CALLS):
+            return Failure("Unavailable", "the local socket is for clients: the address of the node takes this call")
+        if isinstance(call, ReadCall) and call.leader_only:
+            call = msgspec.structs.replace(call, leader_only=False)
+        name = request.peer
+        if not name and not isinstance(call, StatusCall):
+            if len(self._places) != 1:
+                running = ", ".join(self._places) or "none"
+                return Failure("Unavailable", f"say which peer is meant, as in peer1@unix:PATH; it has: {running}")
+            (name,) = self._places
+        return Request(request.id, name, call)
+
+    def _take(self, request: Request, answer: Answer, asked_at: float, reply: Reply) -> None:
+        """Pass on what a peer here answers, unless somebody else must be asked."""
+        failure = reply.answer
+        place = self._places.get(request.peer)
+        if place is None or not isinstance(failure, Failure) or failure.error not in LEADER_KNOWS:
+            answer(reply)
+            return
+        size = size_of(request.call)
+        if self._bytes + size > self._bytes_max:
+            full = Overloaded("too much waits for the leader already: write less at once")
+            answer(Reply(request.id, failure_from_error(full)))
+            return
+        way = self._ways.get(request.peer)
+        if way is None:
+            others = [member.address for member in place.seat.status().members]
+            own = place.peer.address
+            # Itself last: it may be the leader by then, and is the only one that a group of one has.
+            way = self._ways[own.name] = self._follow((*(each for each in others if each.name != own.name), own))
+        if failure.redirect is not None:
+            way.expect(failure.redirect)
+        self._bytes += size
+        task = asyncio.create_task(self._ask(way, request, answer, asked_at), name=f"forward for {request.peer}")
+        self._tasks[task] = None
+        task.add_done_callback(partial(self._done, size))
+
+    def _done(self, size: int, task: asyncio.Task[None]) -> None:
+        """Forget a call that was forwarded."""
+        self._bytes -= size
+        self._tasks.pop(task, None)
+
+    async def _ask(self, way: Following, request: Request, answer: Answer, asked_at: float) -> None:
+        """Ask the leader, and pass on what it answers."""
+        call = request.call
+        asked = getattr(call, "timeout", 0.0)
+        timeout = asked if asked < TIMEOUT_MAX else TIMEOUT_MAX  # As ``serving.carry_out``: it may be no number.
+        is_once = isinstance(call, OpenSessionCall) or (isinstance(call, WriteCall) and call.session != 0)
+        is_write = isinstance(call, WriteCall | OpenSessionCall)
+
+        def make(left: float) -> Call:
+            return msgspec.structs.replace(call, timeout=left)
+
+        try:
+            found = await way.ask(make, asked_at + SHARE * timeout, is_write=is_write, is_once=is_once)
+        except Expired as expired:
+            found = failure_from_error(expired.__cause__ or expired)  # What the leader says, as it says it.
+        except SessionExpired as error:
+            # A try of ours may have had an effect. Of that the client must not hear as of a session that had ended
+            # before: it would write once more, in another one.
+            found = Failure("OutcomeUnknown", str(error))
+        except QuorateError as error:
+            found = failure_from_error(error)
+        answer(Reply(request.id, found))  # type: ignore[arg-type]
+
+
+def size_of(call: Call) -> int:
+    """Give how many bytes a call is taken to cost while it is forwarded."""
+    match call:
+        case WriteCall(command=encoded) | ReadCall(query=encoded):
+            return CALL_BYTES + len(encoded)
+        case _:
+            return CALL_BYTES
