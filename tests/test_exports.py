@@ -48,6 +48,7 @@ EXPECTED = (
     "StaleRead",
     "StateMachine",
     "Status",
+    "StatusWatch",
     "Stopped",
     "StoreError",
     "StoreLocked",
@@ -91,7 +92,7 @@ def test_importing_quorate_imports_no_extra(extra: str) -> None:
 
 # The blocking twins: the same names, arguments, types and words, without await.
 
-TWINS = ("Client", "Node", "Peer", "Watch", "connect")
+TWINS = ("Client", "Node", "Peer", "StatusWatch", "Watch", "connect")
 NOT_FOR_USERS = {"receive_packets", "receive_requests", "lose_node"}  # what the transport calls
 
 

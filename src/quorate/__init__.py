@@ -35,7 +35,7 @@ from quorate.peer import Peer
 from quorate.settings import Settings
 from quorate.transport.security import TLS
 from quorate.types import Address, MemberStatus, StaleRead, Status
-from quorate.watching import Watch
+from quorate.watching import StatusWatch, Watch
 
 __all__ = [
     "TLS",
@@ -67,6 +67,7 @@ __all__ = [
     "StaleRead",
     "StateMachine",
     "Status",
+    "StatusWatch",
     "Stopped",
     "StoreError",
     "StoreLocked",

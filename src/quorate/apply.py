@@ -19,7 +19,7 @@ from quorate.effects import Effects
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
 from quorate.firing import fire_due
 from quorate.machine import StateMachine
-from quorate.recent import Recent
+from quorate.recent import Recent, Watcher
 from quorate.sessions import MARK, TICK, OpenSession, decode_command
 from quorate.tables import Replicated, Tables, frozen
 from quorate.transport.calls import Failure, Value, failure_from_error
@@ -134,6 +134,13 @@ class Apply:
             self.recent.take(self.machine.effects.take(), self.last_applied)
         self._forget_applied()
         self._answer_reads()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Send someone the events from a place on, as soon as there are some."""
+        if self.is_witness:
+            watcher.waiter.fail(Unavailable("this peer is a witness, or was one, and emits no events"))
+        else:
+            self.recent.add(watcher, self.last_applied)
 
     def freeze(self) -> Iterable[bytes]:
         """Give the state at ``last_applied`` in chunks, to be iterated in another thread; a witness has none.

@@ -43,7 +43,7 @@ from quorate.transport.local import Target, parse_target
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
 from quorate.types import Address, Consistency, StaleRead, Status
-from quorate.watching import Asking, Watch, beginning
+from quorate.watching import Asking, AskingStatus, StatusWatch, Watch, beginning, view_of_group
 
 M = TypeVar("M", bound=StateMachine)
 P = ParamSpec("P")
@@ -79,7 +79,7 @@ class Client(Generic[M]):
         self._consistency: Consistency = "linearizable"
         self._following = Following(addresses, follow=follow, reached=reached, transport=transport, random=random)
         self._tickets = Tickets()
-        self._watches: weakref.WeakKeyDictionary[Watch[Any], None] = weakref.WeakKeyDictionary()
+        self._watches: weakref.WeakKeyDictionary[Watch[Any] | StatusWatch, None] = weakref.WeakKeyDictionary()
 
     def with_options(self, *, timeout: float | None = None, consistency: Consistency | None = None) -> Client[M]:
         """Give the same client, on the same connections, with other options; those that are not named stay as they are.
@@ -231,6 +231,26 @@ class Client(Generic[M]):
         """
         types = self._machine.events.part(events)
         watch = Watch[Any](types, Asking(self._following, tuple(types.prefixes), self._timeout), beginning(after))
+        self._watches[watch] = None
+        return watch
+
+    def watch_status(self) -> StatusWatch:
+        """Watch how the group stands: its term, its leader and its members.
+
+        ::
+
+            async for status in kv.watch_status():
+                print(status.leader, [member.address.name for member in status.members])
+
+        The first status tells how things are now, and another comes whenever one of these is another. Each is that of
+        one peer, whichever answers, and its ``name``, ``role`` and numbers are of that peer at that instant; another is
+        asked when it fails, and none goes back behind a term that was told. Whoever takes long with one is given the
+        newest next, and those between are skipped.
+
+        A call waits for a change as long as the timeout of this client; then it is made again. So an idle watch costs
+        one call in that time, and a peer that falls silent or is cut off is noticed behind it.
+        """
+        watch = StatusWatch(AskingStatus(self._following, self._timeout), view_of_group)
         self._watches[watch] = None
         return watch
 

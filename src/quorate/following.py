@@ -15,7 +15,7 @@ from quorate.links import Links
 from quorate.transport import Transport
 from quorate.transport.calls import Call, LeaderCall, LeaderIs, StatusCall, StatusIs
 from quorate.transport.local import LocalAddress, Target
-from quorate.types import Address, is_reachable
+from quorate.types import Address, Status, is_reachable
 
 PAUSE_MIN = 0.01
 """The first pause before a call is tried again, seconds; doubles each time, less a random part. Another peer is asked
@@ -263,14 +263,18 @@ class Following:
             self._learning = asyncio.create_task(self._learn(target, now + LEARN_SECONDS), name="learn the members")
 
     async def _learn(self, target: Target, deadline: float) -> None:
-        """Take the members of a peer's group for those to ask from now on, and behind them those that we were told."""
+        """Ask a peer who the members of its group are."""
         try:
             answer = await self.ask_one(target, StatusCall(), deadline)
         except (Attempt, QuorateError):
             return  # Whoever calls next learns what is the matter.
-        members = [status.members for status in answer.peers] if isinstance(answer, StatusIs) else []
-        found = [member.address for member in members[0][:MEMBERS_MAX]] if members else []
-        if found and all(map(is_reachable, found)):
+        if isinstance(answer, StatusIs) and answer.peers:
+            self.learn(answer.peers[0])
+
+    def learn(self, status: Status) -> None:
+        """Ask the members that a peer tells of from now on, and behind them those that we were told."""
+        found = [member.address for member in status.members[:MEMBERS_MAX]]
+        if self.follow and found and all(map(is_reachable, found)):
             self.addresses = tuple(dict.fromkeys((*found, *self._told)))
 
     def _leads(self, target: Target, now: float) -> None:

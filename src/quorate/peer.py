@@ -17,15 +17,17 @@ from quorate.bootstrap import parse_addresses
 from quorate.calling import MachineType
 from quorate.changing import PRIORITY_MAX, Membership
 from quorate.errands import FindLeader, HandOver
+from quorate.errors import Stopped
 from quorate.events import Change, Event, Place
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.recent import Watcher
 from quorate.seat import FOREVER, Seat
 from quorate.settings import Settings
-from quorate.transport.calls import Events
+from quorate.standing import StandingWatcher
+from quorate.transport.calls import Events, StandingIs
 from quorate.types import Address, Consistency, MemberKind, StaleRead, Status, parse_node
 from quorate.waiters import FutureWaiter, as_it_is
-from quorate.watching import Watch, beginning
+from quorate.watching import StatusWatch, Watch, beginning, view_of_peer
 
 M = TypeVar("M", bound=StateMachine)
 P = ParamSpec("P")
@@ -207,6 +209,20 @@ class Peer(Generic[M]):
         prefixes = tuple(types.prefixes.values())
         place = beginning(after) or (self._seat.apply.last_applied + 1, 0)
         return Watch[Any](types, partial(self._events, prefixes), place)
+
+    def watch_status(self) -> StatusWatch:
+        """Watch how this peer stands: its role and term, the leader that it follows or is, and the members.
+
+        ::
+
+            async for status in peer.watch_status():
+                print(status.role, status.term, status.leader)
+
+        The first status tells how it stands now, and another comes whenever one of these is another; the numbers in it
+        are those of that instant. Whoever takes long with one is given the newest next, and those between are skipped.
+        It costs nothing while nothing changes, and ends when the peer is stopped.
+        """
+        return StatusWatch(self._standing, view_of_peer)
 
     async def leader(self, *, other_than: str | Address | None = None) -> Address:
         """Tell who leads, as far as this peer knows; wait for a leader while there is none.
@@ -421,6 +437,25 @@ class Peer(Generic[M]):
             return cast(Events, await waiter.future)
         finally:
             self._seat.apply.recent.remove(watcher)
+
+    async def _standing(self, mark: bytes) -> StandingIs:
+        """Wait until this peer stands otherwise than a mark says.
+
+        Raises:
+            StopAsyncIteration: it was stopped.
+            Stopped: it has failed.
+        """
+        waiter = FutureWaiter(asyncio.get_running_loop().create_future(), FOREVER)
+        watcher = StandingWatcher(waiter, mark)
+        self._seat.watch(watcher)
+        try:
+            return cast(StandingIs, await waiter.future)
+        except Stopped:
+            if isinstance(self._seat.failure, Stopped | None):
+                raise StopAsyncIteration from None
+            raise
+        finally:
+            self._seat.standing.remove(watcher)
 
     def _waiter(self, detach: Callable[[object], object] = as_it_is) -> FutureWaiter:
         """Make who waits for a reply: of a write or read, or of something that is not of the machine."""

@@ -10,17 +10,17 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from quorate.addresses import Addresses
 from quorate.apply import Apply, Query
-from quorate.core import Envelope, Event, EventKind, Message, Raft
+from quorate.core import QUIET, Envelope, Event, EventKind, Message, Raft
 from quorate.core.messages import InstallSnapshot
 from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_over, start, stopped
-from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped, Unavailable
+from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped
 from quorate.reading import Reads, refuse
 from quorate.recent import Watcher
 from quorate.sending import Sender
@@ -28,6 +28,7 @@ from quorate.sessions import TICK
 from quorate.settings import Settings
 from quorate.snapshots import Snapshots
 from quorate.stamping import LogTime
+from quorate.standing import Standing, StandingWatcher
 from quorate.store import Batch
 from quorate.store.cache import Cache
 from quorate.tables import Replicated, restored
@@ -80,6 +81,7 @@ class Seat:
         apply: its machine and who waits for it.
         snapshots: its snapshots.
         addresses: where the others are reached.
+        standing: who waits until it stands otherwise.
         counts: events since the start, by kind.
         failure: why it has stopped; None while it runs.
         is_closing: whether it takes no new calls.
@@ -102,6 +104,7 @@ class Seat:
         self.apply = apply
         self.snapshots = snapshots
         self.addresses = addresses
+        self.standing = Standing(raft, addresses, self.status)
         self.counts: dict[EventKind, int] = dict.fromkeys(EventKind, 0)
         self.failure: QuorateError | None = None
         self.is_closing: bool = False
@@ -150,14 +153,14 @@ class Seat:
         elif self._reads.add(asked, consistency):
             self._outside.wake(self)
 
-    def watch(self, watcher: Watcher) -> None:
-        """Send someone the events from a place on, as soon as there are some."""
+    def watch(self, watcher: Watcher | StandingWatcher) -> None:
+        """Send someone the events from a place on, or how this peer stands, as soon as there is something new."""
         if self._is_refused(watcher.waiter):
             return
-        if self.apply.is_witness:
-            watcher.waiter.fail(Unavailable(f"{self.name} is a witness, or was one, and emits no events"))
-            return
-        self.apply.recent.add(watcher, self.apply.last_applied)
+        if isinstance(watcher, Watcher):
+            self.apply.watch(watcher)
+        else:
+            self.standing.add(watcher)
         if watcher.waiter.deadline < self._sweep_at:
             self._sweep_at = watcher.waiter.deadline
             self._outside.wake(self)
@@ -295,6 +298,7 @@ class Seat:
 
     def advance(self) -> None:
         """Apply what is committed, a bounded number of entries at a time, and answer those who wait for a leader."""
+        self.standing.look()
         if self._waiting:
             self._waiting = [errand for errand in self._waiting if not is_over(errand, self.raft, self.addresses)]
         if self._idle and self.apply.is_idle and not self._idle.done():
@@ -348,6 +352,7 @@ class Seat:
             errand.waiter.fail(stopped(errand, why))
         self.apply.stop(why)
         self.apply.recent.stop(why)
+        self.standing.stop(failure)
         self.snapshots.stop(why)
         for waiting in (self._writes, self._errands, self._waiting, self._placed, self._messages):
             waiting.clear()
@@ -397,11 +402,13 @@ class Seat:
         self.apply.expire(now)
         lost = None if self.raft.state.leader is not None else f"{self.name} knows of no leader"
         self.apply.recent.expire(now, self.apply.last_applied, lost)
+        self.standing.expire(now)
         reads = self._reads.expire(self.raft, now)
         expire(self._waiting, self.raft, self.name, now)
         self._waiting = [errand for errand in self._waiting if errand.waiter.deadline > now]
         errands = min((errand.waiter.deadline for errand in self._waiting), default=FOREVER)
-        first = min(reads, errands, self.apply.deadline(now), self.apply.recent.deadline())
+        watchers = min(self.apply.recent.deadline(), self.standing.deadline())
+        first = min(reads, errands, self.apply.deadline(now), watchers)
         self._sweep_at = max(now + SWEEP_PAUSE, first)
 
     # Outputs.
@@ -491,7 +498,3 @@ class Seat:
         self.counts[event.kind] += 1
         level = logging.DEBUG if event.kind in QUIET else logging.INFO
         logger.log(level, "%s [term %d] %s", self.name, event.term, event.text)
-
-
-QUIET: Sequence[EventKind] = (EventKind.IGNORED, EventKind.VOTE)
-"""Events that another machine can cause at will: counted always, logged only on request."""

@@ -21,6 +21,7 @@ from quorate.recent import Watcher
 from quorate.seat import Seat
 from quorate.sessions import OpenSession, encode_opening, encode_write
 from quorate.settings import Settings
+from quorate.standing import StandingWatcher
 from quorate.transport import Answer
 from quorate.transport.calls import (
     BootstrapCall,
@@ -43,6 +44,7 @@ from quorate.transport.calls import (
     StatusIs,
     Value,
     WatchCall,
+    WatchStatusCall,
     WriteCall,
     failure_from_error,
 )
@@ -57,7 +59,7 @@ ID_LENGTH_MAX = 64
 GARBAGE = f"these cannot be the members of a group: more than {MEMBERS_MAX}, or with ids or addresses that are none"
 
 WATCH_SECONDS_MAX = 60.0
-"""The longest that one call may wait for events, seconds: so long a peer remembers someone who is gone."""
+"""The longest that one call may wait for events or changes, seconds: so long a peer remembers someone who is gone."""
 
 TIMEOUT_MAX = 3600.0
 """The longest deadline that a call from the network may ask for, seconds."""
@@ -138,7 +140,7 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
         case OpenSessionCall():
             waiter.encode = as_session
             seat.write(encode_opening(OpenSession(max(0.0, call.session_timeout))), waiter)
-        case WatchCall():
+        case WatchCall() | WatchStatusCall():
             watch(place, call, waiter, now)
         case LeaderCall():
             waiter.encode = as_leader
@@ -192,10 +194,13 @@ def read(place: Place, call: ReadCall, waiter: CallWaiter) -> None:
         place.seat.read(call.query, waiter, call.consistency)
 
 
-def watch(place: Place, call: WatchCall, waiter: CallWaiter, now: float) -> None:
-    """Send the events from a place on; or say where those begin that are yet to come."""
+def watch(place: Place, call: WatchCall | WatchStatusCall, waiter: CallWaiter, now: float) -> None:
+    """Send the events from a place on, or say where those begin that are yet to come; or tell how the peer stands."""
     prefixes = place.machine.events.prefixes
-    if not call.names or not all(name in prefixes for name in call.names):
+    if isinstance(call, WatchStatusCall):
+        waiter.deadline = min(waiter.deadline, now + WATCH_SECONDS_MAX)
+        place.seat.watch(StandingWatcher(waiter, call.mark))
+    elif not call.names or not all(name in prefixes for name in call.names):
         known = ", ".join(prefixes) or "no events"
         waiter.fail(Unavailable(f"{place.seat.name} cannot take this call: {place.machine.name} emits {known}"))
     elif call.place is None:

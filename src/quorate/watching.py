@@ -1,4 +1,4 @@
-"""Watching: the events of a group as an iterator, each once, in the order of the log, over any number of connections.
+"""Watching: the events of a group as an iterator, each once and in the order of the log; and how it stands, as another.
 
 A watch asks some peer for what stands from a place on, gives that out, and asks again from where that ended: who is
 asked may change each time, and no peer remembers whom it told what. Does not know which peer is asked, nor how.
@@ -18,13 +18,19 @@ from quorate.attempts import Attempt, Said, reason, said_of
 from quorate.errors import Compacted, QuorateError, Unavailable
 from quorate.events import Change, Event, EventTypes, Place
 from quorate.following import Following
-from quorate.transport.calls import Events, WatchCall
+from quorate.transport.calls import Call, Events, StandingIs, WatchCall, WatchStatusCall
 from quorate.transport.local import Target
+from quorate.types import Status
 
 E_co = TypeVar("E_co", covariant=True, bound=Event)
+T = TypeVar("T")
+A = TypeVar("A")
 
 Ask = Callable[[Place | None], Awaitable[Events]]
 """Asks for the events from a place on, and waits for some; of None for where those begin that are yet to come."""
+
+AskStatus = Callable[[bytes], Awaitable[StandingIs]]
+"""Asks how a peer stands, and waits until that is no longer what a mark stands for: see ``WatchStatusCall``."""
 
 GRACE = 1.0
 """How much later than asked for an answer may come, seconds, before the peer that was asked is given up."""
@@ -34,6 +40,53 @@ PAUSE_MIN = 0.01
 
 PAUSE_MAX = 0.25
 """The longest such pause, seconds."""
+
+
+class Question(Generic[T, A]):
+    """What a watch asks, once at a time; it can be cut short.
+
+    Attributes:
+        is_closed: whether nothing is asked any longer.
+    """
+
+    def __init__(self, ask: Callable[[T], Awaitable[A]]) -> None:
+        """Ask by ``ask``, of what is known."""
+        self.is_closed: bool = False
+        self._ask = ask
+        self._asking: asyncio.Future[A] | None = None
+
+    async def ask(self, known: T) -> A:
+        """Ask, and wait for the answer.
+
+        Raises:
+            StopAsyncIteration: there are no more: the watch was closed.
+            CancelledError: whoever waits for this was cancelled.
+            RuntimeError: another task asks already.
+        """
+        if self.is_closed:
+            raise StopAsyncIteration
+        if self._asking is not None:
+            raise RuntimeError("another task waits for this watch already; give each task a watch of its own")
+        self._asking = asyncio.ensure_future(self._ask(known))
+        try:
+            return await self._asking
+        except asyncio.CancelledError:
+            if self._was_closed():
+                raise StopAsyncIteration from None
+            raise
+        finally:
+            self._asking = None
+
+    def _was_closed(self) -> bool:
+        """Tell whether it was ``close`` that cancelled the question, and not whoever waits."""
+        me = asyncio.current_task()
+        return self.is_closed and me is not None and not me.cancelling()
+
+    def close(self) -> None:
+        """Ask no longer, and tell whoever waits that there are no more. Idempotent."""
+        self.is_closed = True
+        if self._asking is not None:
+            self._asking.cancel()
 
 
 class Watch(Generic[E_co]):
@@ -54,11 +107,9 @@ class Watch(Generic[E_co]):
     def __init__(self, types: EventTypes, ask: Ask, place: Place | None) -> None:
         """Begin at a place, or when the first event is asked for."""
         self._types = types
-        self._ask = ask
+        self._question = Question(ask)
         self._place = place
         self._changes: deque[Change[Any]] = deque()
-        self._asking: asyncio.Future[Events] | None = None
-        self._is_closed = False
 
     @property
     def after(self) -> int | None:
@@ -85,17 +136,13 @@ class Watch(Generic[E_co]):
             RuntimeError: another task waits for the next event of this watch.
         """
         while not self._changes:
-            if self._is_closed:
-                raise StopAsyncIteration
-            await self._fetch()
+            self._take(await self._question.ask(self._place))
         return self._changes.popleft()
 
     async def aclose(self) -> None:
         """End the watch; whoever waits for an event is told that there are no more. Idempotent."""
-        self._is_closed = True
+        self._question.close()
         self._changes.clear()
-        if self._asking is not None:
-            self._asking.cancel()
 
     async def __aenter__(self) -> Self:
         """Begin: what is committed from now on will be seen.
@@ -105,7 +152,7 @@ class Watch(Generic[E_co]):
             Stopped: the peer asked, in this process, has stopped.
         """
         if self._place is None:
-            await self._fetch()
+            self._take(await self._question.ask(None))
         return self
 
     async def __aexit__(
@@ -113,28 +160,6 @@ class Watch(Generic[E_co]):
     ) -> None:
         """End the watch."""
         await self.aclose()
-
-    async def _fetch(self) -> None:
-        """Ask once, and keep what comes.
-
-        Raises:
-            StopAsyncIteration: the watch was closed meanwhile.
-            CancelledError: whoever waits for this was cancelled.
-            RuntimeError: another task asks already.
-        """
-        if self._asking is not None:
-            raise RuntimeError("another task waits for the next event of this watch; give each task a watch of its own")
-        self._asking = asyncio.ensure_future(self._ask(self._place))
-        try:
-            answer = await self._asking
-        except asyncio.CancelledError:
-            me = asyncio.current_task()
-            if self._is_closed and me is not None and not me.cancelling():
-                raise StopAsyncIteration from None
-            raise
-        finally:
-            self._asking = None
-        self._take(answer)
 
     def _take(self, answer: Events) -> None:
         """Keep the events of an answer.
@@ -169,15 +194,84 @@ def beginning(after: int | Change[Any] | None) -> Place | None:
             return after + 1, 0
 
 
+class StatusWatch:
+    """How a peer or a group stands, whenever that changes; made by ``Client.watch_status`` and ``Peer.watch_status``.
+
+    ::
+
+        async for status in kv.watch_status():
+            print(status.term, status.leader, [member.address.name for member in status.members])
+
+    The first ``Status`` tells how things are when it is asked for. Nothing is kept for later: whoever takes long with
+    one is given the newest next, and those between are skipped.
+
+    An error ends a ``for``, and not the watch: it can be iterated again. ``aclose``, or the end of ``async with``, ends
+    it; so does being forgotten, for it holds nothing while nobody waits.
+    """
+
+    def __init__(self, ask: AskStatus, view: Callable[[Status], object]) -> None:
+        """Tell of each status that differs from the one before in what ``view`` gives of it."""
+        self._question = Question(ask)
+        self._view = view
+        self._mark = b""
+        self._seen: object = None
+
+    def __aiter__(self) -> Self:
+        """Give the watch itself."""
+        return self
+
+    async def __anext__(self) -> Status:
+        """Wait until something has changed.
+
+        Raises:
+            StopAsyncIteration: the watch was closed, or the peer in this process has stopped.
+            Unavailable: for the timeout nobody answered; the message says who was tried and what each said.
+            Stopped: the peer in this process has failed; the message says why.
+            RuntimeError: another task waits for the next of this watch.
+        """
+        while True:
+            answer = await self._question.ask(self._mark)
+            self._mark = answer.mark
+            seen = self._view(answer.status)
+            if seen != self._seen:
+                self._seen = seen
+                return answer.status
+
+    async def aclose(self) -> None:
+        """End the watch; whoever waits is told that there are no more. Idempotent."""
+        self._question.close()
+
+    async def __aenter__(self) -> Self:
+        """Give the watch, which asks for nothing yet."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the watch."""
+        await self.aclose()
+
+
+def view_of_group(status: Status) -> object:
+    """Give what a status says of the group: the same on each of its peers, once they know all that there is to know."""
+    members = [(member.address, member.id, member.kind, member.becomes) for member in status.members]
+    return status.group, status.term, status.leader, members
+
+
+def view_of_peer(status: Status) -> object:
+    """Give what a status says of the peer and its group, beside what changes with each write or heartbeat."""
+    return status.role, view_of_group(status)
+
+
 class Asking:
-    """How a client asks for events: whichever peer answered last, then the others."""
+    """How a client asks for events: the leader where to begin, and from there on any peer."""
 
     def __init__(self, following: Following, names: tuple[str, ...], timeout: float) -> None:
         """Ask for the events with these names; each call waits for ``timeout`` seconds, and then is made again."""
         self._following = following
         self._names = names
         self._timeout = timeout
-        self._turn = 0
+        self._rounds = Rounds(following, Events, timeout)
 
     async def __call__(self, place: Place | None) -> Events:
         """Ask for what stands from a place on, until somebody answers.
@@ -187,16 +281,65 @@ class Asking:
             Unavailable: for ``timeout`` nobody answered, or not with events.
             QuorateError: with ``follow=False``: what the peer asked answers.
         """
-        if place is None:
-            deadline = asyncio.get_running_loop().time() + self._timeout
-            answer = await self._following.ask(
-                lambda left: WatchCall(left, self._names, None), deadline, is_write=False
-            )
-            return self._checked(answer)
-        return await self._poll(place)
+        if place is not None:
+            return await self._rounds.ask(WatchCall(self._timeout, self._names, place))
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        answer = await self._following.ask(lambda left: WatchCall(left, self._names, None), deadline, is_write=False)
+        return self._rounds.checked(answer)
 
-    async def _poll(self, place: Place) -> Events:
+
+class AskingStatus:
+    """How a client asks how its group stands: any peer, as long as that knows the latest term."""
+
+    def __init__(self, following: Following, timeout: float) -> None:
+        """Each call waits for ``timeout`` seconds, and then is made again."""
+        self._following = following
+        self._timeout = timeout
+        self._rounds = Rounds(following, StandingIs, timeout)
+        self._newest: Status | None = None
+
+    async def __call__(self, mark: bytes) -> StandingIs:
+        """Ask how things are, until somebody answers that they are others than a mark stands for, or the time is over.
+
+        Raises:
+            Unavailable: for ``timeout`` nobody answered, or not with that.
+            QuorateError: with ``follow=False``: what the peer asked answers.
+        """
+        answer = await self._rounds.ask(WatchStatusCall(self._timeout, mark), self._refuse_older)
+        self._newest = answer.status
+        self._following.learn(answer.status)
+        if answer.mark == mark and answer.status.leader is None:
+            self._rounds.leave()  # It may be cut off, and others know of a leader.
+        return answer
+
+    def _refuse_older(self, answer: StandingIs) -> None:
+        """Refuse what is older than what another peer has told.
+
+        Raises:
+            Attempt: it is; another peer may know more.
+        """
+        status, newest = answer.status, self._newest
+        if newest is not None and status.group == newest.group and status.term < newest.term:
+            behind = Unavailable(f"it is in term {status.term} yet, and its group in term {newest.term}")
+            raise Attempt(behind, answered=True)
+
+
+class Rounds(Generic[A]):
+    """Asks whichever peer answered last, then the others, for what each may wait for before it answers."""
+
+    def __init__(self, following: Following, kind: type[A], timeout: float) -> None:
+        """Ask for answers of that kind, and give up if there was none for ``timeout`` seconds."""
+        self._following = following
+        self._kind = kind
+        self._timeout = timeout
+        self._turn = 0
+
+    async def ask(self, call: Call, check: Callable[[A], None] = lambda answer: None) -> A:
         """Ask one peer after the other until one answers.
+
+        Args:
+            call: what is asked; a peer may take ``timeout`` seconds for it.
+            check: raises ``Attempt`` if an answer counts for nothing.
 
         Raises:
             Compacted: nobody holds it any longer.
@@ -210,16 +353,16 @@ class Asking:
         while True:
             addresses = following.addresses if following.follow else following.addresses[:1]
             target = addresses[self._turn % len(addresses)]
-            call = WatchCall(self._timeout, self._names, place)
             try:
-                answer = await following.ask_one(target, call, loop.time() + self._timeout + GRACE)
-                return self._checked(answer)
+                answer = self.checked(await following.ask_one(target, call, loop.time() + self._timeout + GRACE))
+                check(answer)
+                return answer
             except (Attempt, Compacted) as failed:
                 attempt = failed if isinstance(failed, Attempt) else Attempt(failed, answered=True)
                 tried[target], said[target] = attempt.error, said_of(target, attempt)
             if not following.follow:
                 raise tried[target]
-            self._turn += 1
+            self.leave()
             if len(tried) < len(addresses):
                 continue
             gone = [error for error in tried.values() if isinstance(error, Compacted)]
@@ -230,12 +373,16 @@ class Asking:
             await asyncio.sleep(pause)
             pause = min(2 * pause, PAUSE_MAX)
 
-    def _checked(self, answer: object) -> Events:
-        """Give an answer that holds events.
+    def leave(self) -> None:
+        """Ask another peer next."""
+        self._turn += 1
+
+    def checked(self, answer: object) -> A:
+        """Give an answer that is of the kind asked for.
 
         Raises:
             Unavailable: it is another one.
         """
-        if not isinstance(answer, Events):
-            raise Unavailable(f"the peer answered with {type(answer).__name__}, which holds no events")
+        if not isinstance(answer, self._kind):
+            raise Unavailable(f"the peer answered with {type(answer).__name__}, and not with {self._kind.__name__}")
         return answer

@@ -388,7 +388,7 @@ def test_closing_and_cancelling_leave_nothing_behind():
             assert not recent._watchers
             waiting = asyncio.create_task(anext(watch))
             await asyncio.sleep(0.1)
-            with pytest.raises(RuntimeError, match="another task waits for the next event of this watch"):
+            with pytest.raises(RuntimeError, match="another task waits for this watch already"):
                 await anext(watch)
             await watch.aclose()
             with pytest.raises(StopAsyncIteration):

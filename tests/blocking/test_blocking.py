@@ -21,6 +21,7 @@ from quorate import (
     QuorateError,
     Rejected,
     StateMachine,
+    Status,
     Stopped,
     Unavailable,
     read,
@@ -161,6 +162,33 @@ def test_what_happens_is_watched(node: Node) -> None:
             log.watch(Log)  # type: ignore[arg-type,call-overload]
     assert list(ended) == []
     ended.close()
+
+
+def test_changes_of_the_status_are_watched(node: Node, peer: Peer[Log], log: Client[Log]) -> None:
+    with log.watch_status() as watch, peer.watch_status() as here:
+        assert next(watch).leader == next(here).leader == peer.address
+        with Node("127.0.0.1:0", store="memory", settings=SETTINGS) as other:
+            joined = other.start_peer(Log, name="peer2", join=peer.address, kind="learner")
+            for told in (watch, here):
+                assert [member.address.name for member in next(told).members] == ["peer1", "peer2"]
+            seen: list[Status] = []
+            thread = threading.Thread(target=lambda: seen.extend(joined.watch_status()))
+            thread.start()
+            while not seen:
+                pass
+            ended = joined.watch_status()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert list(ended) == []
+    assert list(watch) == []
+    waiting = log.watch_status()
+    next(waiting)
+    closing = threading.Timer(0.1, waiting.close)
+    closing.start()
+    assert list(waiting) == []
+    ended = log.watch_status()
+    log.close()
+    assert list(ended) == []
 
 
 def test_members_are_changed(node: Node, peer: Peer[Log], log: Client[Log]) -> None:

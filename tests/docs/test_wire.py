@@ -25,7 +25,7 @@ from quorate.transport import Packet, calls, frames, tcp
 from quorate.transport.calls import Failure, OpenSessionCall, ReadCall, Reply, Request, SessionIs, Value, WriteCall
 from quorate.transport.connection import HELLO_SECONDS
 from quorate.transport.frames import FrameKind, Hello, encode_frame
-from quorate.types import Address, Run, Snapshot
+from quorate.types import Address, Run, Snapshot, Status
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "reference" / "wire.md").read_text("utf-8")
 PLAIN = " ".join(PAGE.split())
@@ -49,7 +49,7 @@ def tables() -> dict[str, dict[str, list[tuple[str, str, str]]]]:
     return found
 
 
-WORDS = {"int": int, "float": float, "bool": bool, "text": str, "bytes": bytes, "address": Address}
+WORDS = {"int": int, "float": float, "bool": bool, "text": str, "bytes": bytes, "address": Address, "map": Status}
 
 
 def shown(struct: type[msgspec.Struct]) -> list[tuple[str, str, str]]:

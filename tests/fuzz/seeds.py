@@ -19,6 +19,7 @@ from quorate.core.messages import (
     RequestVoteReply,
     TimeoutNow,
 )
+from quorate.events import Emitted
 from quorate.store.mark import Mark
 from quorate.store.snapshots import write_snapshot
 from quorate.testing.drive import make_configuration, make_log
@@ -26,6 +27,7 @@ from quorate.transport import Packet
 from quorate.transport.calls import (
     BootstrapCall,
     ChangeCall,
+    Events,
     Failure,
     IdentifyCall,
     Identity,
@@ -37,13 +39,30 @@ from quorate.transport.calls import (
     SnapshotAt,
     SnapshotCall,
     StaleValue,
+    StandingIs,
     StatusCall,
+    StatusIs,
     Value,
+    WatchCall,
+    WatchStatusCall,
     WriteCall,
     encode_details,
 )
 from quorate.transport.frames import Hello
-from quorate.types import Address, Compaction, HardState, Index, Kind, PeerId, ReadId, Run, Snapshot, Term
+from quorate.types import (
+    Address,
+    Compaction,
+    HardState,
+    Index,
+    Kind,
+    MemberStatus,
+    PeerId,
+    ReadId,
+    Run,
+    Snapshot,
+    Status,
+    Term,
+)
 
 GROUP = make_configuration(3)
 LEADER = PeerId("2")
@@ -96,6 +115,8 @@ CALLS = [
     *[WriteCall(command, 5.0) for command in COMMANDS],
     ReadCall(COMMANDS[1], 5.0),
     ReadCall(COMMANDS[1], 5.0, "stale", True),
+    WatchCall(5.0, ("Changed",), (7, 0)),
+    WatchStatusCall(5.0, b"0123456789abcdef"),
     LeaderCall(1.0),
     StatusCall(),
     IdentifyCall(),
@@ -104,10 +125,27 @@ CALLS = [
     SnapshotCall("group", MESSAGES[11], 100, 10, b"piece"),
 ]
 REQUESTS = [Request(number, "peer1", call) for number, call in enumerate(CALLS)]
+STATUS = Status(
+    name="peer1",
+    id=LEADER,
+    group="group",
+    role="leader",
+    term=Term(3),
+    leader=ADDRESS,
+    configuration=(ADDRESS,),
+    commit_index=Index(4),
+    last_applied=Index(4),
+    last_index=Index(7),
+    why=None,
+    members=(MemberStatus(address=ADDRESS, id=LEADER, kind="voter", becomes=None, heard=0.5),),
+)
 ANSWERS = [
     Value(b"\xa3bar"),
     StaleValue(b"\xa3bar", Index(7), 0.5),
+    Events((8, 0), (Emitted(Index(7), 0, b"\x92\xa7Changed\x01"),)),
     LeaderIs(ADDRESS),
+    StatusIs((STATUS,)),
+    StandingIs(b"0123456789abcdef", STATUS),
     Identity(LEADER, "KV", GROUP, ADDRESS),
     SnapshotAt(10),
     Failure("NotLeader", "peer1", ADDRESS),

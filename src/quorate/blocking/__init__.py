@@ -15,6 +15,6 @@ Jupyter's, which then stands still for so long; from the thread of such a loop i
 from quorate.blocking.client import Client, connect
 from quorate.blocking.node import Node
 from quorate.blocking.peer import Peer
-from quorate.blocking.watch import Watch
+from quorate.blocking.watch import StatusWatch, Watch
 
-__all__ = ["Client", "Node", "Peer", "Watch", "connect"]
+__all__ = ["Client", "Node", "Peer", "StatusWatch", "Watch", "connect"]

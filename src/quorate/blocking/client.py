@@ -13,7 +13,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 import quorate.client
 import quorate.watching
 from quorate.blocking.background import Background
-from quorate.blocking.watch import Watch
+from quorate.blocking.watch import StatusWatch, Watch
 from quorate.errors import QuorateError, Unavailable
 from quorate.events import Change, Event
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
@@ -173,6 +173,24 @@ class Client(Generic[M]):
         """
         watch: Callable[..., quorate.watching.Watch[Any]] = self._client.watch
         return Watch(self._background.look(watch, *events, after=after), self._background)
+
+    def watch_status(self) -> StatusWatch:
+        """Watch how the group stands: its term, its leader and its members.
+
+        ::
+
+            for status in kv.watch_status():
+                print(status.leader, [member.address.name for member in status.members])
+
+        The first status tells how things are now, and another comes whenever one of these is another. Each is that of
+        one peer, whichever answers, and its ``name``, ``role`` and numbers are of that peer at that instant; another is
+        asked when it fails, and none goes back behind a term that was told. Whoever takes long with one is given the
+        newest next, and those between are skipped.
+
+        A call waits for a change as long as the timeout of this client; then it is made again. So an idle watch costs
+        one call in that time, and a peer that falls silent or is cut off is noticed behind it.
+        """
+        return StatusWatch(self._background.look(self._client.watch_status), self._background)
 
     def leader(self) -> Address:
         """Ask who leads; wait for a leader while there is none.

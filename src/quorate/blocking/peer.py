@@ -13,7 +13,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 import quorate.peer
 import quorate.watching
 from quorate.blocking.background import Background
-from quorate.blocking.watch import Watch
+from quorate.blocking.watch import StatusWatch, Watch
 from quorate.events import Change, Event
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.types import Address, Consistency, MemberKind, StaleRead, Status
@@ -172,6 +172,20 @@ class Peer(Generic[M]):
         """
         watch: Callable[..., quorate.watching.Watch[Any]] = self._peer.watch
         return Watch(self._background.look(watch, *events, after=after), self._background)
+
+    def watch_status(self) -> StatusWatch:
+        """Watch how this peer stands: its role and term, the leader that it follows or is, and the members.
+
+        ::
+
+            for status in peer.watch_status():
+                print(status.role, status.term, status.leader)
+
+        The first status tells how it stands now, and another comes whenever one of these is another; the numbers in it
+        are those of that instant. Whoever takes long with one is given the newest next, and those between are skipped.
+        It costs nothing while nothing changes, and ends when the peer is stopped.
+        """
+        return StatusWatch(self._background.look(self._peer.watch_status), self._background)
 
     def leader(self, *, other_than: str | Address | None = None) -> Address:
         """Tell who leads, as far as this peer knows; wait for a leader while there is none.

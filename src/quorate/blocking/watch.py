@@ -1,4 +1,4 @@
-"""The blocking twin of ``quorate.watching``: events as they come, for threads that wait.
+"""The blocking twin of ``quorate.watching``: events and changes of status as they come, for threads that wait.
 
 Its methods say what theirs say, word for word, and a test holds them to it.
 """
@@ -13,6 +13,7 @@ import quorate.watching
 from quorate.blocking.background import Background
 from quorate.errors import QuorateError
 from quorate.events import Change, Event
+from quorate.types import Status
 
 E_co = TypeVar("E_co", covariant=True, bound=Event)
 
@@ -57,7 +58,7 @@ class Watch(Generic[E_co]):
             Stopped: the peer asked, in this process, has stopped.
             RuntimeError: another thread waits for the next event of this watch.
         """
-        if self._background.has_ended and self._watch._is_closed:
+        if self._background.has_ended and self._watch._question.is_closed:
             raise StopIteration  # With its client; there is no loop any longer to ask.
         try:
             return self._background.call(self._watch.__anext__)
@@ -78,6 +79,60 @@ class Watch(Generic[E_co]):
             Stopped: the peer asked, in this process, has stopped.
         """
         self._background.call(self._watch.__aenter__)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the watch."""
+        self.close()
+
+
+class StatusWatch:
+    """How a peer or a group stands, whenever that changes; made by ``watch_status`` of ``quorate.blocking``'s names.
+
+    ::
+
+        for status in kv.watch_status():
+            print(status.term, status.leader, [member.address.name for member in status.members])
+
+    The thread waits for the next change, however long that takes; ``close``, from any thread, ends it. Nothing is kept
+    for later: whoever takes long with one status is given the newest next, and those between are skipped.
+    """
+
+    def __init__(self, watch: quorate.watching.StatusWatch, background: Background) -> None:
+        """Wait for the changes of a watch whose loop is in the background."""
+        self._watch = watch
+        self._background = background
+
+    def __iter__(self) -> Self:
+        """Give the watch itself."""
+        return self
+
+    def __next__(self) -> Status:
+        """Wait until something has changed.
+
+        Raises:
+            StopIteration: the watch was closed, or the peer in this process has stopped.
+            Unavailable: for the timeout nobody answered; the message says who was tried and what each said.
+            Stopped: the peer in this process has failed; the message says why.
+            RuntimeError: another thread waits for the next of this watch.
+        """
+        if self._background.has_ended:
+            raise StopIteration  # With its client or node; there is no loop any longer to ask.
+        try:
+            return self._background.call(self._watch.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """End the watch; whoever waits is told that there are no more. Idempotent."""
+        # Of a client that was closed, or a node that was stopped, all watches have ended.
+        with contextlib.suppress(QuorateError):
+            self._background.call(self._watch.aclose)
+
+    def __enter__(self) -> Self:
+        """Give the watch, which asks for nothing yet."""
         return self
 
     def __exit__(

@@ -3,9 +3,10 @@
 from quorate.core.configuration import Configuration, Member, decode_configuration, encode_configuration
 from quorate.core.messages import Message
 from quorate.core.raft import Raft
-from quorate.core.ready import Envelope, Event, EventKind, ReadReady, Ready
+from quorate.core.ready import QUIET, Envelope, Event, EventKind, ReadReady, Ready
 
 __all__ = [
+    "QUIET",
     "Configuration",
     "Envelope",
     "Event",

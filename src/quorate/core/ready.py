@@ -62,6 +62,10 @@ class EventKind(enum.StrEnum):
     IGNORED = "ignored"
 
 
+QUIET = frozenset({EventKind.IGNORED, EventKind.VOTE})
+"""Events that another machine can cause at will: counted always, logged only on request."""
+
+
 class Event(msgspec.Struct, frozen=True):
     """One thing that changed, for logs, counters and the traces that tests assert. Never one for each write.
 

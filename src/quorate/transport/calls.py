@@ -39,6 +39,9 @@ from quorate.types import Address, Consistency, Index, PeerId, Status
 Timeout = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
 """Seconds that a call may take, as they come from the network: a number, and no infinity."""
 
+Mark = Annotated[bytes, msgspec.Meta(max_length=64)]
+"""What stands for how a peer stands: ours have 16 bytes."""
+
 Number = Annotated[int, msgspec.Meta(ge=0)]
 """A number of a session, as it comes from the network; MessagePack has none of more than 64 bits."""
 
@@ -105,6 +108,19 @@ class WatchCall(msgspec.Struct, frozen=True, array_like=True, tag="watch"):
     place: tuple[int, int] | None
 
 
+class WatchStatusCall(msgspec.Struct, frozen=True, array_like=True, tag="watch_status"):
+    """Ask how a peer stands. Answered by ``StandingIs`` once that differs from what is known, or the time is over.
+
+    Attributes:
+        timeout: seconds from arrival until the peer answers that nothing has changed; above 0, and counted as 60 at
+            most.
+        mark: that of the answer before, from this peer or another; empty when there was none.
+    """
+
+    timeout: Timeout
+    mark: Mark
+
+
 class LeaderCall(msgspec.Struct, frozen=True, array_like=True, tag="leader"):
     """Ask who leads, waiting for one up to ``timeout`` seconds. Answered by ``LeaderIs``."""
 
@@ -169,6 +185,7 @@ Call = (
     | OpenSessionCall
     | ReadCall
     | WatchCall
+    | WatchStatusCall
     | LeaderCall
     | StatusCall
     | IdentifyCall
@@ -243,6 +260,19 @@ class StatusIs(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     peers: tuple[Status, ...]
 
 
+class StandingIs(msgspec.Struct, frozen=True, array_like=True, tag="standing"):
+    """The reply to ``WatchStatusCall``.
+
+    Attributes:
+        mark: stands for the peer's role, term, leader and members, and for the peer itself; equal to that of the call
+            if the time was over.
+        status: how it stands.
+    """
+
+    mark: Mark
+    status: Status
+
+
 class Identity(msgspec.Struct, frozen=True, array_like=True, tag="identity"):
     """The reply to ``IdentifyCall``, ``BootstrapCall`` and ``ChangeCall``.
 
@@ -286,7 +316,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The reply to the request with the same id."""
 
     id: int
-    answer: Value | StaleValue | SessionIs | Events | LeaderIs | StatusIs | Identity | SnapshotAt | Failure
+    answer: Value | StaleValue | SessionIs | Events | LeaderIs | StatusIs | StandingIs | Identity | SnapshotAt | Failure
 
 
 PLAIN_ERRORS: dict[str, type[QuorateError]] = {
