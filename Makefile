@@ -9,6 +9,7 @@
 #                       as --full for the demo or --report FILE for the simulator
 #   MINUTES=3, KILLS=200, SECONDS=60, TRACES=1000, COMMANDS=1000000
 #                       for `make chaos`, `make failover`, `make fuzz`, `make spec`, `make once`
+#   WORKERS=1           for `make test`: how many tests run at a time (as many as there are cores)
 #   VERSIONS='3.12'     for `make test-all`
 
 ENV ?= .venv
@@ -19,6 +20,7 @@ MINUTES ?= 3
 KILLS ?= 200
 SECONDS ?= 60
 TRACES ?= 1000
+WORKERS ?= auto
 VERSIONS ?= 3.11 3.12 3.13 3.14
 BIN := $(ENV)/bin
 
@@ -59,7 +61,7 @@ demo: $(ENV)/.installed-run
 	@$(BIN)/quorate demo $(ARGS)
 
 test: $(ENV)/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)
 
 check: export PYTHONDONTWRITEBYTECODE := 1
 check: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1

@@ -305,7 +305,11 @@ class Node:
 
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         """Carry out requests from the network, and answer them."""
-        now = self._running().clock.time()
+        if self._surroundings is None:  # Connections close a moment later.
+            for request in requests:
+                answer(Reply(request.id, Failure("Stopped", "the node was stopped")))
+            return
+        now = self._surroundings.clock.time()
         for request in requests:
             place = self._places.get(request.peer)
             if place is not None:

@@ -122,10 +122,11 @@ async def test_a_peer_that_was_removed_may_join_again(tmp_path: Path) -> None:
 
 @pytest.mark.covers("pitfall 76")
 async def test_a_name_in_use_is_refused_also_to_a_disk_that_was_wiped(tmp_path: Path) -> None:
-    async with cluster(KV, 2, tmp_path, settings=QUICK) as nodes:
+    async with cluster(KV, 3, tmp_path, settings=QUICK) as nodes:
         one = await nodes.start("peer1")
         await one.set_configuration(one.address)
         await nodes.start("peer2", join=one.address)
+        await nodes.start("peer3", join=one.address)  # Of two, one alone would soon lead no longer.
         await nodes.stop("peer2")
         shutil.rmtree(tmp_path / "peer2")
         with pytest.raises(InvalidConfiguration, match=r"the name peer2 is in use .* remove_peer\('peer2'\)"):

@@ -25,6 +25,7 @@ from quorate import (
     write,
 )
 from quorate.machines import KV
+from quorate.transport.calls import Failure, Reply, Request, StatusCall, error_from_failure
 
 from .cluster import SETTINGS, cluster, free_ports
 
@@ -242,3 +243,18 @@ async def test_a_disk_that_fails_stops_the_peers_and_the_others_go_on(tmp_path: 
         successor = others[(await first.leader(other_than=leader.address)).name]
         async with connect(KV, successor.address) as kv:
             assert await kv.write(KV.set, "foo", "baz") == "baz"
+
+
+async def test_what_is_asked_of_a_node_while_it_stops_is_told_so() -> None:
+    """Its connections close a moment later than it does: what they bring in between was an error in the log."""
+    node = Node("127.0.0.1:0", store="memory", settings=SETTINGS)
+    await node.start()
+    await node.start_peer(KV, name="peer1")
+    await node.stop()
+    replies: list[Reply] = []
+    node.receive_requests([Request(7, "peer1", StatusCall()), Request(8, "", StatusCall())], replies.append)
+    assert [reply.id for reply in replies] == [7, 8]
+    for reply in replies:
+        assert isinstance(reply.answer, Failure)
+        with pytest.raises(Stopped, match="the node was stopped"):
+            raise error_from_failure(reply.answer)
