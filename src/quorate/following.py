@@ -15,7 +15,7 @@ from quorate.links import Links
 from quorate.transport import Transport
 from quorate.transport.calls import Call, LeaderCall, LeaderIs, StatusCall, StatusIs
 from quorate.transport.local import LocalAddress, Target
-from quorate.types import Address, Status, is_reachable
+from quorate.types import MEMBERS_MAX, Address, Status, is_reachable
 
 PAUSE_MIN = 0.01
 """The first pause before a call is tried again, seconds; doubles each time, less a random part. Another peer is asked
@@ -33,9 +33,6 @@ REDIRECTS_MAX = 3
 
 LEARN_SECONDS = 30.0
 """How long after it asked who the members are a client that is used asks again; one that is not asks nobody."""
-
-MEMBERS_MAX = 100
-"""The most members that are believed of one answer."""
 
 
 class Following:
@@ -269,12 +266,17 @@ class Following:
         except (Attempt, QuorateError):
             return  # Whoever calls next learns what is the matter.
         if isinstance(answer, StatusIs) and answer.peers:
-            self.learn(answer.peers[0])
+            self.learn(target, answer.peers[0])
 
-    def learn(self, status: Status) -> None:
-        """Ask the members that a peer tells of from now on, and behind them those that we were told."""
+    def learn(self, target: Target, status: Status) -> None:
+        """Ask the members that a peer tells of from now on, and behind them those that we were told.
+
+        Not what a peer behind a local socket tells: whoever was told such an address is to stay there.
+        """
+        if not self.follow or isinstance(target, LocalAddress):
+            return
         found = [member.address for member in status.members[:MEMBERS_MAX]]
-        if self.follow and found and all(map(is_reachable, found)):
+        if found and all(map(is_reachable, found)):
             self.addresses = tuple(dict.fromkeys((*found, *self._told)))
 
     def _leads(self, target: Target, now: float) -> None:

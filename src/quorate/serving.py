@@ -48,10 +48,7 @@ from quorate.transport.calls import (
     WriteCall,
     failure_from_error,
 )
-from quorate.types import Address, PeerId, StaleRead, is_reachable
-
-MEMBERS_MAX = 100
-"""The most members that a configuration from the network may have."""
+from quorate.types import MEMBERS_MAX, Address, PeerId, StaleRead, is_reachable
 
 ID_LENGTH_MAX = 64
 """The longest id of a peer from the network; ours have 16 characters."""

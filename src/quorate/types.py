@@ -33,6 +33,9 @@ NAME_LENGTH_MAX = 128
 NODE_LENGTH_MAX = 300
 """The longest ``host:port`` that is believed: a host name has 253 characters at most."""
 
+MEMBERS_MAX = 100
+"""The most members that are believed of a group, where a peer or a client is told of it by the network."""
+
 
 class Address(msgspec.Struct, frozen=True, array_like=True, order=True):
     """Where a peer is reached: ``name@host:port``. The name is the identity; host and port are of today.

@@ -307,7 +307,7 @@ class AskingStatus:
         """
         answer = await self._rounds.ask(WatchStatusCall(self._timeout, mark), self._refuse_older)
         self._newest = answer.status
-        self._following.learn(answer.status)
+        self._following.learn(self._rounds.target, answer.status)
         if answer.mark == mark and answer.status.leader is None:
             self._rounds.leave()  # It may be cut off, and others know of a leader.
         return answer
@@ -325,10 +325,15 @@ class AskingStatus:
 
 
 class Rounds(Generic[A]):
-    """Asks whichever peer answered last, then the others, for what each may wait for before it answers."""
+    """Asks whichever peer answered last, then the others, for what each may wait for before it answers.
+
+    Attributes:
+        target: who was asked last.
+    """
 
     def __init__(self, following: Following, kind: type[A], timeout: float) -> None:
         """Ask for answers of that kind, and give up if there was none for ``timeout`` seconds."""
+        self.target: Target = following.addresses[0]
         self._following = following
         self._kind = kind
         self._timeout = timeout
@@ -352,7 +357,7 @@ class Rounds(Generic[A]):
         said: dict[Target, Said] = {}
         while True:
             addresses = following.addresses if following.follow else following.addresses[:1]
-            target = addresses[self._turn % len(addresses)]
+            self.target = target = addresses[self._turn % len(addresses)]
             try:
                 answer = self.checked(await following.ask_one(target, call, loop.time() + self._timeout + GRACE))
                 check(answer)

@@ -78,6 +78,21 @@ async def test_every_node_serves_the_whole_group(directory: Path) -> None:
                     await kv.read(KV.get, "nothing")
 
 
+async def test_the_status_is_watched_at_the_socket_and_nowhere_else(directory: Path) -> None:
+    async with group(directory) as nodes:
+        leader = await nodes.leader()
+        name = next(name for name in nodes.peers if name != leader.name)
+        async with beside(directory, name) as kv:
+            watch = kv.watch_status()
+            first = await anext(watch)
+            assert (first.name, first.leader, len(first.members)) == (name, leader.address, 3)
+            await nodes.stop(leader.name)
+            async for status in watch:
+                assert status.name == name
+                if status.leader not in (None, leader.address):
+                    break
+
+
 async def test_writes_keep_their_order_and_happen_once_while_leaders_change(directory: Path) -> None:
     async with group(directory) as nodes:
         first = await nodes.leader()
