@@ -24,6 +24,9 @@ from quorate.types import Address
 SHARE_MIN = 0.25
 """The shortest time that one of several peers has for its answer, seconds, if the deadline is not nearer."""
 
+SHARE_MAX = 5.0
+"""The longest, seconds, however much time is left: the others elect a new leader in a fraction of that."""
+
 
 class Attempt(Exception):
     """One try failed, and the call may be tried again: that try had no effect, or another cannot have one too.

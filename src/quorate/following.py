@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from quorate.attempts import SHARE_MIN, Attempt, Expired, Said, answer_of, in_vain, note, reason, said_of
+from quorate.attempts import SHARE_MAX, SHARE_MIN, Attempt, Expired, Said, answer_of, in_vain, note, reason, said_of
 from quorate.errors import NotLeader, OutcomeUnknown, QuorateError, SessionExpired, Unavailable
 from quorate.links import Links
 from quorate.transport import Transport
@@ -310,4 +310,4 @@ class Following:
 
 def share_of(left: float, tries: int) -> float:
     """Give the time of one try of several, where so many seconds are left for all."""
-    return min(max(left / tries, SHARE_MIN), left)
+    return min(max(left / tries, SHARE_MIN), SHARE_MAX, left)

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from quorate import Address, NotLeader, Peer, Settings, Unavailable, connect
-from quorate.attempts import Attempt, reason, said_of
+from quorate.attempts import SHARE_MAX, Attempt, reason, said_of
 from quorate.errors import OutcomeUnknown, Overloaded
 from quorate.following import LEARN_SECONDS, PAUSE_MAX, PAUSE_MIN
 from quorate.machines import KV
@@ -147,6 +147,28 @@ def test_a_leader_that_hangs_leaves_time_for_another_also_to_a_read() -> None:
             world.network.isolate(address_of(peers[0]), "10.0.1.1:1")
             world.network.cut -= {(a, b) for a, b in world.network.cut if address_of(peers[0]) not in (a, b)}
             assert await kv.read(KV.get, "foo") == "bar"
+
+    run_world(3, Settings(), tell)
+
+
+@pytest.mark.parametrize("verb", ["write", "read", "read_stale"])
+def test_a_leader_that_hangs_is_left_within_seconds_however_long_a_call_may_take(verb: str) -> None:
+    async def tell(world: World) -> None:
+        leader, one, two = await world.form(KV, "a", "b", "c")
+        async with client_of(world, *(peer.address for peer in (leader, one, two))) as kv:
+            await kv.write(KV.set, "foo", "bar")
+            world.network.isolate(address_of(leader))
+            world.network.cut |= {("10.0.1.1:1", address_of(leader)), (address_of(leader), "10.0.1.1:1")}
+            begun = world.loop.time()
+            patient = kv.with_options(timeout=600.0)
+            match verb:
+                case "write":
+                    assert await patient.write(KV.append, "foo", "!") == "bar!"
+                case "read":
+                    assert await patient.read(KV.get, "foo") == "bar"
+                case _:
+                    assert (await patient.read_stale(KV.get, "foo")).value == "bar"
+            assert world.loop.time() - begun < 2 * SHARE_MAX
 
     run_world(3, Settings(), tell)
 
