@@ -7,7 +7,6 @@ what is committed is told to it.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import repeat
 
@@ -98,15 +97,15 @@ class Apply:
         self.is_witness: bool = False
         self.bytes_since: int = 0
         self.machine_errors: int = 0
-        self._proposed: deque[Proposed] = deque()
-        self._reads: deque[tuple[Index, Sequence[Query]]] = deque()
+        self._proposed: list[Proposed] = []
+        self._reads: list[tuple[Index, Sequence[Query]]] = []
 
     def expect(self, first: Index, term: Term, waiters: Sequence[Waiter]) -> None:
         """Remember who waits for the commands appended from ``first`` on."""
         batch = Proposed(first, term, waiters)
         if self._proposed and first < self._proposed[-1].first:
             # Deposed, truncated and elected again: the new batch goes where its indexes are.
-            self._proposed = deque(sorted((*self._proposed, batch), key=lambda proposed: proposed.first))
+            self._proposed = sorted((*self._proposed, batch), key=lambda proposed: proposed.first)
         else:
             self._proposed.append(batch)
 
@@ -199,10 +198,10 @@ class Apply:
                 if query.waiter.deadline <= now:
                     query.waiter.fail(Unavailable("the read was confirmed, and its index was not applied in time"))
         # Without a quorum nothing more is applied: those who were told would be remembered for ever.
-        self._proposed = deque(batch for batch in self._proposed if is_awaited(batch.waiters, now))
-        self._reads = deque(
+        self._proposed = [batch for batch in self._proposed if is_awaited(batch.waiters, now)]
+        self._reads = [
             (index, queries) for index, queries in self._reads if is_awaited((query.waiter for query in queries), now)
-        )
+        ]
 
     def deadline(self, now: float) -> float:
         """Give the first instant after ``now`` at which ``expire`` has something to do; infinity for never."""
@@ -319,8 +318,12 @@ class Apply:
 
     def _forget_applied(self) -> None:
         """Forget those who waited for entries up to ``last_applied``: they are answered."""
-        while self._proposed and self._proposed[0].last <= self.last_applied:
-            self._proposed.popleft()
+        applied = 0
+        for proposed in self._proposed:
+            if proposed.last > self.last_applied:
+                break
+            applied += 1
+        del self._proposed[:applied]
 
     def _answer_reads(self) -> None:
         """Answer the reads whose index is applied; those that came first, first."""
@@ -328,7 +331,7 @@ class Apply:
             for query in self._reads[0][1]:
                 self._answer(query)
             # Only now: were the peer stopped by one of them, whoever still waits is told.
-            self._reads.popleft()
+            self._reads.pop(0)
 
     def _answer(self, query: Query, age: float | None = None) -> None:
         """Answer a query from the machine; with an ``age`` the reply is a ``StaleRead``."""

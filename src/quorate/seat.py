@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -108,12 +107,10 @@ class Seat:
         self.counts: dict[EventKind, int] = dict.fromkeys(EventKind, 0)
         self.failure: QuorateError | None = None
         self.is_closing: bool = False
-        self._settings = settings
         self._outside = outside
         self._log_time = LogTime(time, lambda: outside.wall())
         self._now = 0.0
-        self._cache = Cache(settings.cache_bytes_max)
-        self._sender = Sender(self._cache, snapshots, addresses, settings, self)
+        self._sender = Sender(Cache(settings.cache_bytes_max), snapshots, addresses, settings, self)
         self._messages: list[tuple[PeerId, Message]] = []
         self._writes: list[tuple[bytes, Waiter]] = []
         self._reads = Reads(name, addresses)
@@ -122,10 +119,9 @@ class Seat:
         self._is_reading_to_apply = False
         self._answers = False
         self._restoring: Snapshot | None = None
-        self._pointers: deque[tuple[int, Snapshot]] = deque()
         self._written = 0
         self._durable = 0
-        self._after: deque[tuple[int, tuple[Envelope, ...], list[FormGroup]]] = deque()
+        self._after: list[tuple[int, tuple[Envelope, ...], list[FormGroup]]] = []
         self._placed: list[FormGroup] = []
         self._commit_index = Index(0)
         self._sweep_at = FOREVER
@@ -255,12 +251,12 @@ class Seat:
         self._answers = not self.apply.is_idle and self.raft.state.commit_index > self.apply.last_applied
         ready = self.raft.ready(more_follows=self._answers)
         if ready.compaction is not None:
-            self._pointers.append((ready.number, ready.compaction.snapshot))
+            self.snapshots.point_at(ready.compaction.snapshot, ready.number)
             if ready.compaction.replaces_log:
                 self._restore(ready.compaction.snapshot)
         runs = self._log_time.stamp(ready.entries, self.raft, self._now)
         for run in runs:
-            self._cache.append(run)
+            self._sender.cache.append(run)
         for envelope in ready.messages:
             self._sender.send(self.raft, envelope)
         if ready.writes:
@@ -285,10 +281,9 @@ class Seat:
         self._reads.take_stock()
         self.raft.persisted(number)
         # Also what is not applied yet: it is read again. A machine that is slow, or being restored, costs no memory.
-        self._cache.trim(self.raft.state.persisted_index)
+        self._sender.cache.trim(self.raft.state.persisted_index)
         self._send_what_is_durable()
-        while self._pointers and self._pointers[0][0] <= number:
-            self.snapshots.keep(self._pointers.popleft()[1])
+        self.snapshots.persisted(number)
         configuration = self.raft.state.configuration
         if configuration and configuration.group != self._group:
             # Only now: an identity that names a group must never stand beside a log that was lost.
@@ -309,10 +304,10 @@ class Seat:
         first = Index(self.apply.last_applied + 1)
         if first > self._commit_index or self._is_reading_to_apply:
             return
-        last = Index(min(self._commit_index, first + self._settings.apply_entries_max - 1))
+        last = Index(min(self._commit_index, first + self.raft.state.settings.apply_entries_max - 1))
         if self._durable < self._written and last == self._commit_index and not self.apply.is_awaited:
             return  # Writing needs the interpreter too, and somebody waits for the acknowledgement: that goes first.
-        runs = self._cache.take(first, last, self._settings.append_bytes_max)
+        runs = self._sender.cache.take(first, last, self.raft.state.settings.append_bytes_max)
         if runs is None:
             self._is_reading_to_apply = True
             self.read_durable(first, last, self._apply_read)
@@ -377,7 +372,7 @@ class Seat:
             refuse(waiters, self.name, self.raft.state, self.addresses)
             return
         if len(taken) < len(waiters):
-            limit = self._settings.uncommitted_bytes_max
+            limit = self.raft.state.settings.uncommitted_bytes_max
             for waiter in waiters[len(taken) :]:
                 waiter.fail(Overloaded(f"{limit} bytes of writes wait for a quorum already; wait and retry"))
             del waiters[len(taken) :]
@@ -416,7 +411,7 @@ class Seat:
     def _send_what_is_durable(self) -> None:
         """Send what waited for the disk and no longer does: all before it is durable too."""
         while self._after and self._after[0][0] <= self._durable:
-            _, envelopes, placed = self._after.popleft()
+            _, envelopes, placed = self._after.pop(0)
             for envelope in envelopes:
                 self._sender.send(self.raft, envelope)
             for errand in placed:
@@ -469,7 +464,7 @@ class Seat:
 
     def _restore(self, snapshot: Snapshot) -> None:
         """Begin anew with a snapshot; nothing is applied until the machine has been made from it."""
-        self._cache.clear()
+        self._sender.cache.clear()
         self._restoring = snapshot
 
         if snapshot.is_bare:

@@ -40,6 +40,7 @@ class Sender:
     """Sends what one peer's core hands over.
 
     Attributes:
+        cache: the recent entries of its log.
         founder: for a peer without a configuration: who spoke to it last, and of which group that one is.
     """
 
@@ -54,7 +55,7 @@ class Sender:
             way: the peer's seat.
         """
         self.founder: tuple[PeerId, str] | None = None
-        self._cache = cache
+        self.cache = cache
         self._snapshots = snapshots
         self._addresses = addresses
         self._settings = settings
@@ -75,7 +76,7 @@ class Sender:
         """Send entries: from memory, or from the disk."""
         if envelope.to in self._reading:
             return  # What is being read goes first; `sent` then tells the core where to go on.
-        runs = self._cache.take(envelope.first, envelope.last, self._settings.append_bytes_max)
+        runs = self.cache.take(envelope.first, envelope.last, self._settings.append_bytes_max)
         if runs is not None:
             self._post_entries(raft, envelope, message, runs)
             return

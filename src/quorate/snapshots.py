@@ -87,6 +87,7 @@ class Snapshots:
         self._is_stopped = False
         self._tried_at = Index(0)
         self._shipping: dict[PeerId, tuple[Snapshot, asyncio.Task[None]]] = {}
+        self._pointers: list[tuple[int, Snapshot]] = []
         self._kept: Snapshot | None = None
         self._damaged: Snapshot | None = None
         self._waiters: list[Waiter] = []
@@ -152,6 +153,15 @@ class Snapshots:
             finished(None, error)
         else:
             self._executor.submit(lambda: self._store.write(snapshot, self._until_stopped(chunks)), finished)
+
+    def point_at(self, snapshot: Snapshot, number: int) -> None:
+        """Learn that the log will point at a snapshot once the ``Ready`` of that number is durable."""
+        self._pointers.append((number, snapshot))
+
+    def persisted(self, number: int) -> None:
+        """Learn that all up to that ``Ready`` is durable: what is older than the snapshot it points at may go."""
+        while self._pointers and self._pointers[0][0] <= number:
+            self.keep(self._pointers.pop(0)[1])
 
     def keep(self, snapshot: Snapshot) -> None:
         """Drop all files older than a snapshot that the store durably points at, but for those being sent."""

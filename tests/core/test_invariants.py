@@ -117,7 +117,7 @@ def set_log(**fields):
         broken(leader, set_progress(in_flight=[5, 5]), "what is in flight is in order"),
         broken(
             leader,
-            lambda s: s.role.progress[PeerId("2")].in_flight.appendleft(Index(4)),
+            lambda s: s.role.progress[PeerId("2")].in_flight.insert(0, Index(4)),
             "what is acknowledged is not in flight",
         ),
         broken(

@@ -115,7 +115,7 @@ def read_without_a_quorum_round(monkeypatch):
 
     def release(state):
         while state.role.rounds:
-            _, index, waiting = state.role.rounds.popleft()
+            _, index, waiting = state.role.rounds.pop(0)
             state.outbox.reads.extend(ReadReady(read, index) for read in waiting)
 
     monkeypatch.setattr(reads, "release_reads", release)

@@ -68,7 +68,7 @@ def held(peer: Peer[Any]) -> Counter[str]:
     state, apply, reads = seat.raft.state, seat.apply, seat._reads
     return Counter(
         uncommitted=state.uncommitted_bytes,
-        cache=seat._cache.bytes,
+        cache=seat._sender.cache.bytes,
         waiters=sum(len(batch.waiters) for batch in apply._proposed),
         applied_reads=sum(len(queries) for _, queries in apply._reads),
         reads=sum(len(queries) for queries in reads._rounds.values()),
@@ -77,7 +77,7 @@ def held(peer: Peer[Any]) -> Counter[str]:
         after=len(seat._after),
         unpersisted=len(state.unpersisted),
         inbox=len(seat._messages) + len(seat._writes) + len(seat._errands) + len(seat._waiting),
-        pointers=len(seat._pointers),
+        pointers=len(seat.snapshots._pointers),
     )
 
 

@@ -6,7 +6,6 @@ A peer is *probed* until it has acknowledged where its log matches: one AppendEn
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 from quorate.types import Index
@@ -33,7 +32,7 @@ class Progress:
     heard: float
     match_index: Index = Index(0)
     probing: bool = True
-    in_flight: deque[Index] = field(default_factory=deque)
+    in_flight: list[Index] = field(default_factory=list)
     round: int = 0
     commit_sent: Index = Index(0)
     installing: Index = Index(0)
@@ -62,7 +61,7 @@ class Progress:
         self.match_index = max(self.match_index, match_index)
         self.next_index = max(self.next_index, Index(self.match_index + 1))
         while self.in_flight and self.in_flight[0] <= self.match_index:
-            self.in_flight.popleft()
+            self.in_flight.pop(0)
         if self.probing:
             # What the probe carried may have been lost while a heartbeat got through: it goes again.
             self.in_flight.clear()

@@ -343,7 +343,7 @@ class Raft:
         """
         state = self.state
         while state.unpersisted and state.unpersisted[0].number <= number:
-            done = state.unpersisted.popleft()
+            done = state.unpersisted.pop(0)
             state.persisted_index = max(state.persisted_index, done.last)
             state.durable = done.hard_state
         settle(state)

@@ -50,7 +50,7 @@ def release_reads(state: State) -> None:
         return
     confirmed = confirmed_round(state, leader)
     while leader.rounds and leader.rounds[0][0] <= confirmed:
-        _, index, reads = leader.rounds.popleft()
+        _, index, reads = leader.rounds.pop(0)
         for read in reads:
             if isinstance(read, RemoteRead):
                 send(state, read.peer, ReadIndexReply(state.term, read.life, read.id, index))

@@ -161,7 +161,7 @@ def begin_beat(state: State, leader: Leader) -> None:
         return
     leader.beats.append((leader.round, state.now))
     while leader.beats[0][1] <= state.now - state.settings.election_timeout_min:
-        leader.beats.popleft()
+        leader.beats.pop(0)
 
 
 def receive_append_entries_reply(state: State, sender: PeerId, reply: AppendEntriesReply) -> None:

@@ -5,7 +5,6 @@ Knows the log's terms, who is in the group, and what is to be handed to the shel
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -147,10 +146,10 @@ class Leader:
     heartbeat_deadline: float
     round: int = 0
     reads: list[AnyRead] = field(default_factory=list)
-    rounds: deque[tuple[int, Index, tuple[AnyRead, ...]]] = field(default_factory=deque)
+    rounds: list[tuple[int, Index, tuple[AnyRead, ...]]] = field(default_factory=list)
     transfer: Transfer | None = None
     lease_until: float = float("-inf")
-    beats: deque[tuple[int, float]] = field(default_factory=deque)
+    beats: list[tuple[int, float]] = field(default_factory=list)
     catch_ups: dict[PeerId, CatchUp] = field(default_factory=dict)
     leaving: dict[PeerId, float] = field(default_factory=dict)
     change_failure: str | None = None
@@ -253,8 +252,8 @@ class State:
     election_deadline: float = float("inf")
     durable: HardState = HardState()
     persisted_index: Index = Index(0)
-    unpersisted: deque[Unpersisted] = field(default_factory=deque)
-    uncommitted: deque[tuple[Index, int]] = field(default_factory=deque)
+    unpersisted: list[Unpersisted] = field(default_factory=list)
+    uncommitted: list[tuple[Index, int]] = field(default_factory=list)
     uncommitted_bytes: int = 0
     bare: Index = Index(0)
     life: int = 0
@@ -440,8 +439,13 @@ def settle(state: State) -> None:
 
     Both: were the leader's disk to hang, a quorum of the others could commit without end what only its memory holds.
     """
-    while state.uncommitted and state.uncommitted[0][0] <= min(state.commit_index, state.persisted_index):
-        state.uncommitted_bytes -= state.uncommitted.popleft()[1]
+    count = 0
+    for last, size in state.uncommitted:
+        if last > min(state.commit_index, state.persisted_index):
+            break
+        state.uncommitted_bytes -= size
+        count += 1
+    del state.uncommitted[:count]
 
 
 def next_beat(state: State) -> float:
