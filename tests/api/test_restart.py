@@ -10,6 +10,7 @@ import pytest
 
 from quorate import (
     Corrupted,
+    DiskFull,
     MachineError,
     Node,
     OutcomeUnknown,
@@ -243,6 +244,44 @@ async def test_a_disk_that_fails_stops_the_peers_and_the_others_go_on(tmp_path: 
         successor = others[(await first.leader(other_than=leader.address)).name]
         async with connect(KV, successor.address) as kv:
             assert await kv.write(KV.set, "foo", "baz") == "baz"
+
+
+@pytest.mark.covers("pitfall 73")
+@pytest.mark.parametrize("step", ["append", "sync"])
+@pytest.mark.parametrize("good", [0, 1, 2])
+async def test_a_full_disk_ends_a_leadership_and_nothing_else(tmp_path: Path, step: str, good: int) -> None:
+    """Neither is it passed over, nor is the peer stuck for good: it stops, another leads, with room it catches up."""
+    async with cluster(KV, 3, tmp_path) as nodes:
+        leader = await nodes.form()
+        store = nodes.nodes[leader.name]._disk._store  # type: ignore[union-attr]
+        usual, left = getattr(store, step), good
+
+        def fill_up(*arguments: object) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise DiskFull("the disk is full; free some room and start again")
+            usual(*arguments)
+
+        setattr(store, step, fill_up)
+        acknowledged: list[str] = []
+
+        async def go_on() -> None:
+            for n in range(100):
+                await leader.write(KV.set, f"k{n}", "x")
+                acknowledged.append(f"k{n}")
+
+        with pytest.raises(QuorateError, match="free some room and start again"):
+            await go_on()
+        assert len(acknowledged) <= good
+        with pytest.raises(Stopped, match="free some room and start again"):
+            await leader.write(KV.set, "foo", "bar")
+        await nodes.stop(leader.name)
+        successor = await nodes.leader()
+        await successor.write(KV.set, "foo", "baz")
+        again = await nodes.start(leader.name)  # There is room: what opens the store finds what was acknowledged.
+        await nodes.converge()
+        assert [await again.read(KV.get, key) for key in (*acknowledged, "foo")] == ["x"] * len(acknowledged) + ["baz"]
 
 
 async def test_what_is_asked_of_a_node_while_it_stops_is_told_so() -> None:
