@@ -22,6 +22,7 @@ from quorate.errors import OutcomeUnknown, SessionExpired, Unavailable
 from quorate.events import Change, Event
 from quorate.following import Following
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
+from quorate.notebook import table
 from quorate.peer import check_size, checked_options
 from quorate.replies import ReplyType
 from quorate.settings import Settings
@@ -42,7 +43,7 @@ from quorate.transport.calls import (
 from quorate.transport.local import Target, parse_target
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
-from quorate.types import Address, Consistency, StaleRead, Status
+from quorate.types import Address, Consistency, StaleRead, Status, Statuses
 from quorate.watching import Asking, AskingStatus, StatusWatch, Watch, beginning, view_of_group
 
 M = TypeVar("M", bound=StateMachine)
@@ -279,7 +280,7 @@ class Client(Generic[M]):
         found = [status for answer in answers if isinstance(answer, StatusIs) for status in answer.peers]
         if not found:
             raise Unavailable(reason("nobody answered", self._timeout, tried, self._following.addresses))
-        return tuple(found)
+        return Statuses(found)
 
     async def close(self) -> None:
         """Close every connection, for good: calls under way fail, watches end, and later calls fail too. Idempotent."""
@@ -301,6 +302,15 @@ class Client(Generic[M]):
         """Tell whom it knows, and whether it follows the leader."""
         mode = "following the leader" if self._following.follow else "asking only the first"
         return f"<Client of {', '.join(map(str, self._following.addresses))}, {mode}>"
+
+    def _repr_html_(self) -> str:
+        """Give a table of those it knows, for notebooks; it asks nobody for that."""
+        rows = [
+            (address.name or None, address.node, "led last" if address == self._following.leader else None)
+            for address in self._following.addresses
+        ]
+        mode = "follows the leader" if self._following.follow else "asks only the first"
+        return table(f"Client of {self._machine.name}", ("member", "address", ""), rows, mode)
 
     def _start_over(self) -> None:
         """Begin anew in a process that was forked: neither connections nor the session may be shared (``blocking``)."""

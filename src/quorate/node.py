@@ -26,6 +26,7 @@ from quorate.forwarding import Forwarding
 from quorate.joining import join_group, keep_address, own_member, parse_seeds
 from quorate.loop import Loop
 from quorate.machine import StateMachine
+from quorate.notebook import table
 from quorate.peer import Peer
 from quorate.reopening import reopen
 from quorate.seat import Seat
@@ -203,6 +204,12 @@ class Node:
         """Tell address and peers."""
         where = self._surroundings.transport.address if self._surroundings else f"{self._bind} stopped"
         return f"<Node {where} peers={','.join(self._places) or 'none'}>"
+
+    def _repr_html_(self) -> str:
+        """Give a table of its peers, for notebooks."""
+        rows = [(place.peer.name, place.machine.name, place.peer.status()) for place in self._places.values()]
+        where = f"at {self._surroundings.transport.address}" if self._surroundings else "that is stopped"
+        return table(f"Node {where}", ("peer", "machine", ""), rows)
 
     async def start_peer(
         self,

@@ -412,6 +412,10 @@ class Peer(Generic[M]):
         role = "stopped" if self._seat.failure else status.role
         return f"<Peer {self.name} {role} term={status.term} commit={status.commit_index}>"
 
+    def _repr_html_(self) -> str:
+        """Give its status as a table, for notebooks."""
+        return self.status()._repr_html_()
+
     def _begin_read(
         self,
         call: ReadMethod[Any, ..., Any] | Query[Any],

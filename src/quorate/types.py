@@ -12,6 +12,8 @@ from typing import Generic, Literal, NewType, TypeVar
 
 import msgspec
 
+from quorate.notebook import table
+
 Term = NewType("Term", int)
 """A term number, from 1 on; 0 before the first election (Raft §5.1)."""
 
@@ -347,3 +349,51 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[MemberStatus, ...] = ()
     first_index: Index = Index(1)
     snapshot_index: Index = Index(0)
+
+    def __str__(self) -> str:
+        """Give the sentence that matters most: ``peer2 follows peer1 in term 3, with 41 of 41 entries applied``."""
+        name = self.name or "a peer"
+        does = f"follows {self.leader.name}" if self.leader else f"is a {self.role}"
+        who = f"{name} {'leads' if self.role == 'leader' else does} in term {self.term}"
+        what = f"{who}, with {self.last_applied} of {self.last_index} entries applied"
+        return f"{what}; {self.why}" if self.why else what
+
+    def __repr__(self) -> str:
+        """Give that sentence: a table of all fields would not fit a line."""
+        return f"<Status: {self}>"
+
+    def _repr_html_(self) -> str:
+        """Give a table of the members, for notebooks."""
+        rows = [
+            (
+                member.address.name,
+                member.kind if member.becomes in (member.kind, None) else f"{member.kind}, becomes {member.becomes}",
+                member.address.node,
+                "leads" if self.leader and member.address.name == self.leader.name else None,
+                member.match_index,
+                None if member.heard is None else f"{member.heard:.1f} s ago",
+            )
+            for member in self.members
+        ]
+        note = (
+            f"log {self.first_index} to {self.last_index}, committed {self.commit_index}, applied {self.last_applied},"
+            f" snapshot {self.snapshot_index}"
+        )
+        return table(str(self), ("member", "kind", "address", "", "holds", "heard"), rows, note)
+
+
+class Statuses(tuple[Status, ...]):
+    """What several peers of a group know, as a notebook shows it: in one table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        """Give that table."""
+        rows = [
+            (each.name, each.role, each.term, each.leader and each.leader.name, each.commit_index, each.last_applied)
+            for each in self
+        ]
+        reasons = "; ".join(f"{each.name}: {each.why}" for each in self if each.why)
+        leader = next((each for each in self if each.role == "leader"), None)
+        title = f"{leader.name} leads in term {leader.term}" if leader else "no leader answered"
+        return table(title, ("peer", "role", "term", "follows", "committed", "applied"), rows, reasons)

@@ -229,6 +229,10 @@ class Client(Generic[M]):
         """Tell whom it knows, and whether it follows the leader."""
         return repr(self._client)
 
+    def _repr_html_(self) -> str:
+        """Give a table of those it knows, for notebooks; it asks nobody for that."""
+        return self._client._repr_html_()
+
 
 def connect(
     machine: type[M],

@@ -138,6 +138,10 @@ class Node:
         """Tell address and peers."""
         return self._background.look(self._node.__repr__)
 
+    def _repr_html_(self) -> str:
+        """Give a table of its peers, for notebooks."""
+        return self._background.look(self._node._repr_html_)
+
     def start_peer(
         self,
         machine: type[M],

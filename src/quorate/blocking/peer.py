@@ -358,3 +358,7 @@ class Peer(Generic[M]):
     def __repr__(self) -> str:
         """Tell name, role, term and commit index: ``<Peer peer1 leader term=3 commit=41>``."""
         return self._background.look(self._peer.__repr__)
+
+    def _repr_html_(self) -> str:
+        """Give its status as a table, for notebooks."""
+        return self._background.look(self._peer._repr_html_)
