@@ -428,3 +428,14 @@ def moved(member: Member, address: Address) -> Member:
 def in_order(members: Sequence[Member]) -> Members:
     """Give members in the order of their names."""
     return tuple(sorted(members, key=lambda member: member.address.name))
+
+
+def checked_priority(priority: int) -> int:
+    """Give a priority that is within its bounds.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if abs(priority) > PRIORITY_MAX:
+        raise ValueError(f"a priority must be from {-PRIORITY_MAX} to {PRIORITY_MAX}, not {priority}")
+    return priority

@@ -15,7 +15,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, get_args, overl
 
 from quorate.bootstrap import parse_addresses
 from quorate.calling import MachineType
-from quorate.changing import PRIORITY_MAX, Membership
+from quorate.changing import Membership, checked_priority
 from quorate.errands import FindLeader, HandOver
 from quorate.errors import Stopped
 from quorate.events import Change, Event, Place
@@ -491,14 +491,3 @@ def checked_options(timeout: float, consistency: Consistency) -> tuple[float, Co
     if consistency not in get_args(Consistency):
         raise ValueError(f"consistency must be one of {', '.join(get_args(Consistency))}, not {consistency}")
     return timeout, consistency
-
-
-def checked_priority(priority: int) -> int:
-    """Give a priority that is within its bounds.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if abs(priority) > PRIORITY_MAX:
-        raise ValueError(f"a priority must be from {-PRIORITY_MAX} to {PRIORITY_MAX}, not {priority}")
-    return priority
