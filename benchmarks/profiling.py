@@ -1,4 +1,4 @@
-"""Where the time goes: the event loop's thread of a leader or a client under load, by function, in CPU time alone.
+"""Where the time goes: the event loop's thread of a node or a client under load, by function, in CPU time alone.
 
 The profiler slows what it watches, small functions most of all: the shares are hints, the numbers of calls are exact.
 """
@@ -64,7 +64,7 @@ async def profile(case: Case, who: str, loop: str, seconds: float) -> str:
 
     Args:
         case: what is done meanwhile.
-        who: ``"leader"`` or ``"client"``.
+        who: ``"leader"``, ``"follower"`` or ``"client"``.
         loop: the event loop.
         seconds: how long.
 
@@ -78,7 +78,8 @@ async def profile(case: Case, who: str, loop: str, seconds: float) -> str:
             if case.path != "in-process":
                 caller = await programs.start_python("the client", "remote", loop)
                 await caller.ask("open", case.path, addresses)
-            watched = leader if who == "leader" else caller
+            follower = next(node for node in nodes if node is not leader)
+            watched = {"leader": leader, "follower": follower, "client": caller}[who]
             await caller.ask(case.operation, VALUE, case.callers, seconds / 4, 0.0, seconds=seconds)
             await watched.ask("profile")
             found = await caller.ask(case.operation, VALUE, case.callers, seconds, 0.0, seconds=seconds)

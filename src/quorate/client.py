@@ -20,7 +20,7 @@ from quorate.attempts import Expired, reason
 from quorate.calling import MachineType, describe
 from quorate.errors import OutcomeUnknown, SessionExpired, Unavailable
 from quorate.events import Change, Event
-from quorate.following import Following
+from quorate.following import FirstTry, Following, share_of
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.notebook import table
 from quorate.peer import check_size, checked_options
@@ -77,6 +77,7 @@ class Client(Generic[M]):
         self._exactly_once = exactly_once
         self._settings = settings
         self._timeout = settings.call_timeout
+        self._share = share_of(self._timeout, 2)
         self._consistency: Consistency = "linearizable"
         self._following = Following(addresses, follow=follow, reached=reached, transport=transport, random=random)
         self._tickets = Tickets()
@@ -97,6 +98,7 @@ class Client(Generic[M]):
         other._timeout, other._consistency = checked_options(
             self._timeout if timeout is None else timeout, consistency or self._consistency
         )
+        other._share = share_of(other._timeout, 2)
         return other
 
     @overload
@@ -167,11 +169,19 @@ class Client(Generic[M]):
             return (await self._read_stale(call, args, kwargs)).value
         encoded = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
-        leader_only = self._following.follow
-        answer = await self._following.ask(
-            lambda left: ReadCall(encoded, left, self._consistency, leader_only),
-            self._deadline(),
+        following, begun, consistency = self._following, asyncio.get_running_loop().time(), self._consistency
+        first: FirstTry | None = None
+        if following.follow:
+            made = ReadCall(encoded, self._share, consistency, True)
+            found = await following.ask_leader(made, begun, begun + self._share)
+            if isinstance(found, Value):
+                return decoded(found, self._machine.reply_type(call))
+            first = found
+        answer = await following.ask(
+            lambda left: ReadCall(encoded, left, consistency, following.follow),
+            begun + self._timeout,
             is_write=False,
+            first=first,
         )
         return decoded(answer, self._machine.reply_type(call))
 
@@ -322,28 +332,41 @@ class Client(Generic[M]):
         return asyncio.get_running_loop().time() + self._timeout
 
     async def _write_once(self, encoded: bytes) -> object:
-        """Write in this client's session; in another one if that had ended before the write could have any effect.
+        """Write in this client's session."""
+        tickets, following, share = self._tickets, self._following, self._share
+        begun = asyncio.get_running_loop().time()
+        ticket = tickets.draw()
+        try:
+            first: FirstTry | None = None
+            if ticket.session:
+                found = await following.ask_leader(self._write_call(encoded, ticket, share), begun, begun + share)
+                if isinstance(found, Value):
+                    return found
+                first = found
+            return await self._write_until(encoded, ticket, begun + self._timeout, first)
+        finally:
+            tickets.give_back(ticket, finds_leader=following.leader is not None)
+
+    async def _write_until(self, encoded: bytes, ticket: Ticket, deadline: float, first: FirstTry | None) -> object:
+        """Try a write until the deadline; in another session if its own had ended before it could have any effect.
 
         Raises:
             SessionExpired: it ended while it was not known what became of the write.
         """
-        deadline, tickets, following = self._deadline(), self._tickets, self._following
-        ticket = tickets.draw()
+        tickets, following = self._tickets, self._following
         make = partial(self._write_call, encoded, ticket)
         turn = partial(tickets.turn, ticket, deadline)
-        try:
-            while True:
-                if not tickets.is_seated(ticket):
-                    await tickets.seat(ticket, partial(self._open_session, deadline), deadline)
-                try:
-                    return await following.ask(make, deadline, is_write=True, is_once=True, turn=turn)
-                except SessionExpired:
-                    tickets.expired(ticket.session)
-                    raise
-                except Expired:
-                    tickets.expired(ticket.session)
-        finally:
-            tickets.give_back(ticket, finds_leader=following.leader is not None)
+        while True:
+            if first is None and not tickets.is_seated(ticket):
+                await tickets.seat(ticket, partial(self._open_session, deadline), deadline)
+            try:
+                return await following.ask(make, deadline, is_write=True, is_once=True, turn=turn, first=first)
+            except SessionExpired:
+                tickets.expired(ticket.session)
+                raise
+            except Expired:
+                tickets.expired(ticket.session)
+            first = None
 
     def _write_call(self, encoded: bytes, ticket: Ticket, left: float) -> WriteCall:
         """Make the call for one try of a write in a session."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+import msgspec
+
 from quorate.attempts import SHARE_MAX, SHARE_MIN, Attempt, Expired, Said, answer_of, in_vain, note, reason, said_of
 from quorate.errors import NotLeader, OutcomeUnknown, QuorateError, SessionExpired, Unavailable
 from quorate.links import Links
-from quorate.transport import Transport
-from quorate.transport.calls import Call, LeaderCall, LeaderIs, StatusCall, StatusIs
+from quorate.transport import Channel, Transport
+from quorate.transport.calls import Call, LeaderCall, LeaderIs, Reply, StatusCall, StatusIs, Value
 from quorate.transport.local import LocalAddress, Target
 from quorate.types import MEMBERS_MAX, Address, Status, is_reachable
 
@@ -33,6 +35,20 @@ REDIRECTS_MAX = 3
 
 LEARN_SECONDS = 30.0
 """How long after it asked who the members are a client that is used asks again; one that is not asks nobody."""
+
+
+class FirstTry(msgspec.Struct, frozen=True):
+    """A call that went to the leader at once, and was not answered by a value.
+
+    Attributes:
+        target: who was asked.
+        reply: the reply, or why there is none.
+        begun: when, by the loop's clock.
+    """
+
+    target: Target
+    reply: asyncio.Future[Reply]
+    begun: float
 
 
 class Following:
@@ -65,6 +81,7 @@ class Following:
         self._make_transport = transport
         self._random = random
         self._links = Links()
+        self._way: tuple[Target, Channel] | None = None  # To whoever answered as the leader last.
 
     async def close(self) -> None:
         """Close every connection, for good; calls under way fail. Idempotent."""
@@ -76,7 +93,7 @@ class Following:
     def start_over(self) -> None:
         """Forget the connections, and close none: they are those of the process which this one was forked from."""
         self._links.start_over()
-        self._learning = None
+        self._learning, self._way = None, None
 
     @property
     def leader(self) -> Target | None:
@@ -88,6 +105,35 @@ class Following:
         if self._links.leader is None:
             self._links.leader = leader
 
+    async def ask_leader(self, call: Call, now: float, deadline: float) -> Value | FirstTry | None:
+        """Ask the leader, if it is known and connected. Nearly all calls are answered so, at little cost.
+
+        Args:
+            call: the call; a try of it that fails is one for ``ask`` to go on from.
+            now: the loop's clock.
+            deadline: when to give up this try.
+
+        Returns:
+            The value; or the try, if it came to anything else; or None, if it was not made.
+        """
+        if self._way is None or self._way[0] is not self._links.leader:
+            return None
+        leader, channel = self._way
+        try:
+            reply = channel.post(leader.name, call, deadline)
+        except Unavailable:
+            return None
+        try:
+            answer = (await reply).answer
+        except (TimeoutError, ConnectionError):
+            answer = None
+        if not isinstance(answer, Value):
+            return FirstTry(leader, reply, now)
+        self._links.leader = leader
+        if now >= self._learn_at:
+            self._learn_soon(leader, now)
+        return answer
+
     async def ask(
         self,
         make: Callable[[float], Call],
@@ -96,6 +142,7 @@ class Following:
         is_write: bool,
         is_once: bool = False,
         turn: Callable[[], Awaitable[bool]] | None = None,
+        first: FirstTry | None = None,
     ) -> object:
         """Ask until there is an answer: the leader if it is known, else one peer after the other.
 
@@ -105,6 +152,7 @@ class Following:
             is_write: whether a try that was sent may have an effect.
             is_once: whether it has that once, however often it is tried.
             turn: waits, after a try that failed, for those that must be tried before; tells whether it had to.
+            first: a try that was made already, and is over.
 
         Raises:
             Unavailable: there was none until the deadline.
@@ -113,22 +161,22 @@ class Following:
             Expired: its session has ended, and no try had any effect.
         """
         loop = asyncio.get_running_loop()
-        begun = now = loop.time()
+        begun = now = loop.time() if first is None else first.begun
         unknown: OutcomeUnknown | None = None
         place = self._links.place
-        target = self._links.leader or self.addresses[place % len(self.addresses)]
+        target = first.target if first else self._links.leader or self.addresses[place % len(self.addresses)]
         tried: dict[Target, Said] = {}
         pause, redirects = 0.0, 0
         while (left := deadline - now) > 0:
             # A leader that hangs must leave time for another, where a second try does no harm.
             share = share_of(left, 2) if self.follow and (is_once or not is_write) else left
+            reply, first = None if first is None else first.reply, None
             try:
-                answer = await self.ask_one(target, make(share), now + share, is_write, is_once)
+                answer = await self.ask_one(target, make(share), now + share, is_write, is_once, reply)
             except Attempt as failed:
                 note(tried, target, failed, share)
                 self._links.leader = None
-                if isinstance(failed.error, OutcomeUnknown):
-                    unknown = failed.error
+                unknown = failed.error if isinstance(failed.error, OutcomeUnknown) else unknown
                 if not self.follow or self._links.closed:
                     raise (unknown or failed.error) from failed
                 redirect = await self._leader_after(failed, target, deadline)
@@ -184,9 +232,23 @@ class Following:
         raise Unavailable(reason("nobody answered", deadline - begun, tried, self.addresses))
 
     async def ask_one(
-        self, target: Target, call: Call, deadline: float, is_write: bool = False, is_once: bool = False
+        self,
+        target: Target,
+        call: Call,
+        deadline: float,
+        is_write: bool = False,
+        is_once: bool = False,
+        reply: asyncio.Future[Reply] | None = None,
     ) -> object:
         """Ask one peer.
+
+        Args:
+            target: the peer.
+            call: what is asked.
+            deadline: when to give up.
+            is_write: whether it may have an effect.
+            is_once: whether it has that once, however often it is tried.
+            reply: where the reply comes, if the call was sent already.
 
         Returns:
             The answer.
@@ -196,21 +258,15 @@ class Following:
             OutcomeUnknown: the command was sent, and what became of it is not known.
             QuorateError: the answer is that error.
         """
-        is_sent = False
-        node = self._reached.get(target.name, target.node)
         try:
-            channel = self._links.open_channel(node)
-            if channel is None:
-                # Until it is sent another peer may be asked: one that cannot be connected to must leave time for that.
-                now = asyncio.get_running_loop().time()
-                async with asyncio.timeout_at(now + share_of(deadline - now, 2)):
-                    channel = await self._links.channel(node, self._make_transport)
-            is_sent = True
-            reply = await channel.post(target.name, call, deadline)
+            if reply is None:
+                channel = await self._channel(target, deadline)
+                reply = channel.post(target.name, call, deadline)
+            return answer_of(await reply, is_once)
         except Unavailable as error:
             raise Attempt(error) from error
         except TimeoutError:
-            if is_sent and is_write:
+            if reply is not None and is_write:
                 unknown = OutcomeUnknown(f"{target} did not say in time what became of the write")
                 raise (Attempt(unknown) if is_once else unknown) from None
             raise Attempt(Unavailable(f"{target} does not answer")) from None
@@ -219,7 +275,22 @@ class Following:
                 unknown = OutcomeUnknown(f"{target} was lost after the write was sent: {error}")
                 raise (Attempt(unknown) if is_once else unknown) from error
             raise Attempt(Unavailable(f"{target} was lost: {error}")) from error
-        return answer_of(reply, is_once)
+
+    async def _channel(self, target: Target, deadline: float) -> Channel:
+        """Give the connection to a peer, opened if need be.
+
+        Raises:
+            Unavailable: it cannot be reached.
+            TimeoutError: it could not be opened in time.
+        """
+        node = self._reached.get(target.name, target.node)
+        channel = self._links.open_channel(node)
+        if channel is None:
+            # Until the call is sent another peer may be asked: one that cannot be connected to must leave time for it.
+            now = asyncio.get_running_loop().time()
+            async with asyncio.timeout_at(now + share_of(deadline - now, 2)):
+                channel = await self._links.channel(node, self._make_transport)
+        return channel
 
     async def _leader_after(self, failed: Attempt, target: Target, deadline: float) -> Address | None:
         """Give whom to ask instead: a peer that knows of no leader is given a while to learn of one."""
@@ -282,6 +353,8 @@ class Following:
     def _leads(self, target: Target, now: float) -> None:
         """Note that a peer answered as the leader."""
         self._links.leader = target
+        channel = self._links.open_channel(self._reached.get(target.name, target.node))
+        self._way = None if channel is None else (target, channel)
         self._learn_soon(target, now)
 
     def _redirected(self, leader: Address) -> Address:

@@ -133,7 +133,8 @@ class Session(msgspec.Struct, array_like=True):
         settled = before - self.next + len(self.answers)
         if settled > 0:
             del self.answers[:settled]
-            self.next = max(self.next, before)
+            if before > self.next:
+                self.next = before
 
     def keep(self, answer: Value | Failure) -> None:
         """Keep the answer of the write that was applied just now."""
@@ -166,6 +167,22 @@ class Sessions(msgspec.Struct, array_like=True):
             del self.by_id[found]
         self.by_id[index] = Session(command.timeout, now)
 
+    def use(self, session_id: int, now: float) -> Session:
+        """Find a session that is written in, and note when.
+
+        Raises:
+            SessionExpired: there is no such session any longer.
+        """
+        session = self.by_id.get(session_id)
+        # Most writes follow one of the same session in the same run: then all of this was done for that one.
+        if session is None or session.used != now or next(reversed(self.by_id)) != session_id:
+            self.by_id.pop(session_id, None)
+            if session is None or is_over(session, now):
+                raise SessionExpired(f"session {session_id} has expired: nothing was written in it for too long")
+            session.used = now
+            self.by_id[session_id] = session
+        return session
+
     def find(self, write: SessionWrite, now: float) -> tuple[Session, Value | Failure | None]:
         """Find the session of a write, and what the write was answered if it was applied before.
 
@@ -174,11 +191,7 @@ class Sessions(msgspec.Struct, array_like=True):
             Unavailable: one of the writes before it has not come yet; the write was not applied.
             OutcomeUnknown: it was applied or given up before, and its answer is kept no longer.
         """
-        session = self.by_id.pop(write.session, None)
-        if session is None or is_over(session, now):
-            raise SessionExpired(f"session {write.session} has expired: nothing was written in it for too long")
-        session.used = now
-        self.by_id[write.session] = session
+        session = self.use(write.session, now)
         session.settle(write.settled)
         if write.sequence > session.next:
             text = f"write {write.sequence} of the session came before write {session.next}"

@@ -26,11 +26,11 @@ class Ticket:
 
     __slots__ = ("_woken", "order", "sequence", "session")
 
-    def __init__(self, order: int) -> None:
-        """Take a place, as yet in no session."""
+    def __init__(self, order: int, session: int = 0, sequence: int = 0) -> None:
+        """Take a place."""
         self.order: int = order
-        self.session: int = 0
-        self.sequence: int = 0
+        self.session: int = session
+        self.sequence: int = sequence
         self._woken: asyncio.Future[None] | None = None
 
     async def wait(self) -> None:
@@ -75,11 +75,12 @@ class Tickets:
         """
         if len(self._seated) + len(self._unseated) >= ANSWERS_MAX:
             raise Overloaded(f"{ANSWERS_MAX} writes of this client wait for their answers; wait for some of them")
-        ticket = Ticket(next(self._orders))
+        order = next(self._orders)
         if self._session and not self._unseated:
-            self._seat(ticket)
+            self._sequence += 1
+            ticket = self._seated[order] = Ticket(order, self._session, self._sequence)
         else:
-            self._unseated[ticket.order] = ticket
+            ticket = self._unseated[order] = Ticket(order)
         return ticket
 
     def is_seated(self, ticket: Ticket) -> bool:
@@ -148,13 +149,14 @@ class Tickets:
             ticket: the write's.
             finds_leader: whether it is known who leads: then all that wait for their turn have it now.
         """
-        if self._unseated.pop(ticket.order, None) is not None:
+        if self._seated.pop(ticket.order, None) is not None:
+            if self._waiting:
+                first = next(iter(self._seated))
+                for order in sorted(self._waiting):
+                    if order == first or (finds_leader and ticket.order < first):
+                        self._waiting.pop(order).wake()
+        elif self._unseated.pop(ticket.order, None) is not None:
             self._wake_unseated()
-        elif self._seated.pop(ticket.order, None) is not None and self._waiting:
-            first = next(iter(self._seated))
-            for order in sorted(self._waiting):
-                if order == first or (finds_leader and ticket.order < first):
-                    self._waiting.pop(order).wake()
 
     def expired(self, session: int) -> None:
         """Note that a session has ended: the next write opens another."""
