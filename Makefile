@@ -9,6 +9,7 @@
 #                       as --full for the demo or --report FILE for the simulator
 #   MINUTES=3, KILLS=200, SECONDS=60, TRACES=1000, COMMANDS=1000000
 #                       for `make chaos`, `make failover`, `make fuzz`, `make spec`, `make once`
+#   ROUNDS=9 SECONDS=2  for `make bench`: more rounds, and longer ones
 #   WORKERS=1           for `make test`: how many tests run at a time (as many as there are cores)
 #   VERSIONS='3.12'     for `make test-all`
 
@@ -52,7 +53,7 @@ help:
 	@echo "make fuzz       what comes from the network and from disks, mutated"
 	@echo "make chaos      five real processes: partitions, kills, pauses; is what clients saw linearizable?"
 	@echo "make failover   how long writes pause when the leader is killed"
-	@echo "make bench      writes and reads per second on this machine, beside etcd's     make bench-quick   in 3 minutes"
+	@echo "make bench      writes and reads per second on this machine, beside etcd's, in 20 minutes   make bench-quick   in 3"
 	@echo "make suites     writes docs/reference/suites.md: which test covers which name of the field's suites"
 	@echo "make docs       the documentation as a site in site/"
 	@echo "make setup      the whole environment in $(ENV)     make clean   removes all that was made"
@@ -110,7 +111,7 @@ failover: $(ENV)/.installed-run
 	@$(BIN)/python -m quorate.testing chaos failover --kills $(KILLS) $(ARGS)
 
 bench: $(ENV)/.installed-bench
-	@$(BIN)/python -m benchmarks $(or $(ARGS),all)
+	@$(BIN)/python -m benchmarks $(or $(ARGS),all $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS)))
 
 bench-quick: $(ENV)/.installed-bench
 	@$(BIN)/python -m benchmarks --out build/benchmarks quick

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import chapters, failover, machine, page
+from benchmarks import chapters, failover, machine, page, steadiness
 from benchmarks.comparing import PATHS, compare
 from benchmarks.processes import ROOT
 from benchmarks.profiling import profile
@@ -21,7 +21,9 @@ from benchmarks.results import Plan, Results
 from benchmarks.systems import Case
 
 DOCS = ROOT / "docs"
-FULL = Plan(5, 2.0, 0.5, (1, 16, 64, 256, 1024))
+FULL = Plan(5, 1.0, 0.2, (1, 16, 64, 256, 1024))
+"""With the chapters about 20 minutes; ``make bench ROUNDS=9 SECONDS=2`` looks closer."""
+
 QUICK = Plan(3, 0.5, 0.2, (1, 256), ("writes", "reads"), ("floor", "ceiling-uvloop", "etcd", "quorate-rocksdb-uvloop"))
 
 CHAPTERS: dict[str, tuple[str, Callable[[int, float], Coroutine[Any, Any, dict[str, list[float]]]]]] = {
@@ -29,6 +31,8 @@ CHAPTERS: dict[str, tuple[str, Callable[[int, float], Coroutine[Any, Any, dict[s
     "memory": ("resident memory of an idle peer", chapters.memory),
     "groups": ("many groups on one node", chapters.groups),
     "restart": ("a log of a million entries", chapters.restart),
+    "stalls": ("small writes beside large ones", steadiness.stalls),
+    "elections": ("elections that nobody needed, under full load and with a slow disk", steadiness.elections),
     "failover": ("SIGKILL of the leader to the next acknowledged write", failover.failover),
 }
 
@@ -52,6 +56,9 @@ def arguments() -> argparse.ArgumentParser:
     for name, text in rest.items():
         chapter = commands.add_parser(name, help=text)
         chapter.add_argument("--rounds", type=int, default=FULL.rounds)
+        if name == "all":
+            seconds = "of each case of the comparison in each round"
+            chapter.add_argument("--seconds", type=float, default=FULL.seconds, help=seconds)
         chapter.add_argument("--scale", type=float, default=1.0, help="of groups, entries and kills, to try it out")
     profiled = commands.add_parser("profile", help="where the CPU of a node or a client goes, by function")
     profiled.add_argument("who", choices=["leader", "follower", "client"])
@@ -83,7 +90,7 @@ def plan_of(options: argparse.Namespace) -> Plan | None:
     """Give what a subcommand compares; None for nothing."""
     match options.command:
         case "all":
-            return msgspec.structs.replace(FULL, rounds=options.rounds)
+            return msgspec.structs.replace(FULL, rounds=options.rounds, seconds=options.seconds)
         case "quick":
             return QUICK
         case "compare":

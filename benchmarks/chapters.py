@@ -26,8 +26,10 @@ Figures = dict[str, list[float]]
 GROUPS = 1000
 IDLE_SECONDS = 5.0
 CALLERS = 1024
+MANY_CALLERS = 4 * CALLERS
+SNAPSHOT_ENTRIES = 100_000
 LOG_ENTRIES = 1_000_000
-GROWTH_ENTRIES = 10_000_000
+GROWTH_ENTRIES = 2_000_000
 GROWTH_STEPS = 10
 NO_SNAPSHOTS = 10 * LOG_ENTRIES
 
@@ -45,12 +47,14 @@ def imports(module: str) -> tuple[float, float]:
 
 @asynccontextmanager
 async def nodes(
-    groups: int = 1, snapshot_entries: int = 100_000, loop: str = "asyncio"
+    groups: int = 1, loop: str = "asyncio", *more: str
 ) -> AsyncIterator[tuple[list[Program], Program, float]]:
     """Run three nodes with their groups formed; give them, the leader, and how long forming took."""
     with tempfile.TemporaryDirectory(prefix="quorate-benchmarks-") as directory:
         async with Programs() as programs:
-            addresses, members = await start_nodes(programs, Path(directory), "rocksdb", loop, groups, snapshot_entries)
+            addresses, members = await start_nodes(
+                programs, Path(directory), "rocksdb", loop, groups, SNAPSHOT_ENTRIES, *more
+            )
             begin = time.perf_counter()
             leader = await members[0].ask("form", addresses, seconds=groups)
             yield members, members[addresses.index(leader)], time.perf_counter() - begin
@@ -97,23 +101,29 @@ async def memory(rounds: int, scale: float) -> Figures:
 
 
 async def groups(rounds: int, scale: float) -> Figures:
-    """Measure what many groups on three nodes write together beside one, and what idle ones cost each node."""
+    """Measure what many groups on three nodes write together beside one, and what idle ones cost each node.
+
+    All have rare heartbeats, as a node with many groups needs them.
+    """
     count = max(2, int(GROUPS * scale))
     found: Figures = {
         "groups": [count],
         "writes/s, one group": [],
         "writes/s, all groups": [],
+        "writes/s, one group, 4 times the callers": [],
+        "writes/s, all groups, 4 times the callers": [],
         "bytes of an idle group": [],
         "share of a core, all idle": [],
         "forming all, seconds": [],
     }
     for _ in range(rounds):
-        async with nodes() as (members, _leader, _):
-            found["writes/s, one group"].append(await writes_of_all(members))
-        async with nodes() as (members, _leader, _):
+        async with nodes(1, "asyncio", "rare-beats") as (members, _leader, _):
+            found["writes/s, one group"].append(await writes_of_all(members, CALLERS))
+            found["writes/s, one group, 4 times the callers"].append(await writes_of_all(members, MANY_CALLERS))
+        async with nodes(1, "asyncio", "rare-beats") as (members, _leader, _):
             await asyncio.sleep(1.0)
             alone = resident_bytes(members[0].pid)
-        async with nodes(groups=count) as (members, _leader, seconds):
+        async with nodes(count, "asyncio", "rare-beats") as (members, _leader, seconds):
             found["forming all, seconds"].append(seconds)
             await asyncio.sleep(2.0)
             found["bytes of an idle group"].append((resident_bytes(members[0].pid) - alone) / (count - 1))
@@ -121,14 +131,15 @@ async def groups(rounds: int, scale: float) -> Figures:
             before = cpu_seconds(pids)
             await asyncio.sleep(IDLE_SECONDS)
             found["share of a core, all idle"].append((cpu_seconds(pids) - before) / IDLE_SECONDS / len(members))
-            found["writes/s, all groups"].append(await writes_of_all(members))
+            found["writes/s, all groups"].append(await writes_of_all(members, CALLERS))
+            found["writes/s, all groups, 4 times the callers"].append(await writes_of_all(members, MANY_CALLERS))
     return found
 
 
-async def writes_of_all(members: list[Program]) -> float:
+async def writes_of_all(members: list[Program], callers: int) -> float:
     """Let callers write on every node to the groups that it leads, in proportion; give writes per second of all."""
     leads = [await member.ask("leads") for member in members]
-    shares = [CALLERS * led // sum(leads) for led in leads]
+    shares = [callers * led // sum(leads) for led in leads]
     outcomes = await asyncio.gather(
         *(
             member.ask("writes", VALUE, share, 3.0, 1.0, seconds=4.0)

@@ -158,8 +158,8 @@ async def etcd_gaps(kills: int) -> list[float]:
 
 
 async def failover(rounds: int, scale: float) -> dict[str, list[float]]:
-    """Measure both: 20 kills of quorate's leader for each round, and 4 of etcd's."""
-    found = {"quorate": await quorate_gaps(max(1, int(20 * rounds * scale)))}
+    """Measure both: 6 kills of quorate's leader for each round, and 2 of etcd's."""
+    found = {"quorate": await quorate_gaps(max(1, int(6 * rounds * scale)))}
     if shutil.which("etcd") is not None:
-        found["etcd"] = await etcd_gaps(max(1, int(4 * rounds * scale)))
+        found["etcd"] = await etcd_gaps(max(1, int(2 * rounds * scale)))
     return found

@@ -41,9 +41,10 @@ class Profiler:
     def __init__(self) -> None:
         self.profile = cProfile.Profile(time.thread_time)
 
-    def start(self) -> None:
-        """Begin."""
+    def start(self) -> str:
+        """Begin; say so."""
         self.profile.enable()
+        return "watching"
 
     def stop(self) -> list[Row]:
         """End, and give every function that was called, the most expensive one first."""

@@ -43,11 +43,17 @@ class Quorate:
 
 
 async def start_nodes(
-    programs: Programs, directory: Path, store: str, loop: str, groups: int = 1, snapshot_entries: int = 100_000
+    programs: Programs,
+    directory: Path,
+    store: str,
+    loop: str,
+    groups: int = 1,
+    snapshot_entries: int = 100_000,
+    *more: str,
 ) -> tuple[list[str], list[Program]]:
     """Start three quorate nodes whose peers are empty; give their addresses and processes."""
     addresses = [f"peer{n}@127.0.0.1:{port}" for n, port in enumerate(free_ports(3), 1)]
-    rest = (store, loop, str(groups), str(snapshot_entries))
+    rest = (store, loop, str(groups), str(snapshot_entries), *more)
     return addresses, await asyncio.gather(*(start_node(programs, directory, address, *rest) for address in addresses))
 
 

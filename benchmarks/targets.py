@@ -216,7 +216,28 @@ TARGETS = (
         in_units(of_medians("groups", "writes/s, all groups", "writes/s, one group"), 100),
         "%",
     ),
+    Target(
+        "the same with 4 times the callers",
+        60,
+        80,
+        in_units(
+            of_medians(
+                "groups", "writes/s, all groups, 4 times the callers", "writes/s, one group, 4 times the callers"
+            ),
+            100,
+        ),
+        "%",
+    ),
     Target("an idle group", 16, 8, chapter("groups", "bytes of an idle group", 1e-3), "kB", at_most=True),
+    Target("elections nobody needed, full load", 0, 0, chapter("elections", "elections, full load"), "", at_most=True),
+    Target(
+        "elections nobody needed, full load on syncs of 50 ms",
+        0,
+        0,
+        chapter("elections", "elections, full load on syncs of 50 ms"),
+        "",
+        at_most=True,
+    ),
     Target("import quorate", 150, 100, chapter("start", "import quorate", 1000), "ms", at_most=True),
     Target(
         "three nodes from nothing to their first write",
