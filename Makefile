@@ -3,7 +3,7 @@
 #
 #   PYTHON=python3.12   the interpreter to use (3.11 or later); the environment is remade for it
 #   ENV=.venv           where the environment lives
-#   SEED=7, SEEDS=1000  for `make sim`: one seed with its trace, or that many seeds
+#   SEED=7, SEEDS=1000  for `make sim`: one seed with its trace, or that many seeds; for `make shrink`: the seed
 #   BUDGET=600          for `make sim`: as many seeds as can be run in so many seconds
 #   ARGS='-k election'  for `make test`, `make sim`, `make score`, `make bench` and `make demo`: further arguments, such
 #                       as --full for the demo or --report FILE for the simulator
@@ -35,7 +35,7 @@ export UV_PYTHON_DOWNLOADS := never
 # uv, where there is one that knows dependency groups.
 UV := $(shell uv pip install --help 2>/dev/null | grep -q -e --group && echo uv)
 
-.PHONY: help setup demo test test-all check fix sim once explore spec mutants score fuzz chaos failover bench
+.PHONY: help setup demo test test-all check fix sim shrink once explore spec mutants score fuzz chaos failover bench
 .PHONY: bench-quick suites
 .PHONY: docs clean remake
 
@@ -45,6 +45,7 @@ help:
 	@echo "make check      format, lint, types, layers, coverage of the core; writes nothing"
 	@echo "make fix        what of it can be put right automatically"
 	@echo "make sim        1,000 seeds of the simulator; make sim SEED=7 prints the trace of one"
+	@echo "make shrink SEED=7    a seed that fails, as a script of a few events that replays"
 	@echo "make once       1,000,000 writes with a fifth of the replies lost: did each take effect exactly once?"
 	@echo "make explore    every state of small groups of the real core, within bounds"
 	@echo "make spec       each step of random walks of the core, explained by an abstract Raft"
@@ -85,6 +86,9 @@ fix: $(ENV)/.installed-check
 
 sim: $(ENV)/.installed-run
 	@$(BIN)/python -m quorate.testing sim $(if $(SEED),--seed $(SEED),$(if $(BUDGET),--budget $(BUDGET),--seeds $(SEEDS))) $(ARGS)
+
+shrink: $(ENV)/.installed-run
+	@$(BIN)/python -m quorate.testing shrink --seed $(or $(SEED),$(error name the seed that fails: make shrink SEED=7)) $(ARGS)
 
 once: $(ENV)/.installed-run
 	@$(BIN)/python -m quorate.testing once $(if $(SEED),--seed $(SEED),--commands $(COMMANDS)) $(ARGS)

@@ -15,6 +15,7 @@ from quorate.testing import determinism, once, runner
 from quorate.testing.chaos import command as chaos
 from quorate.testing.exploration import command as exploration
 from quorate.testing.history import files
+from quorate.testing.shrinking import command as shrinking
 from quorate.testing.specification import traces
 
 
@@ -28,6 +29,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "sim": Command("run the simulator: one seed with its trace, or many", runner.add_arguments, runner.run),
+    "shrink": Command("make a script of a few events from a seed that fails", shrinking.add_arguments, shrinking.run),
+    "replay": Command("run such a script, or any scenario", shrinking.add_replay_arguments, shrinking.replay),
     "once": Command(
         "many writes, a fifth of the replies lost: did each take effect once?", once.add_arguments, once.run
     ),

@@ -291,6 +291,7 @@ class Group:
                 return
             message = self._attach(peer, envelope, message)
         self.record.note_vote(name, envelope.to, message)
+        self.record.check_promise(name, envelope.to, message, self.peers)
         packet = Packet(name, envelope.to, encode(message), (name, envelope.to) in self.cut)
         self._trace(name, packet)
         if not packet.is_lost:

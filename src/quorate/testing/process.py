@@ -35,6 +35,8 @@ WALL_START = 1_700_000_000.0
 """What wall clocks show when a simulation begins, give or take the skew of each."""
 REFUSALS = (InvalidConfiguration, Unavailable, OutcomeUnknown, Stopped)
 """How joining a group may fail."""
+Watch = Callable[[Raft, str, History, Callable[[Raft, Event], None]], WatchedRaft]
+"""How a ``WatchedRaft`` is made: of a core, its peer's name, what may not be contradicted, and who is told events."""
 
 
 @dataclass(slots=True)
@@ -74,6 +76,8 @@ class Process:
         kind: what its peer is or was in its group, or is to be; None with an empty disk.
         seen: told of every message, write and decision, by a word: for faults that wait for one.
         joined: told how joining a group ended: "ok", or the name of an error.
+        watch: takes the place of a core that starts, as ``WatchedRaft`` does: whoever wants to see its inputs gives
+            another.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Process:
         self.kind: MemberKind | None = None
         self.seen: Callable[[str, str], None] = lambda _name, _kind: None
         self.joined: Callable[[str, str], None] = lambda _name, _word: None
+        self.watch: Watch = WatchedRaft
         self._machine = machine
         self._settings = settings
         self._loop = loop
@@ -211,7 +216,7 @@ class Process:
         add = loop.add
 
         def watch(seat: Seat) -> None:
-            seat.raft = WatchedRaft(seat.raft, self.name, self._history, self._noted)
+            seat.raft = self.watch(seat.raft, self.name, self._history, self._noted)
             seat.apply = WatchedApply(seat.apply, self.name, self._history)
             life.peer = life.node.peers[0]
             add(seat)

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 
 from quorate.core import Message, Raft, Ready
 from quorate.core.invariants import Facts
-from quorate.core.messages import RequestVote, RequestVoteReply
+from quorate.core.messages import AppendEntriesReply, RequestVote, RequestVoteReply
 from quorate.core.quorum import Voters, is_quorum
 from quorate.core.state import Leader, State
+from quorate.testing.books import Book, Entries, broken_promise
 from quorate.testing.contents import Contents
+from quorate.transport import Packet
 from quorate.types import HardState, Index, Kind, PeerId, ReadId, Run, Snapshot, Term
 
 
@@ -128,6 +130,20 @@ class Record:
         latest = next(entry for entry in reversed(covered) if entry.kind == Kind.CONFIGURATION)
         found = (snapshot.configuration_index, snapshot.configuration)
         assert found == (latest.first, latest.payloads[0]), f"the snapshot of {name} holds another configuration"
+
+    def check_promise(self, name: PeerId, to: PeerId, message: Message, peers: Peers) -> None:
+        """Check that the disk of a peer keeps what a message promises that it sends.
+
+        Raises:
+            AssertionError: it does not.
+        """
+        peer, other, durable = peers[name], peers.get(to), Entries()
+        if isinstance(message, AppendEntriesReply):  # Only what it acknowledges is looked up.
+            log = peer.durable_log
+            durable = Entries(log.start, Term(0), [(entry.term, None) for entry in log.entries])
+        book = Book(name, peer.hard_state, durable=durable)
+        broken = broken_promise(book, Packet("", name, to, message), other.raft.state if other else None)
+        assert broken is None, f"{name} {broken}"
 
     def note_vote(self, name: PeerId, to: PeerId, message: Message) -> None:
         """Check that a voter gives one vote in a term, restarts included.

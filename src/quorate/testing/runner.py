@@ -102,6 +102,7 @@ def print_seed(seed: int, history: Path | None = None) -> bool:
         write_history(history, simulation.clients.recorder.operations())
     if report.failure is not None:
         print(f"make sim SEED={seed}  {report.failure}")
+        print(f"make shrink SEED={seed}  makes a short script of it")
     return report.failure is None
 
 
@@ -135,7 +136,8 @@ def print_seeds(
         if report.failure is not None:
             progress.clear()
             print("\n".join(report.trace))
-            print(f"make sim SEED={report.seed}  {report.failure}\n", flush=True)
+            print(f"make sim SEED={report.seed}  {report.failure}")
+            print(f"make shrink SEED={report.seed}  makes a short script of it\n", flush=True)
         progress.show(totals)
     progress.clear()
     print(totals.text())

@@ -5,7 +5,7 @@ Messages that are lost are left in flight there, and never arrive. Explores noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -26,16 +26,31 @@ def story(profile: Profile, inputs: Sequence[tuple[Input, bool]], failure: str) 
     Raises:
         AssertionError: nothing is broken when it is told.
     """
-    blocks = ["\n".join([*block, "----", ""]) for block in [beginning(profile), *steps(profile, inputs)]]
     said, *_ = failure.splitlines()  # pytest adds lines to what an assertion says.
-    text = f"# Profile {profile.name}, at the end: {said}.\n"
-    for block in blocks:
+    head = f"# Profile {profile.name}, at the end: {said}.\n"
+    return told(head, [beginning(profile), *steps(profile, inputs)], profile.name)
+
+
+def told(head: str, blocks: Iterable[Sequence[str]], source: str) -> str:
+    """Give a scenario that fails, with the trace of all blocks but the last, which fails when it is replayed.
+
+    Args:
+        head: comments.
+        blocks: the command lines of each block.
+        source: what error messages call it.
+
+    Raises:
+        AssertionError: nothing is broken when it is told.
+    """
+    text = head
+    for lines in blocks:
+        block = "\n".join([*lines, "----", ""])
         try:
-            text = run_text(f"{text}\n{block}", profile.name)
+            text = run_text(f"{text}\n{block}", source)
         except ScenarioError:
             # Whoever watches a whole group may see what is wrong some steps before its consequence.
             return f"{text}\n{block}"
-    raise AssertionError(f"what was found does not come about again: {failure}\n{text}")
+    raise AssertionError(f"what was found does not come about again\n{text}")
 
 
 def beginning(profile: Profile) -> list[str]:
