@@ -90,7 +90,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
 def expiry_by_a_local_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each peer asks its own clock, here one that jumps ahead now and then."""
     ticks = itertools.count(1)
-    monkeypatch.setattr(sessions, "is_over", lambda session, now: next(ticks) % 5000 == 0 or is_over(session, now))
+    monkeypatch.setattr(sessions, "is_over", lambda session, now: next(ticks) % 60 == 0 or is_over(session, now))
 
 
 PLANTED = [
