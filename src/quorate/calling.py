@@ -84,7 +84,10 @@ class Calls(msgspec.Struct, frozen=True):
         """
         known = self.by_method.get(call) if type(call) is self.method else None
         if known is not None and not kwargs and tuple(map(type, args)) in self.plain[known.struct]:
-            return encode_call((known.name, *args), known.label)  # Most calls are spared all the rest.
+            try:
+                return ENCODER.encode((known.name, *args))  # Most calls are spared all the rest.
+            except (ValueError, OverflowError) as error:  # Texts and numbers may still be such as it cannot carry.
+                raise TypeError(f"{known.label}: {error}") from error
         bound, label = self.bind(call, args, kwargs)
         encoded = encode_call(bound, label)
         if tuple(map(type, astuple(bound))) not in self.plain[type(bound)]:

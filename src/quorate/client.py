@@ -169,17 +169,16 @@ class Client(Generic[M]):
             return (await self._read_stale(call, args, kwargs)).value
         encoded = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
-        following, begun, consistency = self._following, asyncio.get_running_loop().time(), self._consistency
+        following, consistency = self._following, self._consistency
         first: FirstTry | None = None
         if following.follow:
-            made = ReadCall(encoded, self._share, consistency, True)
-            found = await following.ask_leader(made, begun, begun + self._share)
+            found = await following.ask_leader(ReadCall(encoded, self._share, consistency, True), self._share)
             if isinstance(found, Value):
                 return decoded(found, self._machine.reply_type(call))
             first = found
         answer = await following.ask(
             lambda left: ReadCall(encoded, left, consistency, following.follow),
-            begun + self._timeout,
+            self._deadline(first),
             is_write=False,
             first=first,
         )
@@ -327,23 +326,22 @@ class Client(Generic[M]):
         self._following.start_over()
         self._tickets.start_over()
 
-    def _deadline(self) -> float:
-        """Give the deadline of a call that is made now."""
-        return asyncio.get_running_loop().time() + self._timeout
+    def _deadline(self, first: FirstTry | None = None) -> float:
+        """Give the deadline of a call that is made now, or of which there was a first try."""
+        return (asyncio.get_running_loop().time() if first is None else first.begun) + self._timeout
 
     async def _write_once(self, encoded: bytes) -> object:
         """Write in this client's session."""
         tickets, following, share = self._tickets, self._following, self._share
-        begun = asyncio.get_running_loop().time()
         ticket = tickets.draw()
         try:
             first: FirstTry | None = None
             if ticket.session:
-                found = await following.ask_leader(self._write_call(encoded, ticket, share), begun, begun + share)
+                found = await following.ask_leader(self._write_call(encoded, ticket, share), share)
                 if isinstance(found, Value):
                     return found
                 first = found
-            return await self._write_until(encoded, ticket, begun + self._timeout, first)
+            return await self._write_until(encoded, ticket, self._deadline(first), first)
         finally:
             tickets.give_back(ticket, finds_leader=following.leader is not None)
 

@@ -81,7 +81,8 @@ class Following:
         self._make_transport = transport
         self._random = random
         self._links = Links()
-        self._way: tuple[Target, Channel] | None = None  # To whoever answered as the leader last.
+        # To whoever answered as the leader last, and the loop, which costs more to look up than to keep.
+        self._way: tuple[Target, Channel, asyncio.AbstractEventLoop] | None = None
 
     async def close(self) -> None:
         """Close every connection, for good; calls under way fail. Idempotent."""
@@ -105,22 +106,22 @@ class Following:
         if self._links.leader is None:
             self._links.leader = leader
 
-    async def ask_leader(self, call: Call, now: float, deadline: float) -> Value | FirstTry | None:
+    async def ask_leader(self, call: Call, share: float) -> Value | FirstTry | None:
         """Ask the leader, if it is known and connected. Nearly all calls are answered so, at little cost.
 
         Args:
             call: the call; a try of it that fails is one for ``ask`` to go on from.
-            now: the loop's clock.
-            deadline: when to give up this try.
+            share: when to give up this try, seconds from now.
 
         Returns:
             The value; or the try, if it came to anything else; or None, if it was not made.
         """
         if self._way is None or self._way[0] is not self._links.leader:
             return None
-        leader, channel = self._way
+        leader, channel, loop = self._way
+        begun = loop.time()
         try:
-            reply = channel.post(leader.name, call, deadline)
+            reply = channel.post(leader.name, call, begun + share)
         except Unavailable:
             return None
         try:
@@ -128,10 +129,10 @@ class Following:
         except (TimeoutError, ConnectionError):
             answer = None
         if not isinstance(answer, Value):
-            return FirstTry(leader, reply, now)
+            return FirstTry(leader, reply, begun)
         self._links.leader = leader
-        if now >= self._learn_at:
-            self._learn_soon(leader, now)
+        if begun >= self._learn_at:
+            self._learn_soon(leader, begun)
         return answer
 
     async def ask(
@@ -354,7 +355,7 @@ class Following:
         """Note that a peer answered as the leader."""
         self._links.leader = target
         channel = self._links.open_channel(self._reached.get(target.name, target.node))
-        self._way = None if channel is None else (target, channel)
+        self._way = None if channel is None else (target, channel, asyncio.get_running_loop())
         self._learn_soon(target, now)
 
     def _redirected(self, leader: Address) -> Address:

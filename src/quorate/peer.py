@@ -60,6 +60,7 @@ class Peer(Generic[M]):
         self.address = address
         self._machine = machine
         self._seat = seat
+        self._loop = asyncio.get_running_loop()  # It costs more to look up than to keep.
         self._settings = settings
         self._membership = membership
         self._close = close
@@ -463,7 +464,7 @@ class Peer(Generic[M]):
 
     def _waiter(self, detach: Callable[[object], object] = as_it_is) -> FutureWaiter:
         """Make who waits for a reply: of a write or read, or of something that is not of the machine."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         return FutureWaiter(loop.create_future(), loop.time() + self._timeout, detach)
 
 

@@ -11,11 +11,13 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from quorate.errors import Overloaded, Unavailable
 from quorate.sessions import ANSWERS_MAX
 
 
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """One write's place among those of its client.
 
     Attributes:
@@ -24,14 +26,10 @@ class Ticket:
         sequence: its place in that session, from 1 on.
     """
 
-    __slots__ = ("_woken", "order", "sequence", "session")
-
-    def __init__(self, order: int, session: int = 0, sequence: int = 0) -> None:
-        """Take a place."""
-        self.order: int = order
-        self.session: int = session
-        self.sequence: int = sequence
-        self._woken: asyncio.Future[None] | None = None
+    order: int
+    session: int = 0
+    sequence: int = 0
+    _woken: asyncio.Future[None] | None = None
 
     async def wait(self) -> None:
         """Wait for ``wake``."""

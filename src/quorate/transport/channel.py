@@ -62,6 +62,7 @@ class FrameChannel:
         self, node: str, write: Callable[[bytes], None], hang_up: Callable[[], Awaitable[None]], bytes_max: int
     ) -> None:
         """Speak to ``node`` by ``write``, which takes whole frames; ``hang_up`` closes what lies beneath."""
+        self._loop = asyncio.get_running_loop()  # Looking it up asks the operating system for more than all the rest.
         self._node = node
         self._write = write
         self._hang_up = hang_up
@@ -94,14 +95,13 @@ class FrameChannel:
         """
         if self._broken is not None:
             raise Unavailable(self._broken)
-        loop = asyncio.get_running_loop()
         number = next(self._ids)
-        future: asyncio.Future[Reply] = loop.create_future()
+        future: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting[number] = future, deadline
         if deadline < self._sweep_at:
             self._set_sweep(deadline)
         if not self._requests:
-            loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         self._requests.append(Request(number, peer, call))
         return future
 
