@@ -151,7 +151,7 @@ async def run_loops(
 async def main(own: str, directory: str, store: Any, groups: int, settings: Settings) -> None:  # noqa: ANN401
     """Run the node until its standard input ends."""
     address = Address.parse(own)
-    chosen = slow_store(Path(directory)) if store == "rocksdb-slow" else store
+    chosen = slow_store(Path(f"{directory}-logs")) if store == "rocksdb-slow" else store
     async with Node(address.node, data_dir=directory, store=chosen, settings=settings) as node:
         names = [Address.parse(addresses_of(group, [own])[0]).name for group in range(groups)]
         peers = [await node.start_peer(KV, name=name) for name in names]

@@ -1,4 +1,4 @@
-"""The command line: ``quorate demo``, ``start``, ``shell`` and ``status``. Uses public names of quorate alone.
+"""The command line: ``quorate demo``, ``bench``, ``start``, ``shell`` and ``status``. Uses public names alone.
 
 Each command is a module with a function ``run_…(options)`` that gives the exit status, imported when it is asked for.
 """
@@ -50,6 +50,10 @@ def run(options: argparse.Namespace) -> int:
             from quorate.cli.demo import run_demo  # noqa: PLC0415
 
             return run_demo(options)
+        case "bench":
+            from quorate.cli.bench import run_bench  # noqa: PLC0415
+
+            return run_bench(options)
         case "start":
             from quorate.cli.start import run_start  # noqa: PLC0415
 

@@ -26,6 +26,9 @@ examples:
   quorate demo --full
       One node grows to five, each of which is then killed and replaced, while clients write; and nothing is lost.
 
+  quorate bench --directory /var/lib
+      What this machine and the disk below that directory can do.
+
   quorate shell quorate.machines:KV --peer peer1@127.0.0.1:7001 --data-dir data/a
   quorate shell quorate.machines:KV --peer peer2@127.0.0.1:7002 --data-dir data/b
   quorate shell quorate.machines:KV --peer peer3@127.0.0.1:7003 --data-dir data/c
@@ -71,6 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     add_demo(commands.add_parser("demo", help="three nodes agree, lose their leader twice, and lose nothing"))
+    add_bench(commands.add_parser("bench", help="what this machine and its disk can do, and what the limit is"))
     add_start(commands.add_parser("start", help="run one node in the foreground"))
     add_shell(commands.add_parser("shell", help="run one node with a Python prompt where `await` works"))
     add_status(commands.add_parser("status", help="who leads a group, and how far its members are"))
@@ -93,6 +97,36 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", choices=STORES, default=STORES[0], help=f"where the logs are kept (default: {STORES[0]})"
     )
+    parser.add_argument("--plain", action="store_true", help="no colours, even where rich is installed")
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """Say what ``quorate bench`` takes."""
+    parser.description = (
+        "Starts three nodes on this machine, each a process with its own log, and tells what the disk does at best, "
+        "how many writes a second 1, 16 and 256 writers get, and what the limit is. Leaves nothing behind."
+    )
+    parser.add_argument(
+        "--store", choices=STORES, default=STORES[0], help=f"where the logs are kept (default: {STORES[0]})"
+    )
+    parser.add_argument(
+        "--directory",
+        metavar="DIR",
+        help="on the disk to be measured; the nodes' data goes into a directory of its own there, and is removed "
+        "(default: where temporary files go, which may be no disk)",
+    )
+    parser.add_argument(
+        "--seconds", type=seconds, default=3.0, help="how long each number of writers is measured (default: 3)"
+    )
+    parser.add_argument(
+        "--group",
+        action="append",
+        type=member_address,
+        metavar="NAME@HOST:PORT",
+        help="instead: a member of a running group of quorate.machines:KV, whose key quorate-bench is written; may be "
+        "given more than once",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plain", action="store_true", help="no colours, even where rich is installed")
 
 
@@ -261,6 +295,21 @@ def node_address(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def seconds(text: str) -> float:
+    """Read a time that is above 0 and at most an hour.
+
+    Raises:
+        ArgumentTypeError: it is not.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is no time above 0 and up to 3600 seconds")
+    return value
 
 
 def local_path(text: str) -> str:

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import random
-import signal
 import socket
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import NamedTuple
 
 from quorate import Address, QuorateError
 from quorate.cli import growth
+from quorate.cli.interruption import Interrupted, interruptible
 from quorate.cli.output import CommandError, Output
 from quorate.cli.session import Session, SessionError
 from quorate.cli.steps import Step, steps_for
@@ -84,44 +84,18 @@ def run_demo(options: argparse.Namespace) -> int:
     return 0
 
 
-class Interrupted(Exception):
-    """A signal ended the demo.
-
-    Attributes:
-        number: which one.
-    """
-
-    def __init__(self, number: signal.Signals) -> None:
-        """Remember the signal."""
-        super().__init__(number.name)
-        self.number = number
-
-
 async def demonstrate(output: Output, store: str, plan: Plan) -> bool:
     """Run the demo, and end all that it started, whatever happens; tell whether each step was seen.
 
     Raises:
         Interrupted: a signal ended it.
     """
-    signals: list[signal.Signals] = []
-    task = asyncio.current_task()
-    assert task is not None, "this runs as a task"
-
-    def leave(number: signal.Signals) -> None:
-        signals.append(number)
-        if len(signals) == 1:  # A second one must not disturb the clearing up.
-            task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, leave, number)
     with tempfile.TemporaryDirectory(prefix="quorate-demo-") as directory:
         ports = free_ports(plan.nodes)
         addresses = [Address(f"peer{number}", LOOPBACK, port) for number, port in enumerate(ports, 1)]
         sessions = [Session(address, store, Path(directory), plan.settings) for address in addresses]
         try:
-            return await show(output, Walk(output, sessions, store, plan.lanes), plan)
-        except asyncio.CancelledError:
-            raise Interrupted(signals[0]) from None
+            return await interruptible(show(output, Walk(output, sessions, store, plan.lanes), plan))
         finally:
             for session in sessions:
                 await session.kill()
