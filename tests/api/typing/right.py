@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import assert_type
 
 from asked import Asked, Client, Node, Peer, connect
-from sample import KV, Changed, Get, Ordered, Set, Stack
+from sample import KV, Changed, Get, Ordered, Set, Stack, Wiped
 
-from quorate import Address, Change, Settings, StaleRead, Status
+from quorate import Address, Change, Command, Settings, StaleRead, StateMachine, Status, write
+
+
+class End(Command[None]):
+    name: str
 
 
 async def methods(peer: Asked[KV]) -> None:
@@ -53,6 +57,40 @@ async def watches(peer: Asked[KV]) -> None:
         assert_type(change.event.key, str)
     async with peer.watch() as watch:
         assert_type(watch.after, int | None)
+    async for either in peer.watch(Changed, Wiped):
+        assert_type(either, Change[Changed | Wiped])
+        match either.event:
+            case Changed(key):
+                assert_type(key, str)
+            case Wiped():
+                peer.watch(after=either)
+
+
+async def statuses(peer: Asked[KV]) -> None:
+    async for status in peer.watch_status():
+        assert_type(status, Status)
+        assert_type(status.leader, Address | None)
+    async with peer.watch_status() as watch:
+        assert_type([status async for status in watch], list[Status])
+
+
+class Leases(StateMachine):
+    emits = (Changed,)
+    timers: dict[str, int]
+
+    @write
+    def take(self, name: str, seconds: float) -> None:
+        self.emit(Changed(name))
+        assert_type(self.call_later(seconds, Leases.end, name), int)
+        assert_type(self.call_at(self.context.now + seconds, Leases.end, name=name), int)
+        self.timers[name] = self.call_later(seconds, End(name))
+        self.cancel_call(self.timers[name])
+
+    @write
+    def end(self, name: str) -> bool:
+        return self.context.timer == self.timers[name]
+
+    def handle_write(self, command: End) -> None: ...
 
 
 async def nodes(node: Node) -> None:
@@ -70,6 +108,8 @@ async def clients() -> None:
         assert_type(kv, Client[KV])
         assert_type(await kv.status(), tuple[Status, ...])
         assert_type(await kv.write(KV.set, "foo", "bar"), str)
+    async with connect(KV, "peer1@127.0.0.1:7001", exactly_once=False) as kv:
+        assert_type(await kv.with_options(timeout=1.0).write(Set("foo")), str)
     async with Node("127.0.0.1:0", store="memory") as node:
         assert_type(node, Node)
 

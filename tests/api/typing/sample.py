@@ -1,4 +1,4 @@
-"""What the type checkers are shown: three machines and two structs."""
+"""What the type checkers are shown: three machines, two structs and two events."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ class Changed(Event):
     key: str
 
 
+class Wiped(Event):
+    pass
+
+
 class KV(StateMachine):
-    emits = (Changed,)
+    emits = (Changed, Wiped)
 
     @write
     def set(self, key: str, value: str, times: int = 1) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from asked import Asked, Client, Node, connect
-from sample import KV, Get, Ordered, Set, Stack
+from sample import KV, Changed, Get, Ordered, Set, Stack, Wiped
+
+from quorate import StateMachine, read, write
 
 
 async def methods(peer: Asked[KV]) -> None:
@@ -64,6 +66,43 @@ async def watches(peer: Asked[KV]) -> None:
     peer.watch(KV)  # no event
     peer.watch(Set)  # a command is no event
     peer.watch(after="7")  # no index
+    peer.watch(Changed("foo"))  # an event, and not its class
+    async for change in peer.watch(Changed):
+        number: int = str(change.event.key)  # wrong field type
+        print(number, change.event.count(1))  # no such field
+    async for other in peer.watch(Changed, Wiped):
+        print(str(other.event.key))  # only one of the two has it
+
+
+async def statuses(peer: Asked[KV]) -> None:
+    peer.watch_status(Changed)  # a status is no event
+    peer.watch_status(after=7)  # nothing is kept of what was
+    async for status in peer.watch_status():
+        print(str(status.leader.name))  # there may be none
+        print(str(status.event))  # a status holds no event
+
+
+class Leases(StateMachine):
+    emits = (Changed,)
+
+    @write
+    def take(self, name: str) -> None:
+        self.emit(Changed)  # the class, and not an event
+        self.emit(Set(name))  # a command is no event
+        self.call_later(1.0, Leases.end)  # missing argument
+        self.call_later(1.0, Leases.end, 7)  # wrong argument type
+        self.call_later("1", Leases.end, name)  # no number of seconds
+        self.call_at(1.0, Leases.held, name)  # a read passed for a write
+        self.call_at(1.0, self.end, name)  # the method of an instance
+        self.call_later(1.0, Stack.put, 1)  # another machine's write
+        self.cancel_call(name)  # no id
+
+    @write
+    def end(self, name: str) -> None: ...
+
+    @read
+    def held(self, name: str) -> bool:
+        return bool(name)
 
 
 async def nodes(node: Node) -> None:
@@ -80,6 +119,7 @@ async def nodes(node: Node) -> None:
 async def clients() -> None:
     connect(int, "peer1@127.0.0.1:7001")  # no machine
     connect(KV, "peer1@127.0.0.1:7001", retry=True)  # no such option
+    connect(KV, "peer1@127.0.0.1:7001", exactly_once="yes")  # on or off
     other: Client[Stack] = connect(KV, "peer1@127.0.0.1:7001")  # another machine's
     async with connect(KV, "peer1@127.0.0.1:7001") as kv:
         await kv.write(KV.get, "foo")  # a read passed to write
