@@ -395,8 +395,8 @@ class Seat:
     def _expire(self, now: float) -> None:
         """Give up on all whose deadline has passed."""
         self.apply.expire(now)
-        lost = None if self.raft.state.leader is not None else f"{self.name} knows of no leader"
-        self.apply.recent.expire(now, self.apply.last_applied, lost)
+        why = self.raft.status().why
+        self.apply.recent.expire(now, self.apply.last_applied, why and f"{self.name} may learn of nothing: {why}")
         self.standing.expire(now)
         reads = self._reads.expire(self.raft, now)
         expire(self._waiting, self.raft, self.name, now)

@@ -308,8 +308,8 @@ class AskingStatus:
         answer = await self._rounds.ask(WatchStatusCall(self._timeout, mark), self._refuse_older)
         self._newest = answer.status
         self._following.learn(self._rounds.target, answer.status)
-        if answer.mark == mark and answer.status.leader is None:
-            self._rounds.leave()  # It may be cut off, and others know of a leader.
+        if answer.mark == mark and answer.status.why is not None:
+            self._rounds.leave()  # It knows of no leader, or was removed: others may know more.
         return answer
 
     def _refuse_older(self, answer: StandingIs) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from quorate import (
@@ -247,6 +248,26 @@ def test_a_peer_that_is_cut_off_from_its_group_is_left_behind_the_timeout():
         await kv.close()
 
     run_world(3, SETTINGS, tell)
+
+
+def test_a_peer_that_was_removed_is_left_behind_the_timeout():
+    """It is told that it was removed, and takes the leader for its own for an election timeout yet: a long one here."""
+
+    async def tell(world: World) -> None:
+        leader, other, removed = await world.form(Counter, "peer1", "peer2", "peer3")
+        kv = client_of(world, [removed, leader, other])
+        told = asyncio.create_task(numbers_of(kv.watch(Added, after=0), 2))
+        await leader.write(Counter.add, 7)
+        await leader.remove_peer(removed.name)
+        begun = world.loop.time()
+        await leader.remove_peer(other.name)
+        await leader.write(Counter.add, 8)
+        assert await told == [7, 8]
+        assert world.loop.time() - begun < 3 * SETTINGS.call_timeout
+        await kv.close()
+
+    timeouts = {"election_timeout_min": 100.0, "election_timeout_max": 200.0, "catch_up_timeout": 300.0}
+    run_world(3, msgspec.structs.replace(SETTINGS, **timeouts), tell)
 
 
 def test_an_outage_ends_a_for_and_not_the_watch():
