@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from quorate.addresses import Addresses
 from quorate.core import Raft
 from quorate.core.state import ROLE_NAMES
 from quorate.errors import Overloaded, QuorateError, Stopped
@@ -38,10 +37,9 @@ class StandingWatcher(msgspec.Struct, eq=False):
 class Standing:
     """How one peer stands, and who waits for a change of it."""
 
-    def __init__(self, raft: Raft, addresses: Addresses, status: Callable[[], Status]) -> None:
+    def __init__(self, raft: Raft, status: Callable[[], Status]) -> None:
         """Look at a core; ``status`` gives what those are told who wait."""
         self._raft = raft
-        self._addresses = addresses
         self._status = status
         self._watchers: dict[StandingWatcher, None] = {}
         self._seen: object = None
@@ -85,7 +83,7 @@ class Standing:
     def _compare(self) -> None:
         """Look at the core; if it is not as it was, tell all who wait, for all of them know what was."""
         state = self._raft.state
-        seen = type(state.role), state.term, self._addresses.leader(state), state.configuration
+        seen = type(state.role), state.term, state.leader, state.configuration
         if seen == self._seen:
             return
         self._seen = seen
