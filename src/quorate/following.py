@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 import msgspec
 
@@ -15,7 +16,17 @@ from quorate.attempts import SHARE_MAX, SHARE_MIN, Attempt, Expired, Said, answe
 from quorate.errors import NotLeader, OutcomeUnknown, QuorateError, SessionExpired, Unavailable
 from quorate.links import Links
 from quorate.transport import Channel, Transport
-from quorate.transport.calls import Call, LeaderCall, LeaderIs, Reply, StatusCall, StatusIs, Value
+from quorate.transport.calls import (
+    Call,
+    LeaderCall,
+    LeaderIs,
+    Reply,
+    StatusCall,
+    StatusIs,
+    Value,
+    WatchCall,
+    WatchStatusCall,
+)
 from quorate.transport.local import LocalAddress, Target
 from quorate.types import MEMBERS_MAX, Address, Status, is_reachable
 
@@ -263,6 +274,8 @@ class Following:
             if reply is None:
                 channel = await self._channel(target, deadline)
                 reply = channel.post(target.name, call, deadline)
+                if isinstance(call, WatchCall | WatchStatusCall):
+                    reply.add_done_callback(partial(take_back, channel, target.name))
             return answer_of(await reply, is_once)
         except Unavailable as error:
             raise Attempt(error) from error
@@ -380,6 +393,12 @@ class Following:
         """Give the next of the addresses."""
         self._links.place += 1
         return self.addresses[self._links.place % len(self.addresses)]
+
+
+def take_back(channel: Channel, peer: str, reply: asyncio.Future[Reply]) -> None:
+    """Tell a peer, which would keep the call for long, that whoever waited for its reply was cancelled."""
+    if reply.cancelled():
+        channel.take_back(peer, reply)
 
 
 def share_of(left: float, tries: int) -> float:

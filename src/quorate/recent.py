@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -92,6 +92,11 @@ class Recent:
     def remove(self, watcher: Watcher) -> None:
         """Forget someone who waits no longer."""
         self._watchers.pop(watcher, None)
+
+    def cancel(self, is_gone: Callable[[Waiter], bool]) -> None:
+        """Forget all who have gone."""
+        for watcher in [watcher for watcher in self._watchers if is_gone(watcher.waiter)]:
+            self.remove(watcher)
 
     def restart(self, applied: Index) -> None:
         """Begin anew behind a snapshot, which does not tell what was emitted up to there."""

@@ -25,6 +25,7 @@ from quorate.standing import StandingWatcher
 from quorate.transport import Answer
 from quorate.transport.calls import (
     BootstrapCall,
+    CancelCall,
     ChangeCall,
     Events,
     Failure,
@@ -49,6 +50,7 @@ from quorate.transport.calls import (
     failure_from_error,
 )
 from quorate.types import MEMBERS_MAX, Address, PeerId, StaleRead, is_reachable
+from quorate.waiters import Waiter
 
 ID_LENGTH_MAX = 64
 """The longest id of a peer from the network; ours have 16 characters."""
@@ -142,10 +144,10 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
         case LeaderCall():
             waiter.encode = as_leader
             seat.run(FindLeader(waiter))
-        case StatusCall():
-            waiter.succeed(StatusIs((seat.status(),)))
-        case IdentifyCall():
-            waiter.succeed(identity(place))
+        case CancelCall():
+            cancel(place, call, answer)
+        case StatusCall() | IdentifyCall():
+            waiter.succeed(identity(place) if isinstance(call, IdentifyCall) else StatusIs((seat.status(),)))
         case SnapshotCall():
             waiter.encode = as_offset
             seat.receive_snapshot(call, waiter)
@@ -207,6 +209,16 @@ def watch(place: Place, call: WatchCall | WatchStatusCall, waiter: CallWaiter, n
         waiter.deadline = min(waiter.deadline, now + WATCH_SECONDS_MAX)
         wanted = tuple(prefixes[name] for name in dict.fromkeys(call.names))
         place.seat.watch(Watcher(waiter, wanted, call.place))
+
+
+def cancel(place: Place, call: CancelCall, answer: Answer) -> None:
+    """Forget a call of the same connection that waits for events or for a change: nobody waits for its answer."""
+
+    def is_gone(waiter: Waiter) -> bool:
+        return isinstance(waiter, CallWaiter) and waiter.id == call.request and waiter.answer == answer
+
+    place.seat.apply.recent.cancel(is_gone)
+    place.seat.standing.cancel(is_gone)
 
 
 def as_beginning(value: object) -> Events:

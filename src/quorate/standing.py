@@ -59,6 +59,11 @@ class Standing:
         """Forget someone who waits no longer."""
         self._watchers.pop(watcher, None)
 
+    def cancel(self, is_gone: Callable[[Waiter], bool]) -> None:
+        """Forget all who have gone."""
+        for watcher in [watcher for watcher in self._watchers if is_gone(watcher.waiter)]:
+            self.remove(watcher)
+
     def look(self) -> None:
         """Tell all who wait, if the peer stands otherwise than it did: called once in each turn."""
         if self._watchers:

@@ -405,7 +405,7 @@ def test_closing_and_cancelling_leave_nothing_behind():
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            await asyncio.sleep(WATCH_SECONDS_MAX)
+            await asyncio.sleep(0.1)
             assert not recent._watchers
             waiting = asyncio.create_task(anext(watch))
             await asyncio.sleep(0.1)

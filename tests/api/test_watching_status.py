@@ -12,9 +12,9 @@ import pytest
 from quorate import Overloaded, QuorateError, Settings, Status, StatusWatch, Stopped, Unavailable, connect
 from quorate.errors import DiskFull
 from quorate.machines import KV
-from quorate.serving import WATCH_SECONDS_MAX, carry_out
+from quorate.serving import carry_out
 from quorate.standing import StandingWatcher
-from quorate.transport.calls import Failure, Reply, Request, StandingIs, WatchStatusCall
+from quorate.transport.calls import CancelCall, Failure, Reply, Request, StandingIs, WatchStatusCall
 from quorate.transport.frames import FrameError, FrameKind, decode_frame, encode_frame
 from tests.api.cluster import cluster
 from tests.api.test_watching import client_of
@@ -345,7 +345,7 @@ def test_closing_and_cancelling_leave_nothing_behind():
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            await asyncio.sleep(WATCH_SECONDS_MAX)
+            await asyncio.sleep(0.1)
             assert not standing._watchers
             waiting = asyncio.ensure_future(anext(watch))
             await asyncio.sleep(0.1)
@@ -455,6 +455,27 @@ def test_a_call_waits_no_longer_than_asked_for_and_60_s_at_most():
         failure = replies[-1][1].answer
         assert isinstance(failure, Failure)
         assert failure.error == "Stopped"
+
+    run_world(1, SETTINGS, tell)
+
+
+def test_a_call_is_taken_back_by_its_own_connection_alone_and_not_answered():
+    async def tell(world: World) -> None:
+        await world.form(KV, "peer1")
+        place, now = world.nodes[0]._places["peer1"], world.loop.time
+        standing = place.seat.standing
+        one, other = list[Reply](), list[Reply]()
+        carry_out(place, Request(1, "peer1", WatchStatusCall(30.0, b"")), one.append, now())
+        [answer] = [reply.answer for reply in one]
+        assert isinstance(answer, StandingIs)
+        carry_out(place, Request(2, "peer1", WatchStatusCall(30.0, answer.mark)), one.append, now())
+        for number, caller in ((2, other), (1, one), (3, one)):
+            carry_out(place, Request(4, "peer1", CancelCall(number)), caller.append, now())
+            assert len(standing._watchers) == 1
+        carry_out(place, Request(5, "peer1", CancelCall(2)), one.append, now())
+        assert not standing._watchers
+        await asyncio.sleep(60.0)
+        assert (len(one), other) == (1, [])
 
     run_world(1, SETTINGS, tell)
 

@@ -26,6 +26,7 @@ from quorate.testing.drive import make_configuration, make_log
 from quorate.transport import Packet
 from quorate.transport.calls import (
     BootstrapCall,
+    CancelCall,
     ChangeCall,
     Events,
     Failure,
@@ -117,6 +118,7 @@ CALLS = [
     ReadCall(COMMANDS[1], 5.0, "stale", True),
     WatchCall(5.0, ("Changed",), (7, 0)),
     WatchStatusCall(5.0, b"0123456789abcdef"),
+    CancelCall(7),
     LeaderCall(1.0),
     StatusCall(),
     IdentifyCall(),

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from quorate.errors import Unavailable
-from quorate.transport.calls import Failure, Reply, Value, WriteCall
+from quorate.transport.calls import CancelCall, Failure, Reply, Value, WatchStatusCall, WriteCall
 from quorate.transport.channel import FOREVER, FrameChannel, Replies
 from quorate.transport.frames import FrameKind, decode_frame
 from tests.transport.bench import ask
@@ -155,3 +155,23 @@ async def test_a_cancelled_call_leaves_nothing_to_sweep_and_a_broken_channel_no_
         await calls[2]
     await asyncio.sleep(0.03)
     assert errors == []
+
+
+async def test_a_call_is_taken_back_once_and_only_while_somebody_might_answer_it():
+    wire = Wire()
+    kept = wire.channel.post("peer1", WatchStatusCall(5.0, b""), FOREVER)
+    answered = wire.channel.post("peer1", WatchStatusCall(5.0, b""), FOREVER)
+    await asyncio.sleep(0)
+    _, sent = decode_frame(wire.frames.pop(), BYTES_MAX)
+    wire.channel.receive([Reply(sent[1].id, Value(b""))])  # type: ignore[union-attr]
+    for reply in (kept, answered, kept):
+        reply.cancel()
+        wire.channel.take_back("peer1", reply)
+    await asyncio.sleep(0)
+    _, requests = decode_frame(wire.frames.pop(), BYTES_MAX)
+    assert [(request.peer, request.call) for request in requests] == [("peer1", CancelCall(sent[0].id))]  # type: ignore[union-attr]
+    late = wire.channel.post("peer1", WatchStatusCall(5.0, b""), FOREVER)
+    wire.channel.break_off("it broke")
+    wire.channel.take_back("peer1", late)
+    with pytest.raises(ConnectionError):
+        await late

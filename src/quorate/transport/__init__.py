@@ -53,7 +53,7 @@ class Receiver(Protocol):
         ...
 
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
-        """Take the requests of one frame of a client; answer each once, now or later."""
+        """Take the requests of one frame of a client; answer each once, now or later, if it is not taken back."""
         ...
 
 
@@ -80,6 +80,10 @@ class Channel(Protocol):
         Raises:
             Unavailable: the connection was gone before the call was sent.
         """
+        ...
+
+    def take_back(self, peer: str, reply: asyncio.Future[Reply], /) -> None:
+        """Tell a peer that nobody waits any longer for the reply to a call that it may keep for long: see ``post``."""
         ...
 
     @property

@@ -121,6 +121,18 @@ class WatchStatusCall(msgspec.Struct, frozen=True, array_like=True, tag="watch_s
     mark: Mark
 
 
+class CancelCall(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
+    """Say that nobody waits any longer for the answer to a ``WatchCall`` or ``WatchStatusCall``.
+
+    Neither call is answered then; one that is not known, because it was answered just now, is nothing.
+
+    Attributes:
+        request: the id of that request, of the same connection and to the same peer.
+    """
+
+    request: int
+
+
 class LeaderCall(msgspec.Struct, frozen=True, array_like=True, tag="leader"):
     """Ask who leads, waiting for one up to ``timeout`` seconds. Answered by ``LeaderIs``."""
 
@@ -186,6 +198,7 @@ Call = (
     | ReadCall
     | WatchCall
     | WatchStatusCall
+    | CancelCall
     | LeaderCall
     | StatusCall
     | IdentifyCall

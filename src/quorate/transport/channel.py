@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Sequence
 
 from quorate.errors import Unavailable
-from quorate.transport.calls import Call, Failure, Reply, Request
+from quorate.transport.calls import Call, CancelCall, Failure, Reply, Request
 from quorate.transport.frames import FrameKind, encode_frames, encode_one_frame, encode_value, fits
 
 FOREVER = float("inf")
@@ -104,6 +104,16 @@ class FrameChannel:
             self._loop.call_soon(self._flush)
         self._requests.append(Request(number, peer, call))
         return future
+
+    def take_back(self, peer: str, reply: asyncio.Future[Reply]) -> None:
+        """Tell a peer that nobody waits any longer for the reply to a call that it may keep for long."""
+        number = next((number for number, (future, _) in self._waiting.items() if future is reply), None)
+        if number is None or self._broken is not None:
+            return
+        del self._waiting[number]
+        if not self._requests:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._requests.append(Request(next(self._ids), peer, CancelCall(number)))
 
     @property
     def closed(self) -> bool:
