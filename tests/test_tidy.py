@@ -35,7 +35,7 @@ BANNED_ALONE = {"data", "do"}
 FOREIGN_FUNCTION = re.compile(r"pytest_\w+|data_received|datagram_received")
 
 CORE_IMPORTS = {"__future__", "dataclasses", "enum", "typing", "collections", "collections.abc", "bisect", "msgspec"}
-CORE_IMPORTS |= {"quorate.types", "quorate.errors", "quorate.settings"}
+CORE_IMPORTS |= {"functools", "quorate.types", "quorate.errors", "quorate.settings"}
 UNSAFE_IMPORTS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
 ASYNCIO_USERS = re.compile(
     r"(blocking|transport|cli|testing)/.*|store/disk\.py|"

@@ -56,7 +56,9 @@ class Addresses:
         if member is None:
             return None
         node = self.find(member.id, state.configuration)
-        return Address(member.address.name, *parse_node(node)) if node else member.address
+        if node is None or node == member.address.node:
+            return member.address
+        return Address(member.address.name, *parse_node(node))
 
     def redirect(self, state: State) -> Address | None:
         """Give whom to ask instead of this peer: the leader, unless that is this peer, which cannot answer just now."""

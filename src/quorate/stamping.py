@@ -47,6 +47,8 @@ class LogTime:
 
     def stamp(self, entries: Sequence[Run], raft: Raft, now: float) -> tuple[Run, ...]:
         """Give runs that this peer appended as leader their time, and note that of all others."""
+        if not entries:
+            return ()
         stamped: list[Run] = []
         is_leader = raft.state.leader == raft.state.peer
         for run in entries:

@@ -6,6 +6,7 @@ Knows names, ids and addresses as values; does not know who leads or what anybod
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import msgspec
 
@@ -37,7 +38,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
 Members = tuple[Member, ...]
 
 
-class Configuration(msgspec.Struct, frozen=True, array_like=True):
+class Configuration(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """The members of one group, and the change of them that is under way.
 
     A change goes through up to three configurations. First newcomers are members without a vote, and ``target`` says
@@ -58,18 +59,18 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
     target: Members = ()
     fallback: Members = ()
 
-    @property
+    @cached_property
     def voters(self) -> Members:
         """The members that are counted in quorums, witnesses among them."""
         return tuple([member for member in self.members if member.votes])
 
-    @property
+    @cached_property
     def groups(self) -> tuple[tuple[PeerId, ...], ...]:
         """The ids of those whose majorities decide: of the voters, and in a joint configuration of those before too."""
         groups = (self.voters, self.outgoing) if self.outgoing else (self.voters,)
         return tuple(tuple(member.id for member in group) for group in groups)
 
-    @property
+    @cached_property
     def everyone(self) -> Members:
         """All who receive entries: the members, and in a joint configuration those that are about to leave."""
         if not self.outgoing:
@@ -87,7 +88,7 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
         """Whether no change of the members is under way."""
         return not self.outgoing and not self.target
 
-    @property
+    @cached_property
     def newcomers(self) -> Members:
         """The voters wanted that have no vote yet: those that catch up."""
         voters = {member.id for member in self.voters}

@@ -5,6 +5,8 @@ Checked after each input in tests and in the simulator. What is true of several 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from quorate.core.configuration import Configuration
@@ -52,8 +54,8 @@ def check(state: State) -> None:
         AssertionError: it is not; the message says what.
     """
     log = state.log
-    assert log.starts == sorted(set(log.starts)), "stretches of the log start at ascending indexes"
-    assert log.terms == sorted(set(log.terms)), "terms ascend along the log"
+    assert ascends(log.starts), "stretches of the log start at ascending indexes"
+    assert ascends(log.terms), "terms ascend along the log"
     assert len(log.starts) == len(log.terms), "each stretch has one term"
     assert log.last_term <= state.term, "no entry is of a term that the peer has not seen"
     assert not log.starts or (log.starts[0] == log.start + 1 and log.starts[-1] <= log.last), "the log has no hole"
@@ -63,8 +65,7 @@ def check(state: State) -> None:
     assert 0 <= state.persisted_index <= log.last, "what is durable is in the log"
     assert 0 <= state.bare <= log.last, "what is held without its commands is in the log, or in its snapshot"
     assert state.durable.term <= state.term, "no term is durable that was not seen"
-    numbers = [waiting.number for waiting in state.unpersisted]
-    assert numbers == sorted(set(numbers)), "what waits for the disk is in order"
+    assert ascends([waiting.number for waiting in state.unpersisted]), "what waits for the disk is in order"
     assert all(waiting.last <= log.last for waiting in state.unpersisted), "truncated entries promise nothing"
     check_configurations(state)
     match state.role:
@@ -86,7 +87,7 @@ def check_configurations(state: State) -> None:
         AssertionError: they are not.
     """
     indexes = [index for index, _ in state.configurations]
-    assert indexes == sorted(set(indexes)), "configurations are in the order of the log"
+    assert ascends(indexes), "configurations are in the order of the log"
     assert not indexes or indexes[-1] <= state.log.last, "a truncated configuration is not in force"
     current = state.configuration
     assert state.groups == (current.groups if current else ()), "the latest configuration is in force"
@@ -118,14 +119,12 @@ def check_leader(state: State, leader: Leader) -> None:
     assert not state.bare, "a leader holds all commands"
     assert leader.first_index <= state.log.last, "a leader's log holds the no-op of its term"
     assert state.log.term(leader.first_index) == state.term, "the no-op is of the leader's term"
-    followed = set(state.others) | set(leader.leaving)
-    assert set(leader.progress) == followed, "a leader follows the progress of every other member, and of who leaves"
+    followed = {*state.others, *leader.leaving}
+    assert leader.progress.keys() == followed, "a leader follows the progress of every other member, and of who leaves"
     for progress in leader.progress.values():
         check_progress(state, progress)
-    beats = [number for number, _ in leader.beats]
-    assert beats == sorted(set(beats)), "rounds of heartbeats are in order"
-    rounds = [number for number, _, _ in leader.rounds]
-    assert rounds == sorted(set(rounds)), "rounds of reads are in order"
+    assert ascends([number for number, _ in leader.beats]), "rounds of heartbeats are in order"
+    assert ascends([number for number, _, _ in leader.rounds]), "rounds of reads are in order"
 
 
 def check_progress(state: State, progress: Progress) -> None:
@@ -136,9 +135,14 @@ def check_progress(state: State, progress: Progress) -> None:
     """
     assert 0 <= progress.match_index < progress.next_index <= state.log.last + 1, "match index < next index <= last + 1"
     assert len(progress.in_flight) <= (1 if progress.probing else state.settings.in_flight_max), "the window is bounded"
-    flight = list(progress.in_flight)
-    assert flight == sorted(set(flight)), "what is in flight is in order"
+    flight = progress.in_flight
+    assert ascends(flight), "what is in flight is in order"
     assert not flight or flight[0] > progress.match_index, "what is acknowledged is not in flight"
+
+
+def ascends(numbers: Sequence[int]) -> bool:
+    """Tell whether each of some numbers is above the one before it."""
+    return len(numbers) < 2 or list(numbers) == sorted(set(numbers))
 
 
 def check_step(before: Facts, after: Facts) -> None:

@@ -397,10 +397,10 @@ class Raft:
             transfer.send_timeout_now(state)
         self._number += 1
         outbox, state.outbox = state.outbox, Outbox()
-        hard_state = state.hard_state if state.hard_state != self._handed else None
-        self._handed = state.hard_state
+        before, self._handed = self._handed, state.hard_state
+        hard_state = self._handed if self._handed != before else None
         if hard_state is not None or outbox.compaction is not None or outbox.entries:
-            state.unpersisted.append(Unpersisted(self._number, state.log.last, state.hard_state, state.now))
+            state.unpersisted.append(Unpersisted(self._number, state.log.last, self._handed, state.now))
         return Ready(
             number=self._number,
             configuration=outbox.configuration,

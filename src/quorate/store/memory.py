@@ -46,6 +46,10 @@ class _Log:
     records: list[bytes] = dataclasses.field(default_factory=list)
     extent: Extent = dataclasses.field(default_factory=Extent)
 
+    def copy(self) -> _Log:
+        """Give another one that holds the same."""
+        return dataclasses.replace(self, firsts=list(self.firsts), records=list(self.records))
+
 
 class MemoryStore:
     """Keeps logs for as long as the object lives; ``close`` and ``load`` again to play a restart."""
@@ -100,6 +104,12 @@ class MemoryStore:
 
     def close(self) -> None:
         """Keep everything: there is nothing to let go of."""
+
+    def copy(self) -> MemoryStore:
+        """Give another store that holds the same."""
+        copied = MemoryStore()
+        copied._logs = {name: log.copy() for name, log in self._logs.items()}
+        return copied
 
     def _log(self, log: str) -> _Log:
         kept = self._logs.get(log)

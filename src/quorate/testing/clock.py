@@ -29,7 +29,7 @@ class Due(Protocol):
         ...
 
     def run(self) -> None:
-        """Do it."""
+        """Do it, unless it was taken back."""
         ...
 
 
@@ -39,30 +39,27 @@ class Timer(asyncio.TimerHandle):
     __slots__ = ()
 
     def __init__(
-        self,
-        loop: VirtualLoop,
-        when: float,
-        callback: Callable[..., object],
-        args: tuple[object, ...],
-        context: Context | None,
+        self, when: float, callback: Callable[..., object], args: tuple[object, ...], context: Context | None
     ) -> None:
         """Remember what to call; the class it is made from would ask the loop whether to remember by whom."""
-        self._loop = loop
         self._when = when
         self._callback = callback
         self._args = args
         self._context = copy_context() if context is None else context
         self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
+
+    def __repr__(self) -> str:
+        """Name what is called."""
+        return f"<call of {self._callback!r} at {self._when:.3f} s>"
 
     def cancel(self) -> None:
         """Take it back."""
         self._cancelled = True
 
     def run(self) -> None:
-        """Make the call."""
-        self._context.run(self._callback, *self._args)
+        """Make the call, unless it was taken back."""
+        if not self._cancelled:
+            self._context.run(self._callback, *self._args)
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -88,7 +85,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """Call after what is ready already."""
-        handle = Timer(self, self._now, callback, args, context)
+        handle = Timer(self._now, callback, args, context)
         self._soon.append(handle)
         return handle
 
@@ -96,9 +93,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call at an instant; one in the past is now."""
-        handle = Timer(self, when, callback, args, context)
-        self.add(handle, when)
+        handle = Timer(when, callback, args, context)
+        heapq.heappush(self._timers, (when, next(self._order), handle))
         return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call after so many seconds."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def add(self, due: Due, when: float | None = None) -> None:
         """Have something done at an instant, or after what is ready already."""
@@ -119,15 +122,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 due = soon.popleft()
             elif timers:
                 when, _, due = heapq.heappop(timers)
-                if when > self._now and not due.cancelled():
-                    self._now = when
+                if due.cancelled():
+                    continue  # Nothing happens at that instant.
+                self._now = max(self._now, when)
             else:
                 raise Stalled(f"at {self._now:.3f} s nothing is scheduled")
-            if not due.cancelled():
-                try:
-                    due.run()
-                except Exception as error:  # as asyncio does: what one call raises ends no other
-                    self.call_exception_handler({"message": f"{due!r} raised", "exception": error})
+            try:
+                due.run()
+            except Exception as error:  # as asyncio does: what one call raises ends no other
+                self.call_exception_handler({"message": f"{due!r} raised", "exception": error})
 
     def _write_to_self(self) -> None:
         """Do nothing: there is no other thread that could have to wake this one."""
@@ -153,8 +156,15 @@ class Call:
         return self.callback is None
 
     def run(self) -> None:
-        """Make the call, when the process comes to it."""
-        self._clock.make(self)
+        """Make the call, unless it was taken back, or the process is paused or dead."""
+        clock, callback = self._clock, self.callback
+        if clock.is_dead or callback is None:
+            return
+        if clock.is_paused:
+            clock.hold(self)
+        else:
+            clock.reach(self.when)
+            callback()
 
 
 class ProcessClock:
@@ -207,12 +217,10 @@ class ProcessClock:
         self.is_dead = True
         self._held.clear()
 
-    def make(self, call: Call) -> None:
-        """Make a call, unless the process is paused or dead."""
-        if self.is_dead or call.callback is None:
-            return
-        if self.is_paused:
-            self._held.append(call)
-            return
-        self._reached = max(self._reached, call.when)
-        call.callback()
+    def hold(self, call: Call) -> None:
+        """Keep a call that has become due until ``resume``."""
+        self._held.append(call)
+
+    def reach(self, when: float) -> None:
+        """Show ``when`` at least from now on: its call is made."""
+        self._reached = max(self._reached, when)

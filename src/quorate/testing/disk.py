@@ -7,7 +7,6 @@ of elections; what it writes is told to an ``Observer``.
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
@@ -89,7 +88,7 @@ class SimulatedDisk:
         self._flushing = 0
         self.unsynced.clear()
         self._observer.forgot()
-        self._visible = copy.deepcopy(self._durable)
+        self._visible = self._durable.copy()
 
     def _keep(self, count: int) -> None:
         """Make the first batches durable."""

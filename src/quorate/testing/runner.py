@@ -33,7 +33,9 @@ def run_seed(seed: int) -> Report:
 def run_chunk(first: int, count: int) -> list[Report]:
     """Run some seeds, one after the other."""
     gc.freeze()  # What stays for all seeds need not be looked at again.
-    return [run_seed(seed) for seed in range(first, first + count)]
+    reports = [run_seed(seed) for seed in range(first, first + count)]
+    gc.collect()
+    return reports
 
 
 def run_seeds(first: int, count: int | None, jobs: int, budget: float | None) -> Iterator[Report]:

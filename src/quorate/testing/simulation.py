@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections import Counter
 from random import Random
@@ -185,6 +186,8 @@ class Simulation:
     def run(self) -> Report:
         """Run to the end, or to the first violation."""
         watch = LogWatch(self.history)
+        collects = gc.isenabled()
+        gc.disable()  # It would take its time, and its moment depends on what else this interpreter has done.
         logger = logging.getLogger("quorate")
         logger.addHandler(watch)
         propagates, logger.propagate = logger.propagate, False
@@ -194,12 +197,15 @@ class Simulation:
                 self.loop.run_until_complete(self._run())
             except Stalled as error:
                 self.history.fail("NothingStalls", str(error))
+            gc.collect(0)  # A task that nobody refers to any more says only now what went wrong in it.
             report = self._report()
             self._sweep()
         finally:
             logger.removeHandler(watch)
             logger.propagate = propagates
             self.loop.close()
+            if collects:
+                gc.enable()
         return report
 
     # The story.
@@ -306,7 +312,7 @@ class Simulation:
         """Tell whether all members have the same settled configuration in force, and have applied the same."""
         configuration = self.history.configuration
         rafts = [self._peer(process)._seat.raft for process in self._members()]
-        applied = {self._peer(process).status().last_applied for process in self._members()}
+        applied = {self._peer(process)._seat.apply.last_applied for process in self._members()}
         is_settled = configuration is not None and configuration.is_settled
         return is_settled and len(applied) == 1 and all(raft.state.configuration == configuration for raft in rafts)
 
