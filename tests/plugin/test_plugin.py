@@ -121,7 +121,8 @@ def test_a_seed_that_passes_shows_its_trace_when_it_is_repeated(pytester: pytest
 
 def test_a_failure_shows_seed_and_trace_and_the_command_that_repeats_it(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(FAILING)
-    done = pytester.runpytest_inprocess()
+    done = pytester.runpytest_inprocess("--quorate-shrink", "0")
+    assert "shrunk" not in done.stdout.str()
     done.assert_outcomes(failed=1)
     output = done.stdout.str()
     failure = re.search(r"^E +AssertionError: Till fails with seed (\d+): (NothingFails: .*)$", output, re.MULTILINE)
@@ -131,12 +132,29 @@ def test_a_failure_shows_seed_and_trace_and_the_command_that_repeats_it(pytester
     assert 10 < len(trace_of(output)) <= 40
     repeat = re.search(r"repeat it, with its whole trace: pytest (.*)$", output, re.MULTILINE)
     assert repeat is not None, output
-    again = pytester.runpytest_inprocess(*shlex.split(repeat[1]))
+    again = pytester.runpytest_inprocess(*shlex.split(repeat[1]), "--quorate-shrink", "0")
     again.assert_outcomes(failed=1)
     repeated = again.stdout.str()
     assert f"Till fails with seed {seed}: {violation}" in repeated
     assert trace_of(repeated)[-len(trace_of(output)) :] == trace_of(output)
     assert len(trace_of(repeated)) > len(trace_of(output))
+
+
+def test_a_failure_is_shrunk_to_a_script_that_one_command_replays(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(FAILING.replace("> 20", "> 3"))
+    done = pytester.runpytest_inprocess("--quorate-seed", "0", "--quorate-shrink", "20")
+    output = done.stdout.str()
+    shrunk = re.search(r"^shrunk: (\d+) events -> (\d+), ", output, re.MULTILINE)
+    assert shrunk is not None, output
+    assert int(shrunk[2]) <= 30
+    assert "Till fails with seed 0; shrinking it, 20 s of a core at most" in output
+    replay = re.search(r"^replay it: pytest (.*)$", output, re.MULTILINE)
+    assert replay is not None, output
+    again = pytester.runpytest_inprocess(*shlex.split(replay[1]))
+    again.assert_outcomes(failed=1)
+    again.stdout.re_match_lines([r"E +AssertionError: Till fails with .*Till-0.txt: NothingFails: .*"])
+    pytester.makepyfile(FAILING.replace("> 20", "> 10**9"))
+    pytester.runpytest_inprocess(*shlex.split(replay[1])).assert_outcomes(passed=1)
 
 
 def test_a_machine_that_is_not_deterministic_is_told_the_line(pytester: pytest.Pytester) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import sys
+import time
 from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +21,14 @@ if TYPE_CHECKING:
     from quorate.machine import StateMachine
     from quorate.testing.simulation import Report
 
+    Draw = Callable[[Random], tuple[Any, ...]]
+
 __tracebackhide__ = True  # what matters is the line of the test
 
 SEEDS = 10
 """How many seeds a test runs unless it says otherwise."""
+SHRINK_SECONDS = 30.0
+"""How many seconds of a core a failing run is shrunk for unless somebody says otherwise."""
 SECTIONS: pytest.StashKey[list[str]] = pytest.StashKey()
 """What is shown with a test's report."""
 
@@ -29,22 +36,19 @@ SECTIONS: pytest.StashKey[list[str]] = pytest.StashKey()
 class SimulatedCluster:
     """What ``quorate_cluster`` is: call it with the class of a machine."""
 
-    def __init__(self, item: pytest.Item, seed: int | None, count: int | None) -> None:
-        """Belong to a test.
-
-        Args:
-            item: the test.
-            seed: the seed that is to be repeated, or None.
-            count: how many seeds every test is to run, or None.
-        """
+    def __init__(self, item: pytest.Item) -> None:
+        """Belong to a test, and do as the options of its run say."""
+        option = item.config.option
         self._item = item
-        self._seed = seed
-        self._count = count
+        self._seed: int | None = option.quorate_seed
+        self._count: int | None = option.quorate_seeds
+        self._script: str | None = option.quorate_script
+        self._shrink_seconds: float = option.quorate_shrink
 
     def __call__(
         self,
         machine: type[StateMachine],
-        draw: Callable[[Random], tuple[Any, ...]] | None = None,
+        draw: Draw | None = None,
         *,
         seeds: int = SEEDS,
     ) -> list[Report]:
@@ -54,14 +58,15 @@ class SimulatedCluster:
             machine: the class of the machine.
             draw: draws one call of a client, as for ``quorate.testing.simulate``; what ``random_calls(machine)`` gives
                 when None.
-            seeds: how many runs, unless ``--quorate-seeds`` or ``--quorate-seed`` says otherwise.
+            seeds: how many runs, unless ``--quorate-seeds`` or ``--quorate-seed`` says otherwise; none with
+                ``--quorate-script``, which is run instead.
 
         Returns:
             The report of each run.
 
         Raises:
             BrokenContract: the machine is not deterministic, or breaks another rule of state machines.
-            AssertionError: a run failed. Seed, trace, and how to repeat it stand in the test's report.
+            AssertionError: a run failed. Seed, trace, a short script, and how to repeat it stand in the test's report.
             RuntimeError: an event loop runs: the test is a coroutine.
         """
         if is_loop_running():
@@ -71,6 +76,9 @@ class SimulatedCluster:
         from quorate.testing.machine.guard import CALLS, check_determinism  # noqa: PLC0415
 
         draw = draw or random_calls(machine)
+        if self._script is not None:
+            self._replay(machine, draw, Path(self._script))
+            return []
         if self._seed is not None:
             return [self._run(machine, draw, self._seed)]
         random = Random(0)
@@ -80,7 +88,7 @@ class SimulatedCluster:
         count = seeds if self._count is None else self._count
         return [self._run(machine, draw, seed) for seed in range(count)]
 
-    def _run(self, machine: type[StateMachine], draw: Callable[[Random], tuple[Any, ...]], seed: int) -> Report:
+    def _run(self, machine: type[StateMachine], draw: Draw, seed: int) -> Report:
         """Run one seed.
 
         Raises:
@@ -94,10 +102,63 @@ class SimulatedCluster:
         if report.failure is not None:
             repeat = f"pytest {shlex.quote(self._item.nodeid)} --quorate-seed {seed}"
             self._show([*report.trace, "", report.failure, f"repeat it, with its whole trace: {repeat}"])
+            if self._shrink_seconds > 0:
+                self._shrink(machine, draw, seed)
             raise AssertionError(f"{machine.__name__} fails with seed {seed}: {report.failure}")
         if is_repeated:
             self._show(report.trace)
         return report
+
+    def _shrink(self, machine: type[StateMachine], draw: Draw, seed: int) -> None:
+        """Make a short script of a run that failed, and show it."""
+        from quorate.testing.shrinking.minimizing import Budget  # noqa: PLC0415 - see above
+        from quorate.testing.shrinking.seeds import drawn_workload, shrunk_seed  # noqa: PLC0415
+
+        seconds = self._shrink_seconds
+        self._tell(f"quorate: {machine.__name__} fails with seed {seed}; shrinking it, {seconds:g} s of a core at most")
+        begun = time.process_time()
+        budget = Budget(lambda: time.process_time() - begun > seconds, sys.maxsize)
+        shrunk = shrunk_seed(seed, budget, drawn_workload(machine, draw), machine)
+        if shrunk is None:
+            self._show([f"seed {seed} passes when it is run again: the draw is no matter of its Random alone"])
+            return
+        spent = time.process_time() - begun
+        said = f"{shrunk.before} events -> {shrunk.events}, {shrunk.attempts} attempts, {spent:.1f} s of a core"
+        self._tell(f"quorate: {said}")
+        path = self._kept(f"{machine.__name__}-{seed}.txt", shrunk.text)
+        again = [] if path is None else [f"replay it: pytest {shlex.quote(self._item.nodeid)} --quorate-script {path}"]
+        self._show([f"shrunk: {said}", *again, "", shrunk.text])
+
+    def _replay(self, machine: type[StateMachine], draw: Draw, script: Path) -> None:
+        """Run a script.
+
+        Raises:
+            AssertionError: it violates something.
+        """
+        from quorate.testing.shrinking.seeds import drawn_workload, replayed  # noqa: PLC0415 - see above
+
+        text = script.read_text(encoding="utf-8")
+        violated = replayed(text, script.name, drawn_workload(machine, draw), machine)
+        if violated:
+            self._show([text])
+            raise AssertionError(f"{machine.__name__} fails with {script}: {violated}")
+
+    def _kept(self, name: str, text: str) -> Path | None:
+        """Keep a script in pytest's cache; give where, or None if there is no cache."""
+        cache: pytest.Cache | None = getattr(self._item.config, "cache", None)
+        if cache is None:
+            return None
+        path = cache.mkdir("quorate") / name
+        path.write_text(text, encoding="utf-8")
+        return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+    def _tell(self, line: str) -> None:
+        """Say on the terminal what takes its time, past what pytest captures."""
+        plugins = self._item.config.pluginmanager
+        terminal, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
+        if terminal is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                terminal.write_line(f"\n{line}")
 
     def _show(self, lines: Sequence[str]) -> None:
         """Add to what is shown with the test's report."""
@@ -118,13 +179,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("quorate", "quorate: simulated clusters")
     group.addoption("--quorate-seed", type=int, metavar="N", help="run quorate_cluster with this seed alone")
     group.addoption("--quorate-seeds", type=int, metavar="N", help=f"run quorate_cluster with N seeds ({SEEDS})")
+    group.addoption(
+        "--quorate-shrink",
+        type=float,
+        metavar="SECONDS",
+        default=SHRINK_SECONDS,
+        help=f"make a short script of a run that fails, for so many seconds at most; 0 for none ({SHRINK_SECONDS:.0f})",
+    )
+    group.addoption("--quorate-script", metavar="FILE", help="run this script, which a run that failed left, alone")
 
 
 @pytest.fixture
 def quorate_cluster(request: pytest.FixtureRequest) -> SimulatedCluster:
     """Give what runs a state machine in a simulated cluster, ``SimulatedCluster``: call it with the machine's class."""
-    option = request.config.option
-    return SimulatedCluster(request.node, option.quorate_seed, option.quorate_seeds)
+    return SimulatedCluster(request.node)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -125,10 +125,10 @@ class KVWorkload:
 
     machine: type[StateMachine] = KV
 
-    def __init__(self, value_bytes: int) -> None:
-        """Write values of up to that many bytes."""
+    def __init__(self, value_bytes: int, first: int = 1) -> None:
+        """Write values of up to that many bytes, each unique by its number, from ``first`` on."""
         self._value_bytes = value_bytes
-        self._count = itertools.count(1)
+        self._count = itertools.count(first)
         self._longest: dict[str, str] = {}
         self._stale: dict[tuple[str, Index], str] = {}
 

@@ -20,11 +20,12 @@ class Budget:
         attempts: how much was tried.
     """
 
-    def __init__(self, is_over: Callable[[], bool], attempts_max: int) -> None:
-        """Allow so many attempts, until ``is_over`` says that time is up."""
+    def __init__(self, is_over: Callable[[], bool], attempts_max: int, whole: Budget | None = None) -> None:
+        """Allow so many attempts, until ``is_over`` says that time is up; they count for the ``whole`` as well."""
         self.attempts: int = 0
         self._is_over = is_over
         self._attempts_max = attempts_max
+        self._whole = whole
 
     @property
     def is_spent(self) -> bool:
@@ -34,6 +35,12 @@ class Budget:
     def spend(self) -> None:
         """Count an attempt."""
         self.attempts += 1
+        if self._whole is not None:
+            self._whole.spend()
+
+    def part(self, attempts_max: int) -> Budget:
+        """Give a part of it, of so many attempts; what is spent of it is spent here."""
+        return Budget(lambda: self.is_spent, attempts_max, self)
 
 
 def minimized(items: Sequence[T], attempt: Callable[[Sequence[T]], Sequence[T] | None], budget: Budget) -> list[T]:
