@@ -20,7 +20,7 @@ from quorate import Settings, connect
 from quorate.client import Client
 from quorate.machines import KV
 from quorate.transport.channel import FrameChannel
-from quorate.transport.frames import FrameKind, encode_frame
+from quorate.transport.frames import REQUESTS, encode_frame
 from quorate.transport.tcp import TCPTransport
 
 
@@ -29,7 +29,7 @@ class SingleChannel(FrameChannel):
 
     def _flush(self) -> None:
         requests, self._requests = self._requests, []
-        self._write(b"".join(encode_frame(FrameKind.REQUESTS, [request]) for request in requests))
+        self._write(b"".join(encode_frame(REQUESTS, [request]) for request in requests))
 
 
 class SingleTransport(TCPTransport):

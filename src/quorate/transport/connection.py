@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from quorate.transport.frames import Frame, FrameDecoder, FrameError, FrameKind, Hello, encode_frame
+from quorate.transport.frames import HELLO, Frame, FrameDecoder, FrameError, Hello, encode_frame
 from quorate.types import format_node
 
 HELLO_SECONDS = 10.0
@@ -134,7 +134,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         self._wait(HELLO_SECONDS, self.close, TimeoutError("no hello in time"))
-        self.write(encode_frame(FrameKind.HELLO, [self.hello]))
+        self.write(encode_frame(HELLO, [self.hello]))
 
     def data_received(self, data: bytes) -> None:
         """Read frames and pass them on. Whatever goes wrong ends this connection alone (``asyncio.Protocol``)."""
@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
 
     def _receive(self, frame: Frame) -> None:
         """Take a hello, or pass on another frame."""
-        if frame[0] is not FrameKind.HELLO:
+        if frame[0] is not HELLO:
             self._events.received(self, frame)
             return
         self._cancel_deadline()
@@ -200,7 +200,7 @@ def joined(frames: list[Frame]) -> list[Frame]:
         return frames
     found: list[Frame] = []
     for frame in frames:
-        if found and found[-1][0] is frame[0] is not FrameKind.HELLO:
+        if found and found[-1][0] is frame[0] is not HELLO:
             found[-1][1].extend(frame[1])  # type: ignore[arg-type]
         else:
             found.append(frame)
