@@ -366,3 +366,10 @@ class Apply:
 def is_awaited(waiters: Iterable[Waiter], now: float) -> bool:
     """Tell whether the deadline of any of those who wait is still to come."""
     return any(waiter.deadline > now for waiter in waiters)
+
+
+def split(runs: Sequence[Run], last: Index) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+    """Divide contiguous runs behind the entry at ``last``; either part may be empty."""
+    before = tuple(run.part(run.first, last) for run in runs if run.first <= last)
+    behind = tuple(run.part(Index(last + 1), run.last) for run in runs if run.last > last)
+    return before, behind

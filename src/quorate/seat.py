@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from quorate.addresses import Addresses
-from quorate.apply import Apply, Query
+from quorate.apply import Apply, Query, split
 from quorate.core import QUIET, Envelope, Event, EventKind, Message, Raft
 from quorate.core.messages import InstallSnapshot
 from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_over, start, stopped
@@ -117,6 +117,7 @@ class Seat:
         self._errands: list[Errand] = []
         self._waiting: list[Waiting] = []
         self._is_reading_to_apply = False
+        self._read_ahead: tuple[Run, ...] = ()  # From the disk, from behind what is applied on.
         self._answers = False
         self._restoring: Snapshot | None = None
         self._written = 0
@@ -307,12 +308,13 @@ class Seat:
         last = Index(min(self._commit_index, first + self.raft.state.settings.apply_entries_max - 1))
         if self._durable < self._written and last == self._commit_index and not self.apply.is_awaited:
             return  # Writing needs the interpreter too, and somebody waits for the acknowledgement: that goes first.
-        runs = self._sender.cache.take(first, last, self.raft.state.settings.append_bytes_max)
+        runs = self._read_ahead or self._sender.cache.take(first, last, self.raft.state.settings.append_bytes_max)
         if runs is None:
             self._is_reading_to_apply = True
-            self.read_durable(first, last, self._apply_read)
+            self.read_durable(first, self._commit_index, self._apply_read)
             return
-        self.apply.apply(runs)
+        these, self._read_ahead = split(runs, last)
+        self.apply.apply(these)
         # The next turn comes after those who were answered just now: what they write goes with it.
         if self._answers or self.apply.last_applied < self._commit_index:
             self._outside.wake(self)
@@ -432,10 +434,10 @@ class Seat:
         self._outside.read(self, first, Index(min(last, self.raft.state.persisted_index)), done)
 
     def _apply_read(self, runs: tuple[Run, ...]) -> None:
-        """Apply entries that came from the disk."""
+        """Have entries that came from the disk applied from the next turn on: they may be too many for one."""
         self._is_reading_to_apply = False
         if self.failure is None and runs and runs[0].first == self.apply.last_applied + 1:
-            self.apply.apply(runs)
+            self._read_ahead = runs
             self._outside.wake(self)
 
     # Snapshots.
@@ -483,7 +485,7 @@ class Seat:
         if isinstance(outcome, BaseException):
             raise outcome
         assert outcome is None or isinstance(outcome, Replicated), "a snapshot is restored into a state"
-        self._restoring = None
+        self._restoring, self._read_ahead = None, ()
         self._log_time.note(snapshot.time, self._now)
         self.apply.restore_to(outcome, snapshot)
         self._outside.wake(self)

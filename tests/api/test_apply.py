@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from quorate.apply import Apply, Query
+from quorate.apply import Apply, Query, split
 from quorate.calling import describe
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Unavailable
 from quorate.machine import StateMachine, read, write
@@ -265,3 +265,12 @@ def test_a_snapshot_begins_with_its_tables_and_they_are_restored_with_the_machin
     state = restored(KV_TYPE, [tables, *chunks])
     again.restore_to(state, at(1))
     assert (again.tables, again.machine) == (state.tables, state.machine)
+
+
+def test_runs_are_divided_behind_any_entry() -> None:
+    runs = (sets(3, "ab"), sets(5, "cde", term=2))
+    for last in range(2, 8):
+        before, behind = split(runs, Index(last))
+        assert [index for run in before for index in range(run.first, run.last + 1)] == list(range(3, last + 1))
+        assert [index for run in behind for index in range(run.first, run.last + 1)] == list(range(last + 1, 8))
+        assert [p for run in (*before, *behind) for p in run.payloads] == [p for run in runs for p in run.payloads]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 import pytest
 
 from quorate import Settings, Unavailable
 from quorate.machines import KV
+from quorate.store.disk import Disk
+from quorate.types import Index
 
 from .virtual import DELAY, World, run_world
 
@@ -76,6 +78,27 @@ def test_a_follower_that_is_read_applies_though_its_disk_is_slow():
         assert await follower.read(KV.get, "k") == "2"
 
     run_world(3, Settings(), tell)
+
+
+def test_one_read_of_a_slow_disk_serves_many_turns_that_apply(monkeypatch: pytest.MonkeyPatch):
+    reads: list[range] = []
+    read = Disk.read
+
+    def noted(disk: Disk, log: str, first: Index, last: Index, bytes_max: int, done: Callable[..., None]) -> None:
+        reads.append(range(first, last + 1))
+        read(disk, log, first, last, bytes_max, done)
+
+    async def tell(world: World) -> None:
+        (leader,) = await world.form(KV, "a")
+        await leader.write(KV.set, "k", "")
+        world.disks[0].seconds = 0.1
+        monkeypatch.setattr(Disk, "read", noted)
+        first = leader.status().last_applied + 1
+        await asyncio.gather(*(leader.write(KV.append, "k", str(number % 10)) for number in range(WRITES)))
+        assert await leader.read(KV.get, "k") == "".join(str(number % 10) for number in range(WRITES))
+        assert reads == [range(first, first + WRITES)]
+
+    run_world(1, Settings(cache_bytes_max=0, apply_entries_max=1), tell)
 
 
 def is_answered_at_once(reading: Coroutine[object, None, object]) -> bool:

@@ -189,7 +189,7 @@ def first_failure(seeds: Iterable[int]) -> str:
 # What may catch it first, and seeds among which the first that catches it comes early.
 PLANTS: dict[Plant, tuple[str, range]] = {
     change_before_the_first_commit: ("ChangeAfterCommit", range(45, 145)),
-    second_change_while_one_is_under_way: ("OneChangeAtATime", range(20, 60)),
+    second_change_while_one_is_under_way: ("OneChangeAtATime", range(10, 50)),
     joint_majority_of_the_union: ("CommittedOnQuorum LeaderCompleteness", range(50)),
     new_members_decide_alone: ("CoreInvariants", range(20)),
     removed_peer_still_counted: ("CoreInvariants", range(50)),
