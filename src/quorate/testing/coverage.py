@@ -30,14 +30,16 @@ KINDS = ("crash", *CRASHES, *STRIKES[1:], *MESSAGES, *PARTITIONS)
 GROUP = "group"
 JOINT = "joint"
 ROLES = ("leader", "follower", "candidate", "learner", "witness", "outsider", "starting", JOINT, GROUP)
-"""A pre-candidate counts as a candidate. An outsider is no member of the configuration it has in force, or has none."""
+"""A pre-candidate counts as a candidate. An outsider is no member of the configuration it has in force, or has none.
+Who is down counts as starting: what clients and others send to it may well be late, or find its connection broken."""
 PHASES = ("steady", "electing", "changing", "snapshot", "transfer")
 """What the group is at: see ``phase_of``."""
 
 IMPOSSIBLE: tuple[tuple[Sequence[str], Sequence[str], str], ...] = (
     (PARTITIONS, [role for role in ROLES if role != GROUP], "a partition divides the group, and strikes nobody alone"),
     ([kind for kind in KINDS if kind not in PARTITIONS], [GROUP], "it strikes one peer"),
-    ([*STRIKES, *MESSAGES], ["starting"], "its victim is drawn among those that have started, and only these speak"),
+    (STRIKES[1:], ["starting"], "its victim is drawn among those that have started; healing alone kills others"),
+    (("loss", "cut", "repeat", "park"), ["starting"], "it befalls what peers send, and these have started"),
 )
 """The kinds and roles that never meet, whatever the phase, and why."""
 
