@@ -95,8 +95,7 @@ def shortest(
 ) -> Script | None:
     """Give the shortest script of inputs to the cores; None if these alone do not show what is violated."""
     if len(recorder.steps) > STEPS_MAX:
-        part = budget.part(PLAINER_ATTEMPTS)
-        ran = plainest(world, attempts(invariant, workload_of, part), part)
+        ran = plainest(world, attempts(invariant, workload_of), budget.part(PLAINER_ATTEMPTS))
         if ran is not None:
             plain = World(ran.world.seed, ran.world.profile)
             script = shrunk_cores(recorded(plain, workload_of)[0], invariant, plain.profile.settings, budget)

@@ -124,7 +124,7 @@ def shrunk_world(failed: World, invariant: str, workload_of: WorkloadOf, budget:
         workload_of: makes the workload of each run.
         budget: how much may be tried.
     """
-    attempt = attempts(invariant, workload_of, budget)
+    attempt = attempts(invariant, workload_of)
     drawn = plainest(failed, attempt, budget) or run_world(failed, workload_of)
     quiet = {name: getattr(PLAIN, name) for name in ("fault_pause", "pause", "patience")}
     world = replace(drawn.world, profile=msgspec.structs.replace(drawn.world.profile, **quiet))
@@ -142,11 +142,10 @@ def shrunk_world(failed: World, invariant: str, workload_of: WorkloadOf, budget:
     return evened(told, attempt)
 
 
-def attempts(invariant: str, workload_of: WorkloadOf, budget: Budget) -> Attempt:
+def attempts(invariant: str, workload_of: WorkloadOf) -> Attempt:
     """Give what runs a world, and gives None unless it violates that invariant."""
 
     def attempt(world: World) -> Ran | None:
-        budget.spend()
         ran = run_world(world, workload_of)
         return ran if ran.invariant == invariant else None
 
@@ -200,6 +199,7 @@ def first_of(attempt: Attempt, worlds: Iterator[World], budget: Budget) -> Ran |
     for world in worlds:
         if budget.is_spent:
             return None
+        budget.spend()
         ran = attempt(world)
         if ran is not None:
             return ran
