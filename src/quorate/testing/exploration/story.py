@@ -12,7 +12,7 @@ import msgspec
 from quorate.settings import Settings
 from quorate.testing.exploration.inputs import Input, give
 from quorate.testing.exploration.profiles import SETTINGS, Profile, first_peers
-from quorate.testing.scenario import ScenarioError, run_text
+from quorate.testing.scenario import Scenario, ScenarioError, parse
 
 
 def story(profile: Profile, inputs: Sequence[tuple[Input, bool]], failure: str) -> str:
@@ -28,29 +28,34 @@ def story(profile: Profile, inputs: Sequence[tuple[Input, bool]], failure: str) 
     """
     said, *_ = failure.splitlines()  # pytest adds lines to what an assertion says.
     head = f"# Profile {profile.name}, at the end: {said}.\n"
-    return told(head, [beginning(profile), *steps(profile, inputs)], profile.name)
+    return told(head, [beginning(profile), *steps(profile, inputs)], profile.name, failure)
 
 
-def told(head: str, blocks: Iterable[Sequence[str]], source: str) -> str:
+def told(head: str, blocks: Iterable[Sequence[str]], source: str, failure: str) -> str:
     """Give a scenario that fails, with the trace of all blocks but the last, which fails when it is replayed.
 
     Args:
         head: comments.
         blocks: the command lines of each block.
         source: what error messages call it.
+        failure: what is broken at last.
 
     Raises:
         AssertionError: nothing is broken when it is told.
     """
-    text = head
+    scenario, text = Scenario(), head
     for lines in blocks:
-        block = "\n".join([*lines, "----", ""])
+        trace: list[str] = []
+        block = "\n".join([*lines, "----"])
         try:
-            text = run_text(f"{text}\n{block}", source)
+            for line in lines:
+                step = parse(line, source)
+                trace += scenario.run(step, source) if step else []
         except ScenarioError:
             # Whoever watches a whole group may see what is wrong some steps before its consequence.
-            return f"{text}\n{block}"
-    raise AssertionError(f"what was found does not come about again\n{text}")
+            return f"{text}\n{block}\n"
+        text = "\n".join([text, block, *(trace or ["ok"]), ""])
+    raise AssertionError(f"what was found does not come about again: {failure}\n{text}")
 
 
 def beginning(profile: Profile) -> list[str]:

@@ -50,7 +50,7 @@ class Script:
     def text(self, head: str) -> str:
         """Give it as a scenario text, with the trace of each step."""
         blocks = [header(self.recorder, self.ways), *command_lines(self.outcome.taken, self.ways)]
-        return told(head, blocks, "script")
+        return told(head, blocks, "script", self.outcome.text)
 
 
 def shrunk_cores(recorder: Recorder, invariant: str, settings: Settings, budget: Budget) -> Script | None:
