@@ -153,7 +153,7 @@ def half_of_the_votes_is_enough(monkeypatch):
     )
 
 
-@fault("vote_waits_for_disk", "2 votes for 1 and for 3 in term 2")
+@fault("vote_waits_for_disk", "1 asks for votes in term 2 before its own vote is durable")
 def vote_sent_before_it_is_durable(monkeypatch):
     """Row 2."""
     monkeypatch.setattr(election, "send_after_persist", send)
@@ -187,7 +187,7 @@ def acknowledgement_of_any_term_counted(monkeypatch):
     monkeypatch.setattr(admission, "is_refused", refuse_fewer)
 
 
-@fault("asynchronous_writes_aba", "another trace")
+@fault("asynchronous_writes_aba", "5 acknowledges entry 3 before it is durable")
 def overtaken_write_still_promises(monkeypatch):
     """Row 27."""
     truncate = replication.truncate
