@@ -7,24 +7,19 @@ from collections.abc import Callable
 
 import pytest
 
-from quorate.machines import KV
 from quorate.recent import Recent
 from quorate.tables import Tables, frozen
 from quorate.testing.simulation import Simulation
+from quorate.testing.telling import TellingKV
 from quorate.testing.workload import KVWorkload
 from quorate.timers import Timers, TimerTable
 from quorate.watching import Watch
-from tests.simulation.alarmed import AlarmedKV
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-class AlarmedWorkload(KVWorkload):
-    machine: type[KV] = AlarmedKV
-
-
 def run(seed: int) -> str | None:
-    return Simulation(seed, AlarmedWorkload(16)).run().failure
+    return Simulation(seed, KVWorkload(16, TellingKV)).run().failure
 
 
 def events_twice_after_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ run, and so does what a run costs. There are three kinds of worlds:
   pauses between them, and those of clients and operators, who are as impatient as ever when they ask. Messages and
   disks are hardly slower. Hours pass with few events in them, and everything is quick beside an election: what rests
   on the order of timers, and not on that of messages, shows.
+
+In a fifth of each the machine emits events, which two watch, and sets timers: see ``telling.py``.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ PROCESSES_MAX = 7
 
 WORLDS = (1, 11, 3)
 """How many usual, short and slow worlds there are among fifteen."""
+
+
+TELLING_SHARE = 0.2
+"""In how many of them the machine emits events and sets timers."""
 
 
 class DiskRates(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +86,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         direct_share: the share of calls made from within a peer's process; the others go by ``connect``.
         cancel_share: the share of calls that are cancelled before they are answered.
         patience: the deadlines, in seconds, that clients draw from beside ``call_timeout``.
+        tells: whether the machine emits events, which somebody watches, and sets timers.
     """
 
     size: int
@@ -102,12 +109,14 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     change_pause: float = float("inf")
     aside: DiskRates = CALM_DISK
     pace: float = 1.0
+    tells: bool = False
 
     @classmethod
     def draw(cls, random: Random) -> Profile:
         """Draw a world of some kind."""
         usual = cls.draw_usual(random)
-        return random.choices((usual, shortened(usual, random), slowed(usual, random)), WORLDS)[0]
+        world = random.choices((usual, shortened(usual, random), slowed(usual, random)), WORLDS)[0]
+        return msgspec.structs.replace(world, tells=random.random() < TELLING_SHARE)
 
     @classmethod
     def draw_usual(cls, random: Random) -> Profile:

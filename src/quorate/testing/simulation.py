@@ -34,7 +34,7 @@ from quorate.testing.process import Process
 from quorate.testing.profile import Profile
 from quorate.testing.trace import FAULT_SYMBOL, ROLE_SYMBOLS, Trace
 from quorate.testing.watchers import Watchers
-from quorate.testing.workload import Call, KVWorkload, Workload
+from quorate.testing.workload import Call, Workload, usual_workload
 from quorate.types import Address
 
 PATIENCE = 10
@@ -126,7 +126,7 @@ class Simulation:
 
         Args:
             seed: any whole number.
-            workload: what the clients do; that of ``quorate.machines.KV`` when None.
+            workload: what the clients do; that of ``quorate.machines.KV``, or of ``TellingKV``, when None.
             profile: the world; drawn from the seed when None.
             keep_trace: whether the report holds the whole trace.
         """
@@ -134,7 +134,7 @@ class Simulation:
         self.loop: VirtualLoop = VirtualLoop()
         self.profile: Profile = profile or Profile.draw(self._random("profile"))
         self._chance = self._random("calls")
-        self.workload: Workload = workload or KVWorkload(self.profile.value_bytes)
+        self.workload: Workload = workload or usual_workload(self.profile)
         self.trace: Trace = Trace(self.loop.time, None if keep_trace else KEPT_LINES)
         count = self.profile.size + self.profile.spares
         addresses = [Address(f"peer{n}", "127.0.0.1", 7000 + n) for n in range(1, count + 1)]

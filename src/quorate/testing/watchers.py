@@ -63,7 +63,8 @@ class Watchers:
         self._loop = loop
         self._history = history
         self._random = random
-        self._patience = (len(addresses) + 3) * (settings.call_timeout + GRACE)
+        # A peer that was removed, and does not know it, thinks for an election timeout yet that somebody leads.
+        self._patience = (len(addresses) + 3) * (settings.call_timeout + GRACE) + settings.election_timeout_max
         self._clients: list[Client[Any]] = []
         self._seen: list[list[Seen]] = []
         self._tasks: list[asyncio.Task[None]] = []

@@ -19,6 +19,8 @@ from quorate.machines import KV
 from quorate.testing.history.kv import check_kv
 from quorate.testing.history.linearizability import Partition, Verdict, check_history
 from quorate.testing.history.operations import Operation, shorten
+from quorate.testing.profile import Profile
+from quorate.testing.telling import TellingKV
 from quorate.types import Consistency, Index, StaleRead
 
 STEPS_MAX = 5_000
@@ -123,10 +125,17 @@ class KVWorkload:
     between peers, and all of them are judged at the end.
     """
 
-    machine: type[StateMachine] = KV
+    machine: type[StateMachine]
 
-    def __init__(self, value_bytes: int, first: int = 1) -> None:
-        """Write values of up to that many bytes, each unique by its number, from ``first`` on."""
+    def __init__(self, value_bytes: int, machine: type[KV] = KV, first: int = 1) -> None:
+        """Write values of up to that many bytes, each unique by its number, from ``first`` on.
+
+        Args:
+            value_bytes: the longest value.
+            machine: one that answers as ``KV`` does.
+            first: the first number.
+        """
+        self.machine = machine
         self._value_bytes = value_bytes
         self._count = itertools.count(first)
         self._longest: dict[str, str] = {}
@@ -180,3 +189,8 @@ class KVWorkload:
     def judge(self, operations: Sequence[Operation]) -> Verdict:
         """Hold all that the clients saw against ``KV``."""
         return check_kv(operations, steps_max=STEPS_MAX)
+
+
+def usual_workload(profile: Profile, first: int = 1) -> KVWorkload:
+    """Give the calls of a world that is asked for nothing else; each value written has a number, from ``first`` on."""
+    return KVWorkload(profile.value_bytes, TellingKV if profile.tells else KV, first)

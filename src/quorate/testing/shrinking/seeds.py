@@ -27,7 +27,7 @@ from quorate.testing.shrinking.worlds import (
     world_text,
 )
 from quorate.testing.simulation import Report, Simulation
-from quorate.testing.workload import DrawnCalls, KVWorkload
+from quorate.testing.workload import DrawnCalls, KVWorkload, usual_workload
 
 STEPS_MAX = 1200
 """A run with more inputs than this is looked for in a plainer world first."""
@@ -58,7 +58,7 @@ class Shrunk:
 
 def kv_workload(world: World) -> KVWorkload:
     """Give the calls of a run of ``KV``; where others are told, those that are drawn beside write no value twice."""
-    return KVWorkload(world.profile.value_bytes, 1 if world.acts is None else OTHERS)
+    return usual_workload(world.profile, 1 if world.acts is None else OTHERS)
 
 
 def drawn_workload(machine: type[StateMachine], draw: Callable[[Random], tuple[Any, ...]]) -> WorkloadOf:
