@@ -164,6 +164,23 @@ def test_what_happens_is_watched(node: Node) -> None:
     ended.close()
 
 
+def test_a_watch_that_fails_says_so_and_goes_on(node: Node) -> None:
+    peer = node.start_peer(Telling, name="telling")
+    peer.set_configuration(peer.address)
+    peer.leader()
+    with connect(Telling, peer.address, settings=SETTINGS) as log:
+        log.write(Telling.tell, "a")
+        watch = log.with_options(timeout=0.3).watch(Heard, after=0)
+        assert next(watch).event.word == "a"
+        peer.stop()
+        with pytest.raises(Unavailable, match=r"nobody answered within 0\.3 s"):
+            next(watch)
+        again = node.start_peer(Telling, name="telling")
+        again.leader()
+        log.write(Telling.tell, "b")
+        assert next(watch).event.word == "b"
+
+
 def test_changes_of_the_status_are_watched(node: Node, peer: Peer[Log], log: Client[Log]) -> None:
     with log.watch_status() as watch, peer.watch_status() as here:
         assert next(watch).leader == next(here).leader == peer.address

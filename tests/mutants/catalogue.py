@@ -17,7 +17,7 @@ import msgspec
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
-CHAPTERS = ("elections", "log", "reads", "membership", "snapshots", "sessions", "calls", "disk", "network")
+CHAPTERS = ("elections", "log", "reads", "membership", "snapshots", "sessions", "events", "calls", "disk", "network")
 """The files of the catalogue, ``CHAPTER.toml``, in the order in which they are run and shown."""
 
 Origin = Literal["field", "history", "review"]
