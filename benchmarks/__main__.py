@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import chapters, failover, machine, page, steadiness
+from benchmarks import chapters, costs, failover, machine, page, steadiness
 from benchmarks.comparing import PATHS, compare
 from benchmarks.processes import ROOT
 from benchmarks.profiling import profile
@@ -31,6 +31,7 @@ CHAPTERS: dict[str, tuple[str, Callable[[int, float], Coroutine[Any, Any, dict[s
     "memory": ("resident memory of an idle peer", chapters.memory),
     "groups": ("many groups on one node", chapters.groups),
     "restart": ("a log of a million entries", chapters.restart),
+    "costs": ("what a call, an entry and a snapshot cost, in µs of CPU and bytes", costs.costs),
     "stalls": ("small writes beside large ones", steadiness.stalls),
     "elections": ("elections that nobody needed, under full load and with a slow disk", steadiness.elections),
     "failover": ("SIGKILL of the leader to the next acknowledged write", failover.failover),

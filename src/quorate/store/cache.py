@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
-from quorate.types import Index, Run
+from quorate.types import Index, Kind, Run, Term
 
 COMPACT_AT = 1024
 """Dropped runs after which the lists are shortened, so that dropping costs the same for each."""
+
+DROPPED = Run(Term(0), Index(0), Kind.NOOP, 0.0, (b"",))
+"""Stands in the place of a dropped run until then: a run may hold a thousand entries, and a thousand of them much."""
 
 
 class Cache:
@@ -42,6 +45,7 @@ class Cache:
         """Drop runs from the front while too much is held, but none that reaches beyond ``last``."""
         while self.bytes > self._bytes_max and self._head < len(self._runs) and self._runs[self._head].last <= last:
             self.bytes -= self._sizes[self._head]
+            self._runs[self._head] = DROPPED
             self._head += 1
         if self._head >= COMPACT_AT:
             del self._runs[: self._head], self._firsts[: self._head], self._sizes[: self._head]
