@@ -86,6 +86,10 @@ class Seat:
         is_closing: whether it takes no new calls.
     """
 
+    # Rare enough to be no part of every seat, of which there may be thousands.
+    _restoring: Snapshot | None = None
+    _idle: asyncio.Future[None] | None = None
+
     def __init__(
         self,
         name: str,
@@ -119,7 +123,6 @@ class Seat:
         self._is_reading_to_apply = False
         self._read_ahead: tuple[Run, ...] = ()  # From the disk, from behind what is applied on.
         self._answers = False
-        self._restoring: Snapshot | None = None
         self._written = 0
         self._durable = 0
         self._after: list[tuple[int, tuple[Envelope, ...], list[FormGroup]]] = []
@@ -127,7 +130,6 @@ class Seat:
         self._commit_index = Index(0)
         self._sweep_at = FOREVER
         self._group = raft.status().group
-        self._idle: asyncio.Future[None] | None = None
 
     # What others hand in: it is looked at in the next turn.
 
