@@ -107,7 +107,7 @@ class Seat:
         self.apply = apply
         self.snapshots = snapshots
         self.addresses = addresses
-        self.standing = Standing(raft, self.status)
+        self.standing: Standing = Standing(raft, self.status)
         self.counts: dict[EventKind, int] = dict.fromkeys(EventKind, 0)
         self.failure: QuorateError | None = None
         self.is_closing: bool = False

@@ -70,8 +70,9 @@ def test_a_failing_seed_prints_how_to_repeat_it(
     monkeypatch.setattr("quorate.core.election.is_quorum", lambda groups, agrees: True)
     failing = next(seed for seed in range(50) if Simulation(seed).run().failure)
     assert main(["sim", "--seed", str(failing)]) == 1
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert re.match(r"make sim SEED=\d+  (ElectionSafety|LeaderCompleteness): peer\d", last)
+    *_, again, shorter = capsys.readouterr().out.splitlines()
+    assert re.match(r"make sim SEED=\d+  (ElectionSafety|LeaderCompleteness): peer\d", again)
+    assert shorter == f"make shrink SEED={failing}  makes a short script of it"
 
 
 def test_many_seeds_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from quorate.events import Event
 from quorate.machine import write
 from quorate.machines import KV
@@ -30,7 +32,7 @@ class TellingKV(KV):
         last: the id of the timer set last.
     """
 
-    emits = (Written, Rang)
+    emits: ClassVar[tuple[type[Event], ...]] = (Written, Rang)
     rung: list[tuple[int, float, int]]
     last: int
 

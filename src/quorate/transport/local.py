@@ -118,7 +118,7 @@ class LocalSocket:
             OSError: it cannot be bound, or something that is not ours to take away is there; the message says what.
         """
         self._path = path
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket: socket.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.setblocking(False)
         try:
             with alone_in(os.path.dirname(path)):

@@ -116,7 +116,7 @@ PROFILES = {
         # Pre-votes that are late, lost and repeated like any other message.
         Profile(name="pre-vote", terms_max=2, flight_max=1, pre_votes_fly=True),
         # A peer loses what its disk had not finished, and starts anew.
-        Profile(name="crash", terms_max=2, flight_max=2, crashes_max=1, writes_max=1),
+        Profile(name="crash", terms_max=2, flight_max=1, crashes_max=1, writes_max=1),
         # A snapshot takes the place of what a follower lacks, or holds otherwise.
         Profile(
             name="snapshot",
