@@ -27,6 +27,9 @@ from quorate.waiters import Waiter
 
 logger: logging.Logger = logging.getLogger("quorate.machine")
 
+SILENT = "this peer is a witness, or was one, and emits no events"
+"""Why nobody may wait for events here."""
+
 
 class Proposed(msgspec.Struct):
     """Commands that were appended together, and who waits for them.
@@ -121,7 +124,7 @@ class Apply:
                 self._fire(run.first)
             waiters = self._waiters(run)
             if run.kind == Kind.BARE:
-                self.is_witness = True
+                self._become_witness()
                 for waiter in waiters or ():
                     if waiter:
                         waiter.fail(OutcomeUnknown("the write was committed, and its peer is a witness by now"))
@@ -137,7 +140,7 @@ class Apply:
     def watch(self, watcher: Watcher) -> None:
         """Send someone the events from a place on, as soon as there are some."""
         if self.is_witness:
-            watcher.waiter.fail(Unavailable("this peer is a witness, or was one, and emits no events"))
+            watcher.waiter.fail(Unavailable(SILENT))
         else:
             self.recent.add(watcher, self.last_applied)
 
@@ -158,8 +161,10 @@ class Apply:
             snapshot: what it stands for.
         """
         assert snapshot.index >= self.last_applied, "what was applied is never undone"
-        self.is_witness = state is None
-        if state is not None:
+        if state is None:
+            self._become_witness()
+        else:
+            self.is_witness = False
             self.machine, self.tables = state.machine, state.tables
             self._adopt()
         self.last_applied = snapshot.index
@@ -315,6 +320,11 @@ class Apply:
                 else:
                     waiter.fail(NotCommitted("another leader's entry was committed at this write's index"))
         return found
+
+    def _become_witness(self) -> None:
+        """Know no state from here on, nor what is emitted: who waits for events asks another."""
+        self.is_witness = True
+        self.recent.stop(SILENT, Unavailable)
 
     def _forget_applied(self) -> None:
         """Forget those who waited for entries up to ``last_applied``: they are answered."""

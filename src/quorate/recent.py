@@ -129,11 +129,11 @@ class Recent:
         """Give the first deadline of those who wait; infinity when nobody does."""
         return min((watcher.waiter.deadline for watcher in self._watchers), default=float("inf"))
 
-    def stop(self, why: str) -> None:
-        """Tell all who wait that this peer has stopped, and why."""
+    def stop(self, why: str, kind: type[Stopped | Unavailable] = Stopped) -> None:
+        """Tell all who wait that there will be nothing more here, and why."""
         watchers, self._watchers = self._watchers, {}
         for watcher in watchers:
-            watcher.waiter.fail(Stopped(why))
+            watcher.waiter.fail(kind(why))
 
     def _serve(self, watcher: Watcher, events: Sequence[Emitted]) -> None:
         """Send someone who waits those of these events that are wanted, if any are: the rest is known not to be."""

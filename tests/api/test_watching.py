@@ -389,6 +389,29 @@ def test_who_waits_when_a_snapshot_comes_in_misses_nothing_at_the_others():
     run_world(3, Settings(trailing_entries=0, call_timeout=60.0), tell)
 
 
+@pytest.mark.parametrize("compacted", [False, True], ids=["log", "snapshot"])
+def test_who_waits_at_a_peer_that_becomes_a_witness_misses_nothing_at_the_others(compacted: bool):
+    """It was told that there was nothing, by one that learns of no events (seed 30825 of the simulator)."""
+
+    async def tell(world: World) -> None:
+        peers = await world.form(Counter, "peer1", "peer2", nodes=2)
+        newcomer = await world.nodes[2].start_peer(Counter, name="peer3")
+        if compacted:
+            await peers[0].write(Counter.reset)
+            await peers[0].take_snapshot()
+        kv = client_of(world, [newcomer, *peers])
+        seen = asyncio.create_task(numbers_of(kv.watch(Added, after=20), 40))
+        await asyncio.sleep(0.1)
+        await peers[0].add_peer(newcomer.address, kind="witness")
+        for number in range(60):
+            await peers[0].write(Counter.add, number)
+        assert await seen == await numbers_of(peers[0].watch(Added, after=20), 40)
+        assert newcomer._seat.apply.is_witness
+        await kv.close()
+
+    run_world(3, Settings(trailing_entries=0, call_timeout=5.0), tell)
+
+
 # Beginning, cancelling, ending.
 
 
