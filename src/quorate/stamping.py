@@ -61,13 +61,16 @@ class LogTime:
     def wait(self, raft: Raft, apply: Apply, now: float) -> float:
         """Give how long a leader waits before it writes an entry for the sake of time: until the first timer is due.
 
-        Whatever of its log is not applied yet may bring that time: then it is seen when that is applied.
+        Whatever of its log is not applied yet may bring that time: then it is seen when that is applied. While something
+        is not on its own disk yet, ``uncommitted_bytes_max`` may leave no room for more: it is seen when that is there.
 
         Returns:
             Seconds, 0.0 for now; infinity if there is no timer, or nothing to be done about it here.
         """
         first = apply.machine.effects.timers.first
-        if first == NEVER or not raft.takes_proposals() or apply.last_applied < raft.state.log.last:
+        if first == NEVER or not raft.takes_proposals():
+            return NEVER
+        if min(apply.last_applied, raft.state.persisted_index) < raft.state.log.last:
             return NEVER
         left = first - self.read(now)
         return max(left, PAUSE_MIN) if left > 0 else 0.0

@@ -574,6 +574,34 @@ def test_a_transfer_of_leadership_does_not_disturb_a_timer():
     run_world(3, SETTINGS, tell)
 
 
+def test_a_timer_that_is_due_while_the_own_disk_hangs_and_no_more_is_taken_waits_for_it():
+    """The leader turned round and round at one instant, a whole core busy (seed 31004 of the simulator)."""
+
+    async def tell(world: World) -> None:
+        peers = await world.form(Alarms, "peer1", "peer2", "peer3")
+        walled(world, peers)
+        await peers[0].write(Alarms.wake, "a", 1.0)
+        await asyncio.sleep(0.9)
+        seat, turns = peers[0]._seat, 0
+        take_inputs = seat.take_inputs
+
+        def counted(now: float) -> None:
+            nonlocal turns
+            turns += 1
+            assert turns < 1000, "it turns round and round"
+            take_inputs(now)
+
+        seat.take_inputs = counted  # type: ignore[method-assign]
+        world.disks[world.place(peers[0])].seconds = 0.4
+        await peers[0].write(Alarms.wake, "x" * 4050, 100.0)  # By the disks of the others: nothing more is taken now.
+        assert peers[0].status().last_applied == peers[0].status().last_index
+        await asyncio.sleep(1.0)
+        assert [len(rung) for rung in machines(peers)] == [1, 1, 1]
+        assert peers[0].status().role == "leader"
+
+    run_world(3, Settings(command_bytes_max=4096, uncommitted_bytes_max=4096), tell)
+
+
 def test_a_timer_that_is_always_due_writes_no_more_than_the_log_can_take():
     class Restless(Alarms):
         @write
