@@ -61,8 +61,8 @@ class LogTime:
     def wait(self, raft: Raft, apply: Apply, now: float) -> float:
         """Give how long a leader waits before it writes an entry for the sake of time: until the first timer is due.
 
-        Whatever of its log is not applied yet may bring that time: then it is seen when that is applied. While something
-        is not on its own disk yet, ``uncommitted_bytes_max`` may leave no room for more: it is seen when that is there.
+        Whatever of its log is not applied yet may bring that time: then it is seen when that is applied. Of what is not
+        on its own disk yet ``uncommitted_bytes_max`` may leave no room for more: then it is seen when that is there.
 
         Returns:
             Seconds, 0.0 for now; infinity if there is no timer, or nothing to be done about it here.

@@ -96,6 +96,20 @@ def test_waiting_for_nothing_is_an_error_not_a_hang() -> None:
         run(main)
 
 
+def test_calls_without_end_at_one_instant_are_an_error_not_a_hang() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        await asyncio.sleep(1.0)
+
+        def again() -> None:
+            loop.call_soon(again)
+
+        again()
+        await asyncio.sleep(1.0)
+
+    with pytest.raises(Stalled, match=r"at 1\.000 s there are calls without end"):
+        run(main)
+
+
 def test_a_paused_process_makes_its_calls_later_and_in_order() -> None:
     async def main(loop: VirtualLoop) -> list[tuple[str, float]]:
         clock = ProcessClock(loop)

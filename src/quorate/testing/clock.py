@@ -17,8 +17,12 @@ from typing import Protocol, TypeVarTuple, Unpack
 Ts = TypeVarTuple("Ts")
 
 
+CALLS_MAX = 100_000
+"""More calls than this at one instant are taken for a loop that never ends."""
+
+
 class Stalled(Exception):
-    """Everyone waits, and nothing is scheduled that could end it."""
+    """Everyone waits, and nothing is scheduled that could end it; or time stands, and calls go on and on."""
 
 
 class Due(Protocol):
@@ -114,9 +118,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Run what is ready, and move on to the next timer when nothing is, until somebody stops the loop.
 
         Raises:
-            Stalled: nothing is ready, and there is no timer.
+            Stalled: nothing is ready, and there is no timer; or there are calls without end at one instant.
         """
-        soon, timers = self._soon, self._timers
+        soon, timers, calls = self._soon, self._timers, 0
         while not self._stopping:  # type: ignore[attr-defined]
             if soon:
                 due = soon.popleft()
@@ -124,9 +128,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 when, _, due = heapq.heappop(timers)
                 if due.cancelled():
                     continue  # Nothing happens at that instant.
-                self._now = max(self._now, when)
+                if when > self._now:
+                    self._now, calls = when, 0
             else:
                 raise Stalled(f"at {self._now:.3f} s nothing is scheduled")
+            calls += 1
+            if calls > CALLS_MAX:
+                raise Stalled(f"at {self._now:.3f} s there are calls without end")
             try:
                 due.run()
             except Exception as error:  # as asyncio does: what one call raises ends no other
