@@ -25,7 +25,8 @@ SHARE_MIN = 0.25
 """The shortest time that one of several peers has for its answer, seconds, if the deadline is not nearer."""
 
 SHARE_MAX = 5.0
-"""The longest, seconds, however much time is left: the others elect a new leader in a fraction of that."""
+"""The longest, seconds, however much time is left: the others elect a new leader in a fraction of that. Twice as long
+after each that was not enough."""
 
 
 class Attempt(Exception):

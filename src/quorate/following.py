@@ -175,18 +175,18 @@ class Following:
         loop = asyncio.get_running_loop()
         begun = now = loop.time() if first is None else first.begun
         unknown: OutcomeUnknown | None = None
-        place = self._links.place
+        place, redirects, pause, longest = self._links.place, 0, 0.0, SHARE_MAX
         target = first.target if first else self._links.leader or self.addresses[place % len(self.addresses)]
         tried: dict[Target, Said] = {}
-        pause, redirects = 0.0, 0
         while (left := deadline - now) > 0:
             # A leader that hangs must leave time for another, where a second try does no harm.
-            share = share_of(left, 2) if self.follow and (is_once or not is_write) else left
+            share = share_of(left, 2, longest) if self.follow and (is_once or not is_write) else left
             reply, first = None if first is None else first.reply, None
             try:
                 answer = await self.ask_one(target, make(share), now + share, is_write, is_once, reply)
             except Attempt as failed:
                 note(tried, target, failed, share)
+                longest = next_share(longest, now + share)
                 self._links.leader = None
                 unknown = failed.error if isinstance(failed.error, OutcomeUnknown) else unknown
                 if not self.follow or self._links.closed:
@@ -222,18 +222,19 @@ class Following:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         tried: dict[Target, Said] = {}
-        pause = PAUSE_MIN
-        while (left := deadline - loop.time()) > 0:
+        pause, longest = PAUSE_MIN, SHARE_MAX
+        while (left := deadline - (now := loop.time())) > 0:
             addresses = self.addresses if self.follow else self._told[:1]
             target = addresses[self._links.nearest % len(addresses)]
             # One that hangs must leave time for the others.
-            share = share_of(left, len(addresses))
+            share = share_of(left, len(addresses), longest)
             try:
-                answer = await self.ask_one(target, make(share), loop.time() + share)
+                answer = await self.ask_one(target, make(share), now + share)
             except Attempt as failed:
                 if not self.follow or self._links.closed:
                     raise failed.error from failed
                 note(tried, target, failed, share)
+                longest = next_share(longest, now + share)
                 if target == addresses[self._links.nearest % len(addresses)]:  # else another call has moved on already
                     self._links.nearest += 1
                 if len(tried) >= len(addresses):
@@ -401,6 +402,14 @@ def take_back(channel: Channel, peer: str, reply: asyncio.Future[Reply]) -> None
         channel.take_back(peer, reply)
 
 
-def share_of(left: float, tries: int) -> float:
+def share_of(left: float, tries: int, longest: float = SHARE_MAX) -> float:
     """Give the time of one try of several, where so many seconds are left for all."""
-    return min(max(left / tries, SHARE_MIN), SHARE_MAX, left)
+    return min(max(left / tries, SHARE_MIN), longest, left)
+
+
+def next_share(longest: float, ended: float) -> float:
+    """Give the most time of the next try: twice as much after one that took all of its own, until it ``ended``.
+
+    A group may be slow, rather than hang: however slow it is, one try is long enough in the end.
+    """
+    return 2 * longest if asyncio.get_running_loop().time() >= ended else longest

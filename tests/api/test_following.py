@@ -173,6 +173,31 @@ def test_a_leader_that_hangs_is_left_within_seconds_however_long_a_call_may_take
     run_world(3, Settings(), tell)
 
 
+def test_a_group_that_takes_long_for_a_write_is_waited_for() -> None:
+    """A try of 5 s was never enough (seed 41091 of the simulator)."""
+
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "a", "b", "c")
+        for disk in world.disks:
+            disk.seconds = 8.0
+        async with client_of(world, *(peer.address for peer in peers)) as kv:
+            patient = kv.with_options(timeout=600.0)
+            begun = world.loop.time()
+            assert await patient.write(KV.append, "foo", "bar") == "bar"
+            assert await patient.write(KV.append, "foo", "!") == "bar!"
+            assert world.loop.time() - begun < 300.0
+
+    slow = Settings(
+        heartbeat_interval=20.0,
+        election_timeout_min=100.0,
+        election_timeout_max=200.0,
+        catch_up_timeout=400.0,
+        change_timeout=900.0,
+        call_timeout=900.0,
+    )
+    run_world(3, slow, tell)
+
+
 class Refusing:
     """A network on which nobody is reached; notes when each was tried."""
 

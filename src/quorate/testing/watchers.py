@@ -30,7 +30,8 @@ from quorate.watching import GRACE
 COUNT = 2
 """How many watch."""
 AGAIN_SHARE = 0.05
-"""How often one who has seen an event gives its watch up, and begins another one behind that event."""
+"""How often one who has seen an event gives its watch up, and begins another one behind that event: until all is to be
+seen, for each new watch may begin with peers that know of nothing."""
 
 
 class Seen(msgspec.Struct):
@@ -64,7 +65,9 @@ class Watchers:
         self._history = history
         self._random = random
         # A peer that was removed, and does not know it, thinks for an election timeout yet that somebody leads.
-        self._patience = (len(addresses) + 3) * (settings.call_timeout + GRACE) + settings.election_timeout_max
+        # Twice: whoever learns that what it asks for is gone begins anew with the first of the peers.
+        self._patience = 2 * (len(addresses) + 3) * (settings.call_timeout + GRACE) + settings.election_timeout_max
+        self._is_demanded = False
         self._clients: list[Client[Any]] = []
         self._seen: list[list[Seen]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,6 +92,7 @@ class Watchers:
         expected = self._history.emitted(self._machine)
         last = (expected[-1].index, expected[-1].place) if expected else (0, 0)
         deadline = self._loop.time() + self._patience
+        self._is_demanded = True
         while not all(has_reached(seen[-1], last) for seen in self._seen):
             if self._loop.time() >= deadline:
                 raise self._history.fail("EventsArrive", f"a watcher has not seen the event at {last} in time")
@@ -113,7 +117,7 @@ class Watchers:
                 async for change in watch:
                     encoded = msgspec.msgpack.encode(change.event)
                     seen[-1].events.append(Emitted(change.index, change.place, encoded))
-                    if self._random.random() < AGAIN_SHARE:
+                    if not self._is_demanded and self._random.random() < AGAIN_SHARE:
                         await watch.aclose()
                         watch = client.watch(after=change)
                         break
