@@ -309,12 +309,15 @@ class Simulation:
         self.machine = next((apply.machine for apply in applies if not apply.is_witness), None)
 
     def _is_settled(self) -> bool:
-        """Tell whether all members have the same settled configuration in force, and have applied the same."""
-        configuration = self.history.configuration
+        """Tell whether all members have the same settled configuration in force, and have applied all that anybody has.
+
+        Who left with the last entry may have applied it before any of them.
+        """
+        configuration, last = self.history.configuration, self.history.runs[-1].last
         rafts = [self._peer(process)._seat.raft for process in self._members()]
         applied = {self._peer(process)._seat.apply.last_applied for process in self._members()}
         is_settled = configuration is not None and configuration.is_settled
-        return is_settled and len(applied) == 1 and all(raft.state.configuration == configuration for raft in rafts)
+        return is_settled and applied == {last} and all(raft.state.configuration == configuration for raft in rafts)
 
     def _members(self) -> list[Process]:
         """Give the processes of the members; a learner whose disk was lost on its way into the group has none."""
