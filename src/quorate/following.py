@@ -126,6 +126,9 @@ class Following:
 
         Returns:
             The value; or the try, if it came to anything else; or None, if it was not made.
+
+        Raises:
+            CancelledError: whoever waits for this was cancelled.
         """
         if self._way is None or self._way[0] is not self._links.leader:
             return None
@@ -137,6 +140,10 @@ class Following:
             return None
         try:
             answer = (await reply).answer
+        except asyncio.CancelledError:
+            if is_kept(leader, call):
+                channel.take_back(leader.name, reply)
+            raise
         except (TimeoutError, ConnectionError):
             answer = None
         if not isinstance(answer, Value):
@@ -275,7 +282,7 @@ class Following:
             if reply is None:
                 channel = await self._channel(target, deadline)
                 reply = channel.post(target.name, call, deadline)
-                if isinstance(call, WatchCall | WatchStatusCall):
+                if is_kept(target, call):
                     reply.add_done_callback(partial(take_back, channel, target.name))
             return answer_of(await reply, is_once)
         except Unavailable as error:
@@ -394,6 +401,11 @@ class Following:
         """Give the next of the addresses."""
         self._links.place += 1
         return self.addresses[self._links.place % len(self.addresses)]
+
+
+def is_kept(target: Target, call: Call) -> bool:
+    """Tell whether whoever is asked keeps a call for long, and is to be told when nobody waits for it any longer."""
+    return isinstance(target, LocalAddress) or isinstance(call, WatchCall | WatchStatusCall)
 
 
 def take_back(channel: Channel, peer: str, reply: asyncio.Future[Reply]) -> None:

@@ -20,6 +20,7 @@ from quorate.transport import Answer, Packet
 from quorate.transport.calls import (
     BootstrapCall,
     Call,
+    CancelCall,
     ChangeCall,
     Failure,
     IdentifyCall,
@@ -47,6 +48,28 @@ CALL_BYTES = 1024
 """What a call that is being forwarded is taken to cost, beside its command or query."""
 
 
+Key = tuple[Answer, int]
+"""What a call under way goes by: the way back to its client, and the number that it has there."""
+
+
+class Asked(msgspec.Struct, eq=False):
+    """A call of a client that is under way.
+
+    Attributes:
+        request: what is asked.
+        take: takes what a peer here answers.
+        asked_at: when it came, seconds on the loop's clock.
+        task: asks the leader; None while a peer here is asked.
+        is_given_up: whether its client waits no longer.
+    """
+
+    request: Request
+    take: Answer
+    asked_at: float
+    task: asyncio.Task[None] | None = None
+    is_given_up: bool = False
+
+
 class Forwarding:
     """What a local socket delivers to: a ``Receiver`` of clients' requests alone."""
 
@@ -71,7 +94,8 @@ class Forwarding:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._ways: dict[str, Following] = {}
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._asked: dict[Key, Asked] = {}
+        self._sessions: dict[Key, dict[Key, Asked]] = {}  # The writes in each session, in the order in which they came.
 
     def receive_packets(self, source: str, packets: Sequence[Packet]) -> None:
         """Take no packets: the transport lets none through."""
@@ -83,15 +107,22 @@ class Forwarding:
         """Carry out requests here; what no peer here can answer is asked of the leader."""
         now = asyncio.get_running_loop().time()
         for request in requests:
+            if isinstance(request.call, CancelCall):
+                self._give_up(request, (answer, request.call.request))
+                continue
             named = self._named(request)
             if isinstance(named, Failure):
                 answer(Reply(request.id, named))
-            else:
-                self._receive([named], partial(self._take, named, answer, now))
+                continue
+            key = answer, named.id
+            asked = self._asked[key] = Asked(named, partial(self._take, key), now)
+            if (session := session_of(named.call)) != 0:
+                self._sessions.setdefault((answer, session), {})[key] = asked
+            self._receive([named], asked.take)
 
     async def stop(self) -> None:
         """Forward no more. Idempotent."""
-        tasks, self._tasks = list(self._tasks), {}
+        tasks = [asked.task for asked in self._asked.values() if asked.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -114,17 +145,20 @@ class Forwarding:
             (name,) = self._places
         return Request(request.id, name, call)
 
-    def _take(self, request: Request, answer: Answer, asked_at: float, reply: Reply) -> None:
+    def _take(self, key: Key, reply: Reply) -> None:
         """Pass on what a peer here answers, unless somebody else must be asked."""
-        failure = reply.answer
+        asked = self._asked.get(key)
+        if asked is None:
+            return  # It was given up.
+        request, failure = asked.request, reply.answer
         place = self._places.get(request.peer)
         if place is None or not isinstance(failure, Failure) or failure.error not in LEADER_KNOWS:
-            answer(reply)
+            self._answer(key, reply)
             return
         size = size_of(request.call)
         if self._bytes + size > self._bytes_max:
             full = Overloaded("too much waits for the leader already: write less at once")
-            answer(Reply(request.id, failure_from_error(full)))
+            self._answer(key, Reply(request.id, failure_from_error(full)))
             return
         way = self._ways.get(request.peer)
         if way is None:
@@ -135,28 +169,67 @@ class Forwarding:
         if failure.redirect is not None:
             way.expect(failure.redirect)
         self._bytes += size
-        task = asyncio.create_task(self._ask(way, request, answer, asked_at), name=f"forward for {request.peer}")
-        self._tasks[task] = None
-        task.add_done_callback(partial(self._done, size))
+        asked.task = asyncio.create_task(self._ask(way, asked, key), name=f"forward for {request.peer}")
+        asked.task.add_done_callback(partial(self._done, key, size))
 
-    def _done(self, size: int, task: asyncio.Task[None]) -> None:
+    def _answer(self, key: Key, reply: Reply) -> None:
+        """Answer a call, and forget it."""
+        self._forget(key)
+        key[0](reply)
+
+    def _done(self, key: Key, size: int, _: asyncio.Task[None]) -> None:
         """Forget a call that was forwarded."""
         self._bytes -= size
-        self._tasks.pop(task, None)
+        self._forget(key)
 
-    async def _ask(self, way: Following, request: Request, answer: Answer, asked_at: float) -> None:
+    def _forget(self, key: Key) -> None:
+        """Forget a call that is under way no longer."""
+        asked = self._asked.pop(key, None)
+        if asked is not None and (session := session_of(asked.request.call)) != 0:
+            writes = self._sessions[key[0], session]
+            del writes[key]
+            if not writes:
+                del self._sessions[key[0], session]
+
+    def _give_up(self, request: Request, key: Key) -> None:
+        """Let go of a call for whose answer nobody waits any longer.
+
+        A write in a session is only let go together with those behind it: the group takes them in their order.
+        """
+        asked = self._asked.get(key)
+        if asked is None:
+            return  # It was answered just now.
+        asked.is_given_up = True
+        session = session_of(asked.request.call)
+        if session == 0:
+            self._let_go(key, asked, request)
+            return
+        for other, write in reversed(list(self._sessions[key[0], session].items())):
+            if not write.is_given_up:
+                break
+            self._let_go(other, write, request)
+
+    def _let_go(self, key: Key, asked: Asked, request: Request) -> None:
+        """End a call that was given up, here or on its way."""
+        if asked.task is not None:
+            asked.task.cancel()
+            return
+        self._forget(key)
+        self._receive([Request(request.id, asked.request.peer, CancelCall(key[1]))], asked.take)
+
+    async def _ask(self, way: Following, asked: Asked, key: Key) -> None:
         """Ask the leader, and pass on what it answers."""
-        call = request.call
-        asked = getattr(call, "timeout", 0.0)
-        timeout = asked if asked < TIMEOUT_MAX else TIMEOUT_MAX  # As ``serving.carry_out``: it may be no number.
-        is_once = isinstance(call, OpenSessionCall) or (isinstance(call, WriteCall) and call.session != 0)
+        call = asked.request.call
+        told = getattr(call, "timeout", 0.0)
+        timeout = told if told < TIMEOUT_MAX else TIMEOUT_MAX  # As ``serving.carry_out``: it may be no number.
+        is_once = isinstance(call, OpenSessionCall) or session_of(call) != 0
         is_write = isinstance(call, WriteCall | OpenSessionCall)
 
         def make(left: float) -> Call:
             return msgspec.structs.replace(call, timeout=left)
 
         try:
-            found = await way.ask(make, asked_at + SHARE * timeout, is_write=is_write, is_once=is_once)
+            found = await way.ask(make, asked.asked_at + SHARE * timeout, is_write=is_write, is_once=is_once)
         except Expired as expired:
             found = failure_from_error(expired.__cause__ or expired)  # What the leader says, as it says it.
         except SessionExpired as error:
@@ -165,7 +238,12 @@ class Forwarding:
             found = Failure("OutcomeUnknown", str(error))
         except QuorateError as error:
             found = failure_from_error(error)
-        answer(Reply(request.id, found))  # type: ignore[arg-type]
+        self._answer(key, Reply(asked.request.id, found))  # type: ignore[arg-type]
+
+
+def session_of(call: Call) -> int:
+    """Give the session in which a call writes; 0 for none."""
+    return call.session if isinstance(call, WriteCall) else 0
 
 
 def size_of(call: Call) -> int:

@@ -34,7 +34,16 @@ from quorate import (
 from quorate.forwarding import Forwarding
 from quorate.machines import KV
 from quorate.transport import Answer
-from quorate.transport.calls import Failure, IdentifyCall, Reply, Request, Value, WriteCall, failure_from_error
+from quorate.transport.calls import (
+    CancelCall,
+    Failure,
+    IdentifyCall,
+    Reply,
+    Request,
+    Value,
+    WriteCall,
+    failure_from_error,
+)
 from quorate.transport.local import PREFIX
 from quorate.transport.tcp import TCPTransport
 
@@ -91,6 +100,59 @@ async def test_the_status_is_watched_at_the_socket_and_nowhere_else(directory: P
                 assert status.name == name
                 if status.leader not in (None, leader.address):
                     break
+
+
+async def test_a_watch_that_is_given_up_is_forgotten_at_once(directory: Path) -> None:
+    async with group(directory) as nodes, beside(directory, "peer1") as kv:
+        watch = kv.with_options(timeout=60.0).watch_status()
+        await anext(watch)
+        standing = nodes.peers["peer1"]._seat.standing
+        waiting = asyncio.create_task(anext(watch))
+        await until(lambda: len(standing._watchers) == 1)
+        waiting.cancel()
+        await until(lambda: not standing._watchers)
+
+
+async def test_calls_that_are_given_up_are_held_no_longer(directory: Path) -> None:
+    async with group(directory) as nodes, beside(directory, "peer1") as kv:
+        await kv.write(KV.append, "log", "a")
+        await asyncio.gather(*(nodes.stop(name) for name in ("peer2", "peer3")))
+        _, forwarding = nodes.nodes["peer1"]._local  # type: ignore[misc]
+        patient = kv.with_options(timeout=60.0)
+        calls = [asyncio.ensure_future(patient.write(KV.append, "log", "b")) for _ in range(3)]
+        calls.append(asyncio.ensure_future(patient.read(KV.get, "log")))
+        await until(lambda: len(forwarding._asked) == 4 and forwarding._bytes > 0)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await until(lambda: not forwarding._asked and not forwarding._sessions and forwarding._bytes == 0, seconds=3.0)
+
+
+async def test_giving_up_some_writes_keeps_those_behind_them_neither_waiting_nor_out_of_order(directory: Path) -> None:
+    async with group(directory) as nodes:
+        leader = await nodes.leader()
+        worker = next(name for name in nodes.peers if name != leader.name)
+        async with beside(directory, worker) as kv, asyncio.timeout(2):
+            await kv.write(KV.append, "log", "")
+            for turn in range(20):
+                writes = [asyncio.create_task(kv.write(KV.append, "log", f"{turn}-{n}.")) for n in range(10)]
+                for _ in range(turn):
+                    await asyncio.sleep(0)
+                for write in writes[::3]:
+                    write.cancel()
+                await asyncio.gather(*writes, return_exceptions=True)
+                assert not any(isinstance(write.exception(), Exception) for write in writes if not write.cancelled())
+            log = (await kv.read(KV.get, "log")).split(".")[:-1]
+        places = [tuple(map(int, word.split("-"))) for word in log]
+        assert places == sorted(set(places))
+        assert {(turn, n) for turn in range(20) for n in range(10) if n % 3} <= set(places)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until something is so; where it would be so after a while anyway, not as long as that."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_writes_keep_their_order_and_happen_once_while_leaders_change(directory: Path) -> None:
@@ -291,6 +353,45 @@ async def test_a_session_that_ends_in_doubt_is_told_as_doubt(error: Exception, s
     """Told as a session that had ended before, it would have the client write a second time."""
     answers = await forwarded(Way(error), WriteCall(b"", 1.0, 1, 1, 1))
     assert [answer.error for answer in answers if isinstance(answer, Failure)] == [said]
+
+
+class Standstill(Way):
+    """Stands for a way on which nobody answers."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+    async def ask(self, *_: object, **__: object) -> object:
+        self.waiting += 1
+        try:
+            return await asyncio.get_running_loop().create_future()
+        finally:
+            self.waiting -= 1
+
+
+async def test_a_write_in_a_session_is_held_as_long_as_one_behind_it_waits() -> None:
+    """Without it those behind would be refused by the leader, which has not seen it, until their time is over."""
+    async with Node("127.0.0.1:0", store="memory") as node:
+        await node.start_peer(KV, name="peer1")
+
+        def receive(requests: Sequence[Request], answer: Answer) -> None:
+            for request in requests:
+                answer(Reply(request.id, failure_from_error(NotLeader(None, "peer1"))))
+
+        way, answers = Standstill(), list[Reply]()
+        answer = answers.append
+        forwarding = Forwarding(node._places, receive, lambda _: way, 1 << 20)  # type: ignore[arg-type, return-value]
+        calls = [WriteCall(b"", 60.0, 7, number, 1) for number in (1, 2, 3)]
+        calls += [WriteCall(b"", 60.0, 8, 1, 1), WriteCall(b"", 60.0)]
+        forwarding.receive_requests([Request(number, "", call) for number, call in enumerate(calls, 1)], answer)
+        left = {1: 5, 5: 4, 3: 3, 2: 1, 4: 0}  # how many calls are left, once this one has been given up too
+        for number, count in left.items():
+            forwarding.receive_requests([Request(10 + number, "", CancelCall(number))], answer)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert (way.waiting, len(forwarding._asked)) == (count, count)
+        assert (forwarding._bytes, forwarding._sessions, answers) == (0, {}, [])
+        await forwarding.stop()
 
 
 async def forwarded(way: Way, *calls: WriteCall, bytes_max: int = 1 << 20) -> list[object]:

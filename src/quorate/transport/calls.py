@@ -124,6 +124,8 @@ class WatchStatusCall(msgspec.Struct, frozen=True, array_like=True, tag="watch_s
 class CancelCall(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
     """Say that nobody waits any longer for the answer to a ``WatchCall`` or ``WatchStatusCall``.
 
+    At a local socket, for the answer to any call: what was to be asked of the leader is asked no longer.
+
     Neither call is answered then; one that is not known, because it was answered just now, is nothing.
 
     Attributes:

@@ -68,6 +68,7 @@ class FrameChannel:
         self._hang_up = hang_up
         self._bytes_max = bytes_max
         self._requests: list[Request] = []
+        self._taken_back: dict[asyncio.Future[Reply], str] = {}
         self._ids = itertools.count(1)
         self._waiting: dict[int, tuple[asyncio.Future[Reply], float]] = {}
         self._sweep_at = FOREVER
@@ -100,20 +101,18 @@ class FrameChannel:
         self._waiting[number] = future, deadline
         if deadline < self._sweep_at:
             self._set_sweep(deadline)
-        if not self._requests:
+        if not self._requests and not self._taken_back:
             self._loop.call_soon(self._flush)
         self._requests.append(Request(number, peer, call))
         return future
 
     def take_back(self, peer: str, reply: asyncio.Future[Reply]) -> None:
         """Tell a peer that nobody waits any longer for the reply to a call that it may keep for long."""
-        number = next((number for number, (future, _) in self._waiting.items() if future is reply), None)
-        if number is None or self._broken is not None:
+        if self._broken is not None:
             return
-        del self._waiting[number]
-        if not self._requests:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._requests.append(Request(next(self._ids), peer, CancelCall(number)))
+        if not self._requests and not self._taken_back:
+            self._loop.call_soon(self._flush)
+        self._taken_back[reply] = peer
 
     @property
     def closed(self) -> bool:
@@ -143,8 +142,12 @@ class FrameChannel:
                 future.set_exception(ConnectionError(reason))
 
     def _flush(self) -> None:
-        """Write the requests of this turn."""
+        """Write the requests of this turn, and which of those before are taken back."""
         requests, self._requests = self._requests, []
+        if self._taken_back:
+            requests += self._cancels()
+        if not requests:
+            return
         try:
             frame = encode_one_frame(FrameKind.REQUESTS, requests, self._bytes_max)
         except (TypeError, ValueError, OverflowError):
@@ -155,6 +158,12 @@ class FrameChannel:
         encoded = [value for request in requests if (value := self._encode(request)) is not None]
         for frame in encode_frames(FrameKind.REQUESTS, encoded, self._bytes_max):
             self._write(frame)
+
+    def _cancels(self) -> list[Request]:
+        """Make the requests that take back calls; those that were answered meanwhile need none."""
+        gone, self._taken_back = self._taken_back, {}
+        numbers = [number for number, (future, _) in self._waiting.items() if future in gone]
+        return [Request(next(self._ids), gone[self._waiting.pop(number)[0]], CancelCall(number)) for number in numbers]
 
     def _encode(self, request: Request) -> bytes | None:
         """Encode one request; None for one that cannot be sent, once its caller is told why."""
