@@ -252,7 +252,6 @@ class Apply:
             else:
                 if waiter:
                     waiter.succeed(reply)
-            self.last_applied = Index(index)
 
     def _adopt(self) -> None:
         """Let the machine set its timers in the tables."""

@@ -388,6 +388,11 @@ def command_name(encoded: bytes) -> str:
         raise MachineError(f"not a command or query: {error}") from error
 
 
+def call_heads(names: Iterable[str]) -> tuple[bytes, ...]:
+    """Give how calls of these names begin, behind the one byte that says how long a short array is."""
+    return tuple([ENCODER.encode(name) for name in names])
+
+
 def encode_call(value: object, label: str) -> bytes:
     """Encode the struct of a call, or the tuple of its name and arguments, which is the same in bytes.
 

@@ -7,6 +7,7 @@ hold the same sessions after the same index. Knows no clients, no clocks, no log
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 import msgspec
 
@@ -105,6 +106,18 @@ def machine_command(payload: bytes) -> bytes | None:
         return None
     command = decode_command(payload)
     return command.command if isinstance(command, SessionWrite) else None
+
+
+def without_heads(payloads: Iterable[bytes], heads: tuple[bytes, ...]) -> list[bytes]:
+    """Give those payloads of the log whose command of the machine begins with none of the heads, or that have none.
+
+    Args:
+        payloads: what the log holds.
+        heads: as ``calling.call_heads`` gives them: behind the byte that says how many elements follow.
+    """
+    others = [payload for payload in payloads if not payload.startswith(heads, 1)]
+    behind = _PLACE.size + 1
+    return [payload for payload in others if not (payload[:2] == WRITE and payload.startswith(heads, behind))]
 
 
 class Session(msgspec.Struct, array_like=True):

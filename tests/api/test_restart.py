@@ -127,11 +127,16 @@ class Old(StateMachine):
         return number
 
 
-async def test_a_log_with_commands_that_the_machine_lacks_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_session", [False, True])
+async def test_a_log_with_commands_that_the_machine_lacks_is_refused(tmp_path: Path, in_session: bool) -> None:
     async with cluster(Old, 1, tmp_path) as nodes:
         leader = await nodes.form()
-        await leader.write(Old.forgotten, 1)
         address = nodes.address("peer1")
+        if in_session:
+            async with connect(Old, address) as client:
+                await client.write(Old.forgotten, 1)
+        else:
+            await leader.write(Old.forgotten, 1)
     async with Node(address.node, data_dir=tmp_path / "peer1") as node:
         with pytest.raises(MachineError, match="commands that KV does not have: forgotten"):
             await node.start_peer(KV, name="peer1")

@@ -7,6 +7,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from quorate import (
@@ -22,13 +23,14 @@ from quorate import (
     write,
 )
 from quorate.apply import Apply
-from quorate.calling import describe
+from quorate.calling import call_heads, describe
 from quorate.errors import MachineError
 from quorate.machines import KV
 from quorate.sessions import (
     ANSWERS_MAX,
     MARK,
     NUMBER_MAX,
+    TICK,
     OpenSession,
     Sessions,
     SessionWrite,
@@ -36,6 +38,7 @@ from quorate.sessions import (
     encode_opening,
     encode_write,
     machine_command,
+    without_heads,
 )
 from quorate.tables import encode_tables, restored
 from quorate.testing.effects import effects
@@ -143,6 +146,18 @@ def test_the_machine_s_command_is_found_in_a_payload():
     assert machine_command(b"\x91\xa1x") == b"\x91\xa1x"
     assert machine_command(encode_write(1, 2, 1, b"\x91\xa1x")) == b"\x91\xa1x"
     assert machine_command(encode_opening(OpenSession(1.0))) is None
+
+
+def test_known_commands_are_told_by_how_they_begin():
+    heads = call_heads(["set", "x" * 40])
+    known = [msgspec.msgpack.encode([name, "key"]) for name in ("set", "x" * 40)]
+    lookalike = msgspec.msgpack.encode(["ten letter", "fourteen lette", "set"])
+    others = [msgspec.msgpack.encode([name]) for name in ("se", "sets", "x" * 39)]
+    others += [lookalike, encode_opening(OpenSession(1.0)), TICK, b"", MARK]
+    assert lookalike[27:31] == heads[0], "a head stands where it would stand in a command for a session"
+    in_sessions = [encode_write(1, 2, 1, command) for command in (*known, *others[:4])]
+    assert without_heads([*known, *others, *in_sessions], heads) == [*others, *in_sessions[2:]]
+    assert without_heads(known, ()) == known
 
 
 def test_a_command_is_read_as_it_was_written():
