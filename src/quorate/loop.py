@@ -154,9 +154,21 @@ class Loop:
     # The turn.
 
     def _turn(self) -> None:
-        """Serve every seat that has something to do."""
-        self._is_scheduled = False
+        """Serve every seat that has something to do, and see to it that those woken meanwhile have a turn.
+
+        That one comes behind all who were answered in this one, whichever seat answered them: what they ask goes with
+        it.
+        """
         dirty, self._dirty = list(self._dirty.values()), {}
+        try:
+            self._serve(dirty)
+        finally:
+            self._is_scheduled = bool(self._dirty)
+            if self._is_scheduled:
+                self._clock.call_soon(self._turn)
+
+    def _serve(self, dirty: list[Seat]) -> None:
+        """Take the inputs of seats, serve network and disk for all of them at once, and let their machines go on."""
         now = self._clock.time()
         batches: list[Batch] = []
         written: list[tuple[Seat, int]] = []

@@ -143,15 +143,20 @@ class Reads:
             self._note(state.now, state.commit_index, applied)
 
     def lead(self, state: State, applied: Index, now: float) -> None:
-        """Note since when a leader knows that nobody else leads."""
-        if isinstance(state.role, Leader) and state.commit_index >= state.role.first_index:
-            self._note(min(quorum_heard(state), now), state.commit_index, applied)
+        """Note since when a leader knows that nobody else leads, while its machine is behind: else ``age`` asks."""
+        if state.commit_index > applied:
+            self._note_lead(state, applied, now)
 
     def age(self, state: State, applied: Index, now: float) -> float:
         """Give for how long more may have been committed than is applied, seconds; infinity when it was never known."""
-        self.lead(state, applied, now)
+        self._note_lead(state, applied, now)
         self._settle(applied)
         return now - self._known
+
+    def _note_lead(self, state: State, applied: Index, now: float) -> None:
+        """Note since when a leader knows that nobody else leads."""
+        if isinstance(state.role, Leader) and state.commit_index >= state.role.first_index:
+            self._note(min(quorum_heard(state), now), state.commit_index, applied)
 
     def _note(self, when: float, commit_index: Index, applied: Index) -> None:
         """Note that at that instant no more than that was committed, unless an earlier note still waits to be true."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from quorate import Settings, Unavailable
+from quorate import Peer, Settings, Unavailable
 from quorate.machines import KV
 from quorate.store.disk import Disk
 from quorate.types import Index
@@ -15,6 +15,7 @@ from quorate.types import Index
 from .virtual import DELAY, World, run_world
 
 WRITES = 40
+GROUPS = 5
 
 
 def test_a_write_after_the_other_costs_one_message_to_each_follower_and_its_answer():
@@ -28,6 +29,29 @@ def test_a_write_after_the_other_costs_one_message_to_each_follower_and_its_answ
         heartbeats = 2 * (1 + (world.loop.time() - before) // world.settings.heartbeat_interval)
         assert 2 * WRITES <= world.network.packets["append"] <= 2 * WRITES + heartbeats
         assert world.network.packets["appended"] <= 2 * WRITES + heartbeats
+
+    run_world(3, Settings(), tell)
+
+
+def test_writes_to_many_groups_cost_no_more_messages_than_to_one():
+    """Whoever is answered asks again in the turn after that, whichever group of the node answered first."""
+
+    async def tell(world: World) -> None:
+        groups = [await world.form(KV, *(f"{name}{group}" for name in "abc")) for group in range(GROUPS)]
+        leaders = [leader for leader, *_ in groups]
+        assert len({world.place(leader) for leader in leaders}) < GROUPS, "some groups have their leader on one node"
+
+        async def write(leader: Peer[KV]) -> None:
+            for number in range(WRITES):
+                await leader.write(KV.set, "k", str(number))
+
+        await asyncio.gather(*map(write, leaders))
+        before = world.loop.time()
+        world.network.forget()
+        await asyncio.gather(*map(write, leaders))
+        heartbeats = 2 * GROUPS * (1 + (world.loop.time() - before) // world.settings.heartbeat_interval)
+        assert 2 * GROUPS * WRITES <= world.network.packets["append"] <= 2 * GROUPS * WRITES + heartbeats
+        assert world.network.packets["appended"] <= 2 * GROUPS * WRITES + heartbeats
 
     run_world(3, Settings(), tell)
 
