@@ -1,7 +1,9 @@
 """A random walk of a group of bare ``Raft`` objects: what may go wrong goes wrong, decided by one seed.
 
-Messages are lost, delayed, repeated and reordered; disks take their time; peers crash and start anew; clocks drift;
-members, snapshots, transfers and reads come at any moment. After each input the invariants of the peer are checked, and
+Messages are lost, delayed, repeated, reordered, and come again long after; disks take their time; peers crash and start
+anew; clocks drift; members, snapshots, transfers and reads come at any moment. No two seeds are of one mind: each draws
+how often everything happens, and leaves some of it out, for what happens all the time hides what needs quiet. After
+each input the invariants of the peer are checked, and
 what no peer may contradict: who led a term, what was committed, how new a read is. At the end all is well again, and
 the group must be too. No shell and no asyncio.
 """
@@ -25,6 +27,9 @@ from quorate.testing.drive import join
 from quorate.types import Address, HardState, Index, Kind, PeerId, Stored
 
 NAMES = [PeerId(name) for name in "1234567"]
+
+OLD_MAX = 100
+"""How many of the messages that have arrived may come once more."""
 
 
 class Disk:
@@ -98,7 +103,11 @@ class Walk:
     def __init__(self, seed):
         self.dice = dice = random.Random(seed)
         self.now = 0.0
+        patience = dice.choice([0.15, 0.3])
         self.settings = Settings(
+            heartbeat_interval=patience / dice.choice([2, 3, 6]),
+            election_timeout_min=patience,
+            election_timeout_max=patience * dice.choice([1.2, 1.5, 2.0]),
             in_flight_max=dice.choice([1, 2, 8]),
             trailing_entries=dice.choice([0, 1, 4]),
             snapshot_entries=dice.choice([1, 4]),
@@ -110,6 +119,7 @@ class Walk:
             name: Peer(Disk(), Disk(), 1 + dice.choice([-drift, 0.0, drift]), dice.uniform(0, 1000)) for name in NAMES
         }
         self.flight = []  # (sender, to, message)
+        self.old = deque(maxlen=OLD_MAX)  # the same, of those that have arrived
         self.shipping = []  # (sender, life, to, message)
         self.cut = set()
         self.leaders = {}
@@ -118,14 +128,16 @@ class Walk:
         self.highest = 0
         self.number = 0
         self.counts = dict.fromkeys(("elections", "commits", "reads", "leases", "changes", "installs"), 0)
-        self.pace = dice.choice([0.001, 0.003, 0.01])
-        self.loss = dice.choice([0.0, 0.05, 0.2])
+        self.pace = dice.choice([0.001, 0.003, 0.01, 0.02])
+        self.loss = dice.choice([0.0, 0.05, 0.1, 0.3])
+        self.repetition = dice.choice([0.0, 0.03, 0.1, 0.3])
         self.disorder = dice.choice([0.0, 0.3, 1.0])
+        self.briskness = dice.choice([0.4, 0.8, 0.8])
         self.haste = dice.choice([0.3, 0.9])
-        self.trouble = dice.choice([0.2, 1.0, 3.0])
+        self.deeds = self.draw_deeds()
         for name in NAMES:
             self.start(name)
-        founders = NAMES[: dice.choice([1, 3, 3, 4, 5])]
+        founders = self.involved = NAMES[: dice.choice([1, 3, 3, 4, 5, 5])]
         configuration = Configuration("group", tuple(self.member(name) for name in founders))
         for name in founders:
             self.peers[name].raft.form(configuration, self.clock(name))
@@ -169,7 +181,8 @@ class Walk:
         peer = self.peers[name]
         for _ in range(8):
             ready = peer.raft.ready()
-            self.check(name)
+            if ready.writes or ready.messages:
+                self.check(name)
             peer.memory.write(ready)
             if ready.compaction and ready.compaction.replaces_log:
                 assert ready.compaction.snapshot.index > peer.applied, "a snapshot takes nothing back"
@@ -222,8 +235,9 @@ class Walk:
 
     def deliver(self, place):
         sender, to, message = self.flight.pop(place)
-        if self.dice.random() < self.loss / 2:
+        if self.dice.random() < self.repetition:
             self.flight.append((sender, to, message))
+        self.old.append((sender, to, message))
         if self.peers[to].raft is not None and (sender, to) not in self.cut:
             self.give(to, lambda raft: raft.receive(sender, message, self.clock(to)))
 
@@ -242,6 +256,13 @@ class Walk:
             self.give(sender, lambda raft: raft.shipped(to, message.snapshot.index, is_complete=arrives))
 
     # Clients.
+
+    def leading(self):
+        """Give those that take themselves for leaders."""
+        return [n for n in self.involved if self.peers[n].raft and isinstance(self.peers[n].raft.state.role, Leader)]
+
+    def write(self, name):
+        self.propose(self.dice.choice(self.leading() or [name]))
 
     def propose(self, name):
         self.number += 1
@@ -269,7 +290,9 @@ class Walk:
         chosen = self.dice.sample(NAMES, self.dice.randint(1, 5))
         kinds = ["voter", "voter", "voter", "learner", "witness"]
         members = [self.member(n, self.dice.choice(kinds), self.dice.choice([0, 0, 1])) for n in chosen]
-        self.counts["changes"] += self.try_to(name, lambda raft: raft.change(members, self.clock(name)))
+        if self.try_to(name, lambda raft: raft.change(members, self.clock(name))):
+            self.counts["changes"] += 1
+            self.involved = sorted({*self.involved, *chosen})
 
     def apply(self, name):
         peer = self.peers[name]
@@ -299,15 +322,20 @@ class Walk:
         after = facts(state)
         check_step(peer.facts, after)
         peer.facts = after
-        if isinstance(state.role, Leader) and state.term not in self.leaders:
-            self.leaders[state.term] = name
-            self.counts["elections"] += 1
-            for index, (term, _, by) in self.committed.items():
-                held = index < state.log.start or (index <= state.log.last and state.log.term(Index(index)) == term)
-                assert held or by >= state.term, f"leader completeness: {name} leads {state.term} without {index}"
-        elif isinstance(state.role, Leader):
-            assert self.leaders[state.term] == name, f"election safety: two lead term {state.term}"
         self.highest = max(self.highest, state.commit_index)
+        # A lone voter wins its election before its vote is durable: nobody hears of that, and it may win it once more.
+        if isinstance(state.role, Leader) and state.durable.term == state.term:
+            self.check_leader(name, state)
+
+    def check_leader(self, name, state):
+        if state.term in self.leaders:
+            assert self.leaders[state.term] == name, f"election safety: two lead term {state.term}"
+            return
+        self.leaders[state.term] = name
+        self.counts["elections"] += 1
+        for index, (term, _, by) in self.committed.items():
+            held = index < state.log.start or (index <= state.log.last and state.log.term(Index(index)) == term)
+            assert held or by >= state.term, f"leader completeness: {name} leads {state.term} without {index}"
 
     def check_memory(self, name, peer):
         """Check that the log is what was handed out for writing, and note what is committed."""
@@ -338,16 +366,17 @@ class Walk:
     def step(self):
         dice = self.dice
         self.now += dice.expovariate(1 / self.pace)
-        for name, peer in self.peers.items():
+        for name in self.involved:
+            peer = self.peers[name]
             if peer.raft and peer.raft.deadline() <= self.clock(name) and dice.random() < 0.7:
                 self.tick(name)
         for _ in range(4):
-            if self.flight and dice.random() < 0.8:
+            if self.flight and dice.random() < self.briskness:
                 place = dice.randrange(len(self.flight)) if dice.random() < self.disorder else 0
                 self.deliver(place)
         if self.shipping and dice.random() < 0.1:
             self.ship(dice.randrange(len(self.shipping)), works=dice.random() < 0.7)
-        name = dice.choice(NAMES)
+        name = dice.choice(self.involved)
         if self.peers[name].raft is not None:
             self.move(name, self.peers[name])
             self.act(name, dice.random())
@@ -365,58 +394,92 @@ class Walk:
             if peer.applied < peer.commit:
                 self.apply(name)
 
-    def act(self, name, chance):
-        """Do what comes next on a scale from 0 to 1; beyond what is listed nothing is done."""
-        rare = 0.005 * self.trouble
+    def draw_deeds(self):
+        """Draw how often each deed is done in this walk: in a share of the steps that all of them hardly fill."""
+        dice, trouble = self.dice, 0.005 * self.dice.choice([0.2, 1.0, 1.0, 3.0])
         deeds = [
-            (0.15, self.propose),
+            (0.15, self.write),
             (0.05, self.read),
-            (0.10, lambda name: self.read(name, by_lease=True)),
+            (0.10, self.read_by_lease),
             (0.02, self.take_snapshot),
             (0.03, self.finish_snapshot),
             (0.01, self.change),
-            (0.005, self.transfer),
-            (0.03, lambda name: self.cut.clear()),
-            (0.01, self.part),
-            (rare, self.crash),
-            (rare, self.stall),
-            (2 * rare, self.lose),
+            (trouble, self.transfer),
+            (2 * trouble, self.part),
+            (trouble, self.strand),
+            (0.02, self.echo),
+            (trouble, self.crash),
+            (trouble, self.stall),
+            (2 * trouble, self.lose),
         ]
-        for share, deed in deeds:
+        drawn = [(share * dice.choice([0.0, 0.3, 1.0, 1.0, 3.0]), deed) for share, deed in deeds]
+        drawn.append((dice.choice([0.01, 0.05]), self.heal))
+        most = max(1.0, sum(share for share, _ in drawn))
+        return [(share / most, deed) for share, deed in drawn]
+
+    def act(self, name, chance):
+        """Do what comes next on a scale from 0 to 1; beyond what is listed nothing is done."""
+        for share, deed in self.deeds:
             chance -= share
             if chance < 0:
                 deed(name)
                 return
 
+    def read_by_lease(self, name):
+        self.read(name, by_lease=True)
+
+    def echo(self, name):
+        """Let a message that has arrived come once more."""
+        if self.old:
+            self.flight.append(self.dice.choice(self.old))
+
+    def heal(self, name):
+        """Mend all links."""
+        self.cut = set()
+
     def transfer(self, name):
-        to = self.dice.choice([None, *NAMES])
+        to = self.dice.choice([None, *self.involved])
         self.try_to(name, lambda raft: raft.transfer(to, self.clock(name)))
 
     def lose(self, name):
-        """Tell one peer that another cannot be reached, rightly or not: most often its leader."""
+        """Tell one peer, or all at once, that another cannot be reached, rightly or not: most often its leader."""
         leader = self.peers[name].raft.state.leader
-        lost = leader if leader and self.dice.random() < 0.8 else self.dice.choice(NAMES)
-        self.give(name, lambda raft: raft.unreachable(lost, self.clock(name)))
+        lost = leader if leader and self.dice.random() < 0.8 else self.dice.choice(self.involved)
+        for told in self.involved if self.dice.random() < 0.3 else [name]:
+            if self.peers[told].raft is not None:
+                self.give(told, lambda raft, told=told: raft.unreachable(lost, self.clock(told)))
 
     def part(self, name):
-        """Cut links of one peer, each in one direction or both."""
-        self.cut = {(name, other) for other in NAMES if self.dice.random() < 0.7}
-        self.cut |= {(b, a) for a, b in sorted(self.cut) if self.dice.random() < 0.7}
+        """Cut some links of one peer, or all between two halves; in one direction or in both."""
+        is_halved = self.dice.random() < 0.3
+        apart = self.dice.sample(self.involved, len(self.involved) // 2) if is_halved else [name]
+        share, one_way = (1.0, 0.05) if is_halved else (0.7, 0.3)
+        links = [(one, other) for one in apart for other in self.involved if other not in apart]
+        self.cut = {link for link in links if self.dice.random() < share}
+        self.cut |= {(b, a) for a, b in sorted(self.cut) if self.dice.random() >= one_way}
+
+    def strand(self, name):
+        """Leave a leader alone, and mend all other links; it may take writes that nobody else will have."""
+        alone = self.dice.choice(self.leading() or [name])
+        links = [(alone, other) for other in self.involved if other != alone]
+        self.cut = {*links, *((other, alone) for _, other in links)}
+        for _ in range(self.dice.randrange(4)):
+            self.propose(alone)
 
     def stall(self, name):
         """Let time pass in which nobody moves."""
         self.now += self.dice.uniform(0, 0.5)
 
-    def calm(self, span):
-        """Let all be well: messages arrive in order, disks are quick, all are up."""
-        self.loss = self.trouble = 0.0
+    def calm(self, span, enough=lambda: False):
+        """Let all be well, for so long or until it is enough: messages arrive in order, disks are quick, all are up."""
+        self.loss = self.repetition = 0.0
         self.haste = 1.0
         self.cut = set()
         for name, peer in self.peers.items():
             if peer.raft is None:
                 self.start(name)
         end = self.now + span
-        while self.now < end:
+        while self.now < end and not enough():
             self.now += 0.01
             for name, peer in self.peers.items():
                 self.obey(name)
@@ -431,11 +494,27 @@ class Walk:
             for _ in range(len(self.shipping)):
                 self.ship(0, works=True)
 
+    def is_well(self):
+        """Tell whether one peer leads, and all that are to know what it knows do."""
+        leaders = [peer.raft.state for peer in self.peers.values() if isinstance(peer.raft.state.role, Leader)]
+        if len(leaders) != 1 or not leaders[0].configuration.is_settled or leaders[0].role.transfer:
+            return False
+        members = [(member, self.peers[member.id].raft.state) for member in leaders[0].configuration.everyone]
+        return all(
+            (state.commit_index == self.highest and state.configuration == leaders[0].configuration)
+            or (state.bare and member.kind == "learner")
+            for member, state in members
+        ) and not self.waiting(leaders[0].configuration)
+
+    def waiting(self, configuration):
+        """Give the reads that wait at members."""
+        return {key for key in self.floors if key[0] in {member.id for member in configuration.everyone}}
+
     def run(self, steps):
         """Walk that many steps, then let all be well and see that the group is."""
         for _ in range(steps):
             self.step()
-        self.calm(5.0)
+        self.calm(5.0, self.is_well)
         before = self.highest
         leaders = [name for name, peer in self.peers.items() if isinstance(peer.raft.state.role, Leader)]
         assert len(leaders) == 1, f"when all is well somebody leads, not {leaders}"
@@ -443,7 +522,7 @@ class Walk:
         assert state.configuration.is_settled, f"a change comes to its end: {state.configuration}"
         if state.role.transfer is None:
             self.propose(leaders[0])
-        self.calm(1.0)
+            self.calm(1.0, lambda: self.highest > before and self.is_well())
         assert self.highest > before or state.role.transfer, "when all is well writes are committed"
         current = state.configuration
         for member in current.everyone:
@@ -452,6 +531,6 @@ class Walk:
                 continue  # it was a witness: it takes nothing before its data directory was emptied
             assert other.commit_index == self.highest, f"{member.id} catches up: {other.commit_index}/{self.highest}"
             assert other.configuration == current, f"{member.id} knows the members"
-        waiting = {key for key in self.floors if key[0] in {member.id for member in current.everyone}}
+        waiting = self.waiting(current)
         assert not waiting, f"reads are answered or dropped: {waiting}"
         return self.counts
