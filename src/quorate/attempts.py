@@ -95,7 +95,8 @@ def reason(who: str, seconds: float, tried: Mapping[Target, Said], known: Sequen
 
 def note(tried: dict[Target, Said], address: Target, attempt: Attempt, seconds: float) -> None:
     """Note what became of a try, unless it was cut short by the deadline and an earlier one tells more."""
-    if attempt.answered or seconds >= SHARE_MIN or address not in tried:
+    is_bare = isinstance(attempt.error, NotLeader) and attempt.redirect is None
+    if (attempt.answered and not is_bare) or seconds >= SHARE_MIN or address not in tried:
         tried[address] = said_of(address, attempt)
 
 
@@ -107,7 +108,7 @@ def said_of(address: Target, attempt: Attempt) -> Said:
         case NotLeader(redirect=leader) if attempt.answered:
             text = f"{called(address)} says that {leader} leads"
         case error if attempt.answered:
-            text = f"{called(address)} says: {error}"
+            text = str(error) if str(error).startswith(f"{called(address)} ") else f"{called(address)} says: {error}"
         case error:
             why = str(error).removeprefix(f"{address} ").removeprefix(f"{address.node} ")
             text = f"{address.name} ({address.node}) {why}" if address.name else f"{address.node} {why}"

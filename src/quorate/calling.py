@@ -331,7 +331,13 @@ def describe(machine: type[StateMachine]) -> MachineType:
 
 @functools.lru_cache(maxsize=64)
 def _describe(machine: type[StateMachine]) -> MachineType:
-    """Make what ``describe`` gives: it takes milliseconds, and each peer and each client asks."""
+    """Make what ``describe`` gives: it takes milliseconds, and each peer and each client asks.
+
+    Raises:
+        TypeError: it is no such class.
+    """
+    if not (isinstance(machine, type) and issubclass(machine, StateMachine)):
+        raise TypeError(f"{machine!r} is no state machine: give the class itself, a subclass of quorate.StateMachine")
     calls = call_types(machine)
     writes = {name: call for name, call in calls.items() if call.kind == "write"}
     reads = {name: call for name, call in calls.items() if call.kind == "read"}

@@ -42,13 +42,16 @@ class NotLeader(QuorateError):
 
     Attributes:
         redirect: the leader's address, to be asked instead; None while an election is in progress.
+        peer: the name of the peer asked.
     """
 
-    def __init__(self, redirect: Address | None = None, peer: str = "this peer") -> None:
-        """Say who was asked, and who leads as far as it knows."""
+    def __init__(
+        self, redirect: Address | None = None, peer: str = "this peer", why: str = "an election is in progress"
+    ) -> None:
+        """Say who was asked, and who leads as far as it knows; if that is nobody, why."""
         self.redirect = redirect
         self.peer = peer
-        where = f"try {redirect}" if redirect else "no leader is known yet: an election is in progress"
+        where = f"try {redirect}" if redirect else f"no leader is known yet: {why}"
         super().__init__(f"{peer} does not lead; {where}")
 
 

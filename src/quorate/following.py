@@ -14,7 +14,7 @@ import msgspec
 
 from quorate.attempts import SHARE_MAX, SHARE_MIN, Attempt, Expired, Said, answer_of, in_vain, note, reason, said_of
 from quorate.errors import NotLeader, OutcomeUnknown, QuorateError, SessionExpired, Unavailable
-from quorate.links import Links
+from quorate.links import CLOSED, Links
 from quorate.transport import Channel, Transport
 from quorate.transport.calls import (
     Call,
@@ -41,6 +41,9 @@ ELECTION_PATIENCE = 0.1
 """How long a peer that knows of no leader is given to learn of one, seconds, before another peer is asked: it tells as
 soon as it does, but it may be cut off from the others."""
 
+WHY_SECONDS = 0.1
+"""How much later its answer may come that says why it knows of none."""
+
 REDIRECTS_MAX = 3
 """Redirects followed without a pause: more than that are peers that send the caller in circles."""
 
@@ -63,7 +66,13 @@ class FirstTry(msgspec.Struct, frozen=True):
 
 
 class Following:
-    """The way of one client's calls to its group."""
+    """The way of one client's calls to its group.
+
+    Attributes:
+        addresses: who may be asked: those told, and what was learned of the members.
+        follow: whether to go from one to another.
+        repeats: how many tries of writes were made after their first one.
+    """
 
     def __init__(
         self,
@@ -89,6 +98,7 @@ class Following:
         self._learn_at = 0.0
         self._learning: asyncio.Task[None] | None = None
         self.follow: bool = follow
+        self.repeats: int = 0
         self._make_transport = transport
         self._random = random
         self._links = Links()
@@ -111,6 +121,11 @@ class Following:
     def leader(self) -> Target | None:
         """Who answered as the leader last; None while that is not known."""
         return self._links.leader
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, for good."""
+        return self._links.closed
 
     def expect(self, leader: Address) -> None:
         """Take somebody's word for who leads, unless a peer has answered as the leader."""
@@ -188,6 +203,7 @@ class Following:
         while (left := deadline - now) > 0:
             # A leader that hangs must leave time for another, where a second try does no harm.
             share = share_of(left, 2, longest) if self.follow and (is_once or not is_write) else left
+            self.repeats += is_write and bool(tried)
             reply, first = None if first is None else first.reply, None
             try:
                 answer = await self.ask_one(target, make(share), now + share, is_write, is_once, reply)
@@ -198,7 +214,7 @@ class Following:
                 unknown = failed.error if isinstance(failed.error, OutcomeUnknown) else unknown
                 if not self.follow or self._links.closed:
                     raise (unknown or failed.error) from failed
-                redirect = await self._leader_after(failed, target, deadline)
+                redirect = await self._leader_after(failed, target, deadline, tried)
                 if redirect is not None and redirects < REDIRECTS_MAX:
                     target, redirects, now = self._redirected(redirect), redirects + 1, loop.time()
                     continue
@@ -210,13 +226,12 @@ class Following:
             else:
                 self._leads(target, now)
                 return answer
-            redirects = 0
             if turn is not None and await turn() and (leader := self.leader) is not None:
                 target = leader
             else:
                 target, place = self._next_address(), self._links.place
                 pause = await self._pause(pause, deadline)
-            now = loop.time()
+            now, redirects = loop.time(), 0
         failure = in_vain(unknown, reason("no leader", deadline - begun, tried, self.addresses))
         raise failure
 
@@ -314,15 +329,21 @@ class Following:
                 channel = await self._links.channel(node, self._make_transport)
         return channel
 
-    async def _leader_after(self, failed: Attempt, target: Target, deadline: float) -> Address | None:
-        """Give whom to ask instead: a peer that knows of no leader is given a while to learn of one."""
+    async def _leader_after(
+        self, failed: Attempt, target: Target, deadline: float, tried: dict[Target, Said]
+    ) -> Address | None:
+        """Give whom to ask instead: a peer that knows of no leader is given a while to learn of one, or to say why."""
         now = asyncio.get_running_loop().time()
         patience = min(ELECTION_PATIENCE, deadline - now)
         if failed.redirect is not None or not isinstance(failed.error, NotLeader) or patience <= 0:
             return failed.redirect
         try:
-            found = await self.ask_one(target, LeaderCall(patience), now + patience)
-        except (Attempt, QuorateError):
+            found = await self.ask_one(target, LeaderCall(patience), min(now + patience + WHY_SECONDS, deadline))
+        except Attempt as told:
+            if told.answered:
+                tried[target] = said_of(target, told)
+            return None
+        except QuorateError:
             return None
         return found.leader if isinstance(found, LeaderIs) else None
 
@@ -331,6 +352,9 @@ class Following:
 
         Returns:
             The answers of those that gave one; and what is to be said of the others.
+
+        Raises:
+            Unavailable: the client was closed.
         """
         tried: dict[Target, Said] = {}
 
@@ -342,6 +366,8 @@ class Following:
                 return None
 
         answers = await asyncio.gather(*map(ask, self.addresses if self.follow else self._told[:1]))
+        if self.closed:
+            raise Unavailable(CLOSED)
         return [answer for answer in answers if answer is not None], tried
 
     def _learn_soon(self, target: Target, now: float) -> None:

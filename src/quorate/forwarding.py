@@ -94,8 +94,7 @@ class Forwarding:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._ways: dict[str, Following] = {}
-        self._asked: dict[Key, Asked] = {}
-        self._sessions: dict[Key, dict[Key, Asked]] = {}  # The writes in each session, in the order in which they came.
+        self._asked: dict[Key, Asked] = {}  # In the order in which they came.
 
     def receive_packets(self, source: str, packets: Sequence[Packet]) -> None:
         """Take no packets: the transport lets none through."""
@@ -115,10 +114,9 @@ class Forwarding:
                 answer(Reply(request.id, named))
                 continue
             key = answer, named.id
-            asked = self._asked[key] = Asked(named, partial(self._take, key), now)
-            if (session := session_of(named.call)) != 0:
-                self._sessions.setdefault((answer, session), {})[key] = asked
-            self._receive([named], asked.take)
+            take = partial(self._take, key)
+            self._asked[key] = Asked(named, take, now)
+            self._receive([named], take)
 
     async def stop(self) -> None:
         """Forward no more. Idempotent."""
@@ -174,22 +172,13 @@ class Forwarding:
 
     def _answer(self, key: Key, reply: Reply) -> None:
         """Answer a call, and forget it."""
-        self._forget(key)
+        self._asked.pop(key, None)
         key[0](reply)
 
     def _done(self, key: Key, size: int, _: asyncio.Task[None]) -> None:
         """Forget a call that was forwarded."""
         self._bytes -= size
-        self._forget(key)
-
-    def _forget(self, key: Key) -> None:
-        """Forget a call that is under way no longer."""
-        asked = self._asked.pop(key, None)
-        if asked is not None and (session := session_of(asked.request.call)) != 0:
-            writes = self._sessions[key[0], session]
-            del writes[key]
-            if not writes:
-                del self._sessions[key[0], session]
+        self._asked.pop(key, None)
 
     def _give_up(self, request: Request, key: Key) -> None:
         """Let go of a call for whose answer nobody waits any longer.
@@ -204,17 +193,18 @@ class Forwarding:
         if session == 0:
             self._let_go(key, asked, request)
             return
-        for other, write in reversed(list(self._sessions[key[0], session].items())):
-            if not write.is_given_up:
-                break
-            self._let_go(other, write, request)
+        for other, write in list(reversed(self._asked.items())):
+            if other[0] == key[0] and session_of(write.request.call) == session:
+                if not write.is_given_up:
+                    break
+                self._let_go(other, write, request)
 
     def _let_go(self, key: Key, asked: Asked, request: Request) -> None:
         """End a call that was given up, here or on its way."""
         if asked.task is not None:
             asked.task.cancel()
             return
-        self._forget(key)
+        self._asked.pop(key, None)
         self._receive([Request(request.id, asked.request.peer, CancelCall(key[1]))], asked.take)
 
     async def _ask(self, way: Following, asked: Asked, key: Key) -> None:

@@ -12,6 +12,9 @@ from quorate.errors import Unavailable
 from quorate.transport import Channel, Transport
 from quorate.transport.local import Target
 
+CLOSED = "the client was closed; connect makes another"
+"""Why a call of a client that was closed is not made."""
+
 
 class Links:
     """The connections of a client, shared by all that ``with_options`` made of it.
@@ -49,7 +52,7 @@ class Links:
         if channel is not None:
             return channel
         if self.closed:
-            raise Unavailable("the client was closed")
+            raise Unavailable(CLOSED)
         if self._transport is None:
             self._transport = make_transport()
         task = self._opening.get(node)
@@ -62,7 +65,7 @@ class Links:
         except asyncio.CancelledError:
             me = asyncio.current_task()
             if task.cancelled() and me is not None and not me.cancelling():
-                raise Unavailable("the client was closed") from None
+                raise Unavailable(CLOSED) from None
             raise
 
     async def close(self) -> None:

@@ -486,7 +486,10 @@ def checked_options(timeout: float, consistency: Consistency) -> tuple[float, Co
 
     Raises:
         ValueError: the timeout is not above 0 s and finite, or there is no such consistency.
+        TypeError: the timeout is no number.
     """
+    if not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
     if not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be above 0 s and finite, not {timeout}")
     if consistency not in get_args(Consistency):

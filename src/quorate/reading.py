@@ -13,7 +13,7 @@ from quorate.apply import Apply, Query, is_awaited
 from quorate.core import Message, Raft, Ready
 from quorate.core.messages import AppendEntries
 from quorate.core.reads import lease_end
-from quorate.core.report import why_removed
+from quorate.core.report import why_no_leader, why_removed
 from quorate.core.state import Leader, State, quorum_heard
 from quorate.errors import NotLeader, Stopped, Unavailable
 from quorate.types import Consistency, Index, PeerId, ReadId
@@ -193,12 +193,12 @@ class Reads:
 
 def refuse(waiters: Iterable[Waiter], name: str, state: State, addresses: Addresses) -> None:
     """Tell who asks a peer that does not lead whom to ask instead; of one that was removed, that it learns no more."""
-    why = why_removed(state)
+    removed, why = why_removed(state), why_no_leader(state) or "where it is reached was not learned"
     for waiter in waiters:
-        if why is None:
-            waiter.fail(NotLeader(addresses.redirect(state), name))
+        if removed is None:
+            waiter.fail(NotLeader(addresses.redirect(state), name, why))
         else:
-            waiter.fail(Unavailable(f"{name} cannot answer: {why}"))
+            waiter.fail(Unavailable(f"{name} cannot answer: {removed}"))
 
 
 def unconfirmed_text(name: str, state: State) -> str:

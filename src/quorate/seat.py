@@ -18,6 +18,7 @@ from quorate.addresses import Addresses
 from quorate.apply import Apply, Query, split
 from quorate.core import QUIET, Envelope, Event, EventKind, Message, Raft
 from quorate.core.messages import InstallSnapshot
+from quorate.core.report import why_no_leader, why_removed
 from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_over, start, stopped
 from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped
 from quorate.reading import Reads, refuse
@@ -399,7 +400,7 @@ class Seat:
     def _expire(self, now: float) -> None:
         """Give up on all whose deadline has passed."""
         self.apply.expire(now)
-        why = self.raft.status().why
+        why = why_removed(self.raft.state) or why_no_leader(self.raft.state)
         self.apply.recent.expire(now, self.apply.last_applied, why and f"{self.name} may learn of nothing: {why}")
         self.standing.expire(now)
         reads = self._reads.expire(self.raft, now)

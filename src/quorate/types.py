@@ -58,9 +58,12 @@ class Address(msgspec.Struct, frozen=True, array_like=True, order=True):
 
         Raises:
             ValueError: the text is not of that form; the message shows one that is.
+            TypeError: it is no text.
         """
         if isinstance(text, Address):
             return text
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is no address; each is a text of its own, such as 'peer1@127.0.0.1:7001'")
         name, at, node = text.partition("@")
         if not at or not is_name(name):
             raise ValueError(

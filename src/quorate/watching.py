@@ -365,7 +365,7 @@ class Rounds(Generic[A]):
             except (Attempt, Compacted) as failed:
                 attempt = failed if isinstance(failed, Attempt) else Attempt(failed, answered=True)
                 tried[target], said[target] = attempt.error, said_of(target, attempt)
-            if not following.follow:
+            if not following.follow or following.closed:
                 raise tried[target]
             self.leave()
             if len(tried) < len(addresses):

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from quorate import Address, NotLeader, Peer, Settings, Unavailable, connect
-from quorate.attempts import SHARE_MAX, Attempt, reason, said_of
+from quorate.attempts import SHARE_MAX, Attempt, note, reason, said_of
 from quorate.errors import OutcomeUnknown, Overloaded
 from quorate.following import LEARN_SECONDS, PAUSE_MAX, PAUSE_MIN
 from quorate.machines import KV
@@ -274,7 +274,7 @@ async def test_a_person_understands_why_there_is_no_leader(monkeypatch: pytest.M
                 await quick.write(KV.set, "foo", "bar")
             said = caught.value.reason
             assert "no leader within 1 s: 1 of 3 reachable; " in said
-            assert "peer1 knows of no leader" in said
+            assert "peer1 knows no leader: it has no configuration yet: call set_configuration" in said
             assert f"peer2 ({down[6:]}) refuses the connection: no node listens there" in said
             assert "peer3 (kv-3.example:7003) cannot be reached: its name does not resolve" in said
             with pytest.raises(Unavailable, match="1 of 3 reachable"):
@@ -306,12 +306,50 @@ def test_what_is_said_of_each_way_to_fail() -> None:
         (Attempt(NotLeader(None, "a"), answered=True), "a knows of no leader"),
         (Attempt(NotLeader(b, "a"), b, answered=True), "a says that b@10.0.0.2:1 leads"),
         (Attempt(Overloaded("too much waits"), answered=True), "a says: too much waits"),
+        (Attempt(Unavailable("a cannot take this call"), answered=True), "a cannot take this call"),
         (Attempt(Unavailable("a@10.0.0.1:1 does not answer")), "a (10.0.0.1:1) does not answer"),
         (Attempt(Unavailable("10.0.0.1:1 closed the connection")), "a (10.0.0.1:1) closed the connection"),
     ):
         assert said_of(a, attempt) == (attempt.answered, text)
     said = reason("no leader", 5.0, {a: (True, "a knows of no leader")}, [a, b])
     assert said == "no leader within 5 s: 1 of 2 reachable; a knows of no leader; b was not asked in time"
+
+
+def test_what_was_said_of_a_leader_is_not_forgotten_for_want_of_time() -> None:
+    a, tried = Address.parse("a@10.0.0.1:1"), {}
+    bare = Attempt(NotLeader(None, "a"), answered=True)
+    note(tried, a, bare, 1.0)
+    assert tried[a] == (True, "a knows of no leader")
+    note(tried, a, Attempt(Unavailable("a knows no leader: it was removed"), answered=True), 0.01)
+    note(tried, a, bare, 0.01)
+    assert tried[a] == (True, "a knows no leader: it was removed")
+
+
+async def test_what_is_no_machine_no_address_and_no_timeout_is_refused_with_a_sentence() -> None:
+    for machine in (int, KV(), "KV"):
+        with pytest.raises(TypeError, match=r"is no state machine: give the class itself, a subclass of quorate\."):
+            connect(machine, "peer1@127.0.0.1:7001")  # type: ignore[type-var]
+    with pytest.raises(TypeError, match=r"is no address; each is a text of its own, such as 'peer1@127"):
+        connect(KV, ["peer1@127.0.0.1:7001"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="timeout must be a number of seconds, not '1'"):
+        connect(KV, "peer1@127.0.0.1:7001").with_options(timeout="1")  # type: ignore[arg-type]
+
+
+async def test_a_client_that_was_closed_says_so_whatever_it_is_asked() -> None:
+    kv = connect(KV, "peer1@127.0.0.1:9", "peer2@127.0.0.1:9")
+    await kv.close()
+    calls = kv.write(KV.set, "a", "b"), kv.read(KV.get, "a"), kv.read_stale(KV.get, "a"), kv.leader(), kv.status()
+    for call in (*calls, anext(kv.watch_status())):
+        with pytest.raises(Unavailable, match=r"^the client was closed; connect makes another$"):
+            await call
+
+
+async def test_a_peer_without_a_configuration_says_what_to_do() -> None:
+    async with cluster(KV, 1) as nodes:
+        peer = await nodes.start("peer1")
+        for call in (peer.write(KV.set, "a", "b"), peer.read(KV.get, "a")):
+            with pytest.raises(NotLeader, match="no leader is known yet: it has no configuration yet: call set_conf"):
+                await call
 
 
 # Where peers are reached is told.

@@ -77,7 +77,7 @@ def check(tool: str, directory: Path, *arguments: str) -> subprocess.CompletedPr
 
 
 def test_there_is_something_to_find():
-    assert len(expected()) == 4 * 67 + 2
+    assert len(expected()) == 4 * 76 + 2
 
 
 def test_mypy_finds_each_wrong_use_and_no_other(programs):

@@ -129,6 +129,7 @@ def test_a_report_says_what_was_violated() -> None:
             left_out=["slow disks: strace not found"],
             calls=calls,
             calls_by_name=names,
+            repeats=12,
             availability=availability([0.1], [], 6.0),
             processes=4,
             lateness=0.01,
@@ -139,6 +140,7 @@ def test_a_report_says_what_was_violated() -> None:
     assert good.is_good
     assert "holds      nothing lost" in table(good)
     assert "left out   slow disks: strace not found" in table(good)
+    assert "repeated   12 more tries of writes" in table(good)
     assert not bad.is_good
     assert "VIOLATED   nothing lost" in table(bad)
     assert "nothing lost: 1 acknowledged, and lost: d of ledger0" in table(bad)

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import trustme
 
@@ -153,3 +154,21 @@ def test_tls_works_on_uvloop(issue: Issue):
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(walk())
+
+
+def test_a_file_that_is_missing_or_none_is_named(issue: Issue, tmp_path: Path) -> None:
+    tls = issue()
+    nothing, garbage = tmp_path / "nothing.pem", tmp_path / "garbage.pem"
+    garbage.write_text("no certificate")
+    for field in ("certificate", "key", "ca"):
+        with pytest.raises(FileNotFoundError, match=r"nothing\.pem"):
+            msgspec.structs.replace(tls, **{field: nothing}).dialling_context()
+        with pytest.raises(ssl.SSLError, match=r"garbage\.pem .*in PEM"):
+            msgspec.structs.replace(tls, **{field: garbage}).accepting_context()
+
+
+async def test_a_node_without_certificates_is_said_to_speak_no_tls(bench: Bench, issue: Issue, refusals: None) -> None:
+    plain, _ = await bench.node()
+    caller = bench.transport(None, tls=issue())
+    with pytest.raises(Unavailable, match="speaks no TLS: call it without, or give its node the certificates"):
+        await caller.connect(plain.address)

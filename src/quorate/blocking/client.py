@@ -16,6 +16,7 @@ from quorate.blocking.background import Background
 from quorate.blocking.watch import StatusWatch, Watch
 from quorate.errors import QuorateError, Unavailable
 from quorate.events import Change, Event
+from quorate.links import CLOSED
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.settings import Settings
 from quorate.transport import Transport
@@ -287,4 +288,4 @@ def connect(
 
 def closed() -> QuorateError:
     """Make the error of a call to a client that was closed."""
-    return Unavailable("the client was closed")
+    return Unavailable(CLOSED)

@@ -222,12 +222,12 @@ def explain(error: BaseException) -> str:
             words = "does not answer: timed out"
         case socket.gaierror():
             words = f"cannot be reached: its name does not resolve ({error.strerror})"
-        case ssl.SSLCertVerificationError():
-            words = f"cannot be trusted: TLS: {error.verify_message}"
         case ssl.SSLError():
-            words = f"cannot be reached: TLS: {error.reason or error}"
+            words = explain_tls(error)
         case OSError() if error.errno == errno.ECONNREFUSED or f"[Errno {errno.ECONNREFUSED}]" in str(error):
             words = "refuses the connection: no node listens there"  # The second form: at each of several addresses.
+        case FileNotFoundError():
+            words = "is not there: no node has its local socket at this path"
         case ConnectionResetError() | BrokenPipeError():
             words = "closed the connection"
         case OSError():
@@ -237,6 +237,17 @@ def explain(error: BaseException) -> str:
         case _:
             words = f"cannot be reached: {error}"
     return words
+
+
+def explain_tls(error: ssl.SSLError) -> str:
+    """Put an error of TLS into plain words."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"cannot be trusted: TLS: {error.verify_message}"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+            return "speaks no TLS: call it without, or give its node the certificates"
+        case _:
+            return f"cannot be reached: TLS: {error.reason or error}"
 
 
 def _tune(transport: asyncio.Transport) -> None:

@@ -48,9 +48,25 @@ class TLS(msgspec.Struct, frozen=True, kw_only=True):
         return self._load(context)
 
     def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
-        """Set what is the same for both sides."""
+        """Set what is the same for both sides.
+
+        Raises:
+            OSError: a file cannot be read; the message names it.
+            SSLError: it is not what it should be; the message names it too.
+        """
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_cert_chain(self.certificate, self.key)
-        context.load_verify_locations(self.ca)
+        for path in (self.certificate, self.key, self.ca):
+            with open(path, "rb"):  # The errors of ``ssl`` name no file.
+                pass
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+        except ssl.SSLError as error:
+            told = f"{self.certificate} and {self.key} are no certificate and its key in PEM: {error.reason or error}"
+            raise ssl.SSLError(error.errno, told) from error
+        try:
+            context.load_verify_locations(self.ca)
+        except ssl.SSLError as error:
+            told = f"{self.ca} is no certificate in PEM: {error.reason or error}"
+            raise ssl.SSLError(error.errno, told) from error
         return context

@@ -7,7 +7,20 @@ from typing import assert_type
 from asked import Asked, Client, Node, Peer, connect
 from sample import KV, Changed, Get, Ordered, Set, Stack, Wiped
 
-from quorate import Address, Change, Command, Settings, StaleRead, StateMachine, Status, write
+from quorate import (
+    Address,
+    Change,
+    Command,
+    Compacted,
+    NotLeader,
+    OutcomeUnknown,
+    SessionExpired,
+    Settings,
+    StaleRead,
+    StateMachine,
+    Status,
+    write,
+)
 
 
 class End(Command[None]):
@@ -74,6 +87,21 @@ async def statuses(peer: Asked[KV]) -> None:
         assert_type([status async for status in watch], list[Status])
 
 
+async def errors(peer: Asked[KV]) -> None:
+    try:
+        await peer.write(KV.set, "foo", "bar")
+        async for change in peer.watch(Changed):
+            print(change)
+    except NotLeader as error:
+        assert_type(error.redirect, Address | None)
+    except SessionExpired as error:
+        in_doubt: OutcomeUnknown = error
+        assert_type(in_doubt.retry_safe, bool)
+    except Compacted as gone:
+        assert_type(gone.first, int)
+        peer.watch(Changed, after=gone.first - 1)
+
+
 class Leases(StateMachine):
     emits = (Changed,)
     timers: dict[str, int]
@@ -110,7 +138,10 @@ async def clients() -> None:
         assert_type(await kv.write(KV.set, "foo", "bar"), str)
     async with connect(KV, "peer1@127.0.0.1:7001", exactly_once=False) as kv:
         assert_type(await kv.with_options(timeout=1.0).write(Set("foo")), str)
-    async with Node("127.0.0.1:0", store="memory") as node:
+    single = connect(KV, "peer1@unix:/run/kv.sock", Address.parse("peer2@10.0.0.2:7001"), follow=False)
+    assert_type(await single.with_options(timeout=1).read(KV.count), int)
+    assert_type(connect(KV, "peer1@10.0.0.1:7001", reached={"peer1": "127.0.0.1:7101"}), Client[KV])
+    async with Node("127.0.0.1:0", store="memory", local="/run/kv.sock") as node:
         assert_type(node, Node)
 
 

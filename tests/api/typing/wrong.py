@@ -58,6 +58,7 @@ async def reads(peer: Asked[KV]) -> None:
 async def others(peer: Asked[KV]) -> None:
     text: str = await peer.leader()  # an address is no text
     other: Asked[Stack] = peer.with_options(timeout=1.0)  # another machine's
+    peer.with_options(timeout="1")  # no number of seconds
     unfinished: str = peer.write(KV.set, "foo", "bar")  # async: not awaited
     print(text, other, unfinished)
 
@@ -67,6 +68,7 @@ async def watches(peer: Asked[KV]) -> None:
     peer.watch(Set)  # a command is no event
     peer.watch(after="7")  # no index
     peer.watch(Changed("foo"))  # an event, and not its class
+    peer.watch(Changed, after=Changed("foo"))  # an event, and not the change that held it
     async for change in peer.watch(Changed):
         number: int = str(change.event.key)  # wrong field type
         print(number, change.event.count(1))  # no such field
@@ -89,7 +91,9 @@ class Leases(StateMachine):
     def take(self, name: str) -> None:
         self.emit(Changed)  # the class, and not an event
         self.emit(Set(name))  # a command is no event
+        self.emit(name)  # a text is no event
         self.call_later(1.0, Leases.end)  # missing argument
+        self.call_later(1.0, Leases.end, name, 7)  # extra argument
         self.call_later(1.0, Leases.end, 7)  # wrong argument type
         self.call_later("1", Leases.end, name)  # no number of seconds
         self.call_at(1.0, Leases.held, name)  # a read passed for a write
@@ -114,10 +118,15 @@ async def nodes(node: Node) -> None:
     await peer.set_configuration(7001)  # no address
     await peer.take_snapshot("now")  # extra argument
     Node("127.0.0.1:0", store="sqlite")  # no such store
+    Node("127.0.0.1:0", local=7001)  # no path
 
 
 async def clients() -> None:
     connect(int, "peer1@127.0.0.1:7001")  # no machine
+    connect(KV(), "peer1@127.0.0.1:7001")  # an object, and not its class
+    connect(KV, ["peer1@127.0.0.1:7001"])  # addresses are arguments of their own
+    connect(KV, "peer1@127.0.0.1:7001", follow="no")  # on or off
+    connect(KV, "peer1@127.0.0.1:7001", reached=["127.0.0.1:7101"])  # they go by name
     connect(KV, "peer1@127.0.0.1:7001", retry=True)  # no such option
     connect(KV, "peer1@127.0.0.1:7001", exactly_once="yes")  # on or off
     other: Client[Stack] = connect(KV, "peer1@127.0.0.1:7001")  # another machine's

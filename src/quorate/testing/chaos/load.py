@@ -87,6 +87,7 @@ class Load:
         keys: what they call.
         recorder: what they saw.
         acknowledged: when each write was acknowledged, seconds on the monotonic clock, ascending.
+        repeats: how many tries of writes their clients made after the first one, in their sessions.
     """
 
     def __init__(self, addresses: Sequence[Address], chance: random.Random, *, clients: int, rate: float) -> None:
@@ -101,6 +102,7 @@ class Load:
         self.keys: Keys = Keys()
         self.recorder: Recorder = Recorder()
         self.acknowledged: list[float] = []
+        self.repeats: int = 0
         self._addresses = list(addresses)
         self._chance = chance
         self._clients = clients
@@ -149,6 +151,7 @@ class Load:
                 except QuorateError:
                     due += BACK_OFF
                 await asyncio.sleep(due - time.monotonic())
+            self.repeats += kv._following.repeats
 
     def _draw(self, number: int) -> tuple[Any, ...]:
         """Draw a call."""

@@ -61,6 +61,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         left_out: faults that could not be done here, and why.
         calls: how many calls ended how, by fate.
         calls_by_name: and by what was called.
+        repeats: how many tries of writes the clients made after the first one, in their sessions.
         availability: when writes succeeded.
         processes: how many processes the nodes had together.
         lateness: how late the runner's own loop was at most, seconds: clients and switch run on it.
@@ -74,6 +75,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     left_out: Sequence[str]
     calls: dict[str, int]
     calls_by_name: dict[str, int]
+    repeats: int
     availability: Availability
     processes: int
     lateness: float
@@ -127,6 +129,7 @@ def table(report: Report) -> str:
         f"seed {report.seed}: {report.seconds:.0f} s, {report.setting}",
         f"calls      {listing(report.calls)}",
         f"known ok   {listing(report.calls_by_name)}",
+        f"repeated   {report.repeats} more tries of writes, each in its session",
         f"faults     {listing(kinds)}; {impossible} more were not possible when drawn",
         f"nodes      {report.processes} processes in all",
         *(f"left out   {what}" for what in report.left_out),

@@ -138,6 +138,7 @@ async def run_in(directory: Path, plan: Plan) -> Report:
         left_out=left_out,
         calls=calls,
         calls_by_name=calls_by_name,
+        repeats=load.repeats,
         availability=served,
         processes=sum(node.lives for node in cluster.nodes.values()),
         lateness=lateness.longest,
