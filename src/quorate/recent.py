@@ -68,8 +68,19 @@ class Recent:
             oldest = self._events.popleft()
             self._bytes -= oldest.size
             self.first = oldest.index, oldest.place + 1
+        if not self._watchers:
+            return
+        begun: Place = emitted[0].index, emitted[0].place
+        # Nearly all who wait have seen what was before these, and many want the same: they are given the same answer.
+        shared: dict[tuple[bytes, ...], Events] = {}
         for watcher in list(self._watchers):
-            self._serve(watcher, emitted)
+            if watcher.place > begun:
+                self._serve(watcher, emitted)
+                continue
+            answer = shared.get(watcher.prefixes)
+            if answer is None:
+                answer = shared[watcher.prefixes] = self._choose(watcher.prefixes, begun, emitted)
+            self._send(watcher, answer)
 
     def add(self, watcher: Watcher, applied: Index) -> None:
         """Send someone what is here from a place on, now or, if that is nothing, as soon as there is some.
@@ -137,20 +148,27 @@ class Recent:
 
     def _serve(self, watcher: Watcher, events: Sequence[Emitted]) -> None:
         """Send someone who waits those of these events that are wanted, if any are: the rest is known not to be."""
+        self._send(watcher, self._choose(watcher.prefixes, watcher.place, events))
+
+    def _send(self, watcher: Watcher, answer: Events) -> None:
+        """Send someone who waits an answer, unless it holds no events: then go on behind it."""
+        if answer.events:
+            self.remove(watcher)
+            watcher.waiter.succeed(answer)
+        else:
+            watcher.place = max(watcher.place, answer.place)
+
+    def _choose(self, prefixes: tuple[bytes, ...], begun: Place, events: Sequence[Emitted]) -> Events:
+        """Give those of these events that begin so, from a place on, as far as one answer has room for them."""
         chosen: list[Emitted] = []
         size = 0
         place: Place = self._end, 0
         for event in events:
-            if (event.index, event.place) < watcher.place or not event.event.startswith(watcher.prefixes):
+            if (event.index, event.place) < begun or not event.event.startswith(prefixes):
                 continue
             if chosen and size + event.size > ANSWER_BYTES_MAX:
                 place = event.index, event.place
                 break
             chosen.append(event)
             size += event.size
-        place = max(watcher.place, place)
-        if chosen:
-            self.remove(watcher)
-            watcher.waiter.succeed(Events(place, tuple(chosen)))
-        else:
-            watcher.place = place
+        return Events(max(begun, place), tuple(chosen))
