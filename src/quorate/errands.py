@@ -196,10 +196,9 @@ def is_changed(errand: ChangeMembers, raft: Raft) -> bool:
 
 def expire(errands: Sequence[Waiting], raft: Raft, name: str, now: float) -> None:
     """Give up on those whose deadline has passed."""
-    why = raft.status().why or "the leader that counts was not found"
-    for errand in errands:
-        if errand.waiter.deadline > now:
-            continue
+    late = [errand for errand in errands if errand.waiter.deadline <= now]
+    why = (raft.status().why if late else None) or "the leader that counts was not found"
+    for errand in late:
         match errand:
             case ChangeMembers():
                 text = f"the change is under way: {configuration_text(raft.state.configuration)}"

@@ -13,7 +13,7 @@ from quorate.testing import Simulation
 from quorate.testing.__main__ import main
 from quorate.testing.coverage import ROLES
 from quorate.testing.determinism import differing
-from quorate.testing.runner import print_seeds
+from quorate.testing.runner import print_seeds, run_seeds
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -73,6 +73,12 @@ def test_a_failing_seed_prints_how_to_repeat_it(
     *_, again, shorter = capsys.readouterr().out.splitlines()
     assert re.match(r"make sim SEED=\d+  (ElectionSafety|LeaderCompleteness): peer\d", again)
     assert shorter == f"make shrink SEED={failing}  makes a short script of it"
+
+
+def test_reports_of_several_processes_come_in_the_order_of_the_seeds() -> None:
+    reports = list(run_seeds(first=5, count=20, jobs=2, budget=None))
+    assert [report.seed for report in reports] == list(range(5, 25))
+    assert reports[3].digest == Simulation(8).run().digest
 
 
 def test_many_seeds_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:

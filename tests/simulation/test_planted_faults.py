@@ -134,8 +134,8 @@ def lost_entries_never_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # What may catch it first, and seeds among which the first that catches it comes early.
 PLANTS: dict[Plant, tuple[str, range]] = {
-    vote_without_the_log_check: ("LeaderCompleteness", range(22, 200)),
-    vote_by_length_alone: ("LeaderCompleteness", range(100, 250)),
+    vote_without_the_log_check: ("LeaderCompleteness", range(100)),
+    vote_by_length_alone: ("LeaderCompleteness", range(170, 270)),
     vote_not_persisted: ("PersistBeforeSend", range(20)),
     vote_cleared_within_a_term: ("CoreInvariants", range(20)),
     half_is_a_quorum: ("ElectionSafety LeaderCompleteness", range(50)),
@@ -144,7 +144,7 @@ PLANTS: dict[Plant, tuple[str, range]] = {
     stale_tail_kept: ("PersistBeforeSend LogMatching AckedDurable StateMachineSafety", range(50)),
     tail_truncated_by_every_message: ("PersistBeforeSend LogMatching AckedDurable CommittedOnQuorum", range(50)),
     commit_beyond_what_was_compared: ("StateMachineSafety", range(100)),
-    read_without_a_quorum_round: ("ReadFloor", range(110, 200)),
+    read_without_a_quorum_round: ("ReadFloor", range(220, 300)),
     future_never_resolved: ("EveryCallResolves", range(100)),
     not_committed_told_too_early: ("RefusedIsFinal", range(100)),
 }

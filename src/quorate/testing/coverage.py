@@ -40,6 +40,7 @@ IMPOSSIBLE: tuple[tuple[Sequence[str], Sequence[str], str], ...] = (
     ([kind for kind in KINDS if kind not in PARTITIONS], [GROUP], "it strikes one peer"),
     (STRIKES[1:], ["starting"], "its victim is drawn among those that have started; healing alone kills others"),
     (("loss", "cut", "repeat", "park"), ["starting"], "it befalls what peers send, and these have started"),
+    (("crash at a moment",), ["starting"], "the moment is a step of its peer, which has started"),
 )
 """The kinds and roles that never meet, whatever the phase, and why."""
 

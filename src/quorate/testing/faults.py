@@ -7,7 +7,7 @@ was durable, and a crash at random times almost never hits it. Each fault is cou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from quorate.core import Configuration
 from quorate.testing.books import majorities
 from quorate.testing.clock import VirtualLoop
-from quorate.testing.coverage import Coverage
+from quorate.testing.coverage import Coverage, role_of, state_of
 from quorate.testing.invariants import History
 from quorate.testing.network import SHAPES, Rates, SimulatedNetwork
 from quorate.testing.process import Process
@@ -24,8 +24,11 @@ from quorate.testing.trace import FAULT_SYMBOL, Trace
 from quorate.types import PeerId
 
 MOMENTS = ["vote", "voted", "append", "appended", "writes", "leader", "candidate", "truncate", "timeout_now"]
-MOMENTS += ["configuration", "snapshot", "piece", "received", "install", "compacts"]
+MOMENTS += ["configuration", "snapshot", "piece", "received", "install", "compacts", "prevote"]
 """What a crash may wait for: a message sent (by its tag), a write to the disk, a decision of the core."""
+SELDOM = ["hand", "send", "configuration"]
+"""What any other fault may wait for, in the words of decisions of the core: leadership is handed over, a snapshot is
+sent, the members change. These last so briefly that what comes at random times hardly ever comes then."""
 
 HEALED_DELAY_MAX = 0.005
 """The longest delay of the healed network, seconds."""
@@ -61,6 +64,7 @@ class Faults:
         self._trace = trace
         self._random = random
         self._trap: tuple[str, str] | None = None
+        self._ambush: tuple[str, Callable[[], None]] | None = None
         self._is_over = False
         for process in processes:
             process.seen = self._seen
@@ -70,6 +74,7 @@ class Faults:
         acts = {
             self._crash_one: 4,
             self._set_trap: 5,
+            self._lie_in_wait: 4,
             self._crash_majority: 1,
             self._crash_all: 1,
             self._stop: 2,
@@ -179,7 +184,7 @@ class Faults:
     def _end(self) -> None:
         """Inject nothing more, and let nothing end by itself: what lasts now lasts until it is healed."""
         self._is_over = True
-        self._trap = None
+        self._trap = self._ambush = None
         for process in self._processes:
             process.seen = lambda _name, _kind: None
 
@@ -208,11 +213,17 @@ class Faults:
         self._trace.add(FAULT_SYMBOL, process.name, f"{kind} ({self.coverage.struck(kind, process)})")
 
     def _victim(self) -> Process | None:
-        """Draw a process that runs: the leader's more often than chance would."""
+        """Draw a process that runs: more often than chance would the leader's, or one of those that are few."""
         running = [process for process in self._processes if process.role is not None]
-        leading = [process for process in running if process.role == "leader"]
-        chosen = leading if leading and self._random.random() < 0.4 else running
-        return self._random.choice(chosen) if chosen else None
+        if not running:
+            return None
+        alike: dict[str, list[Process]] = {}
+        for process in running:
+            alike.setdefault(role_of(state_of(process)), []).append(process)
+        drawn = self._random.random()
+        if drawn < 0.35 and "leader" in alike:
+            return self._random.choice(alike["leader"])
+        return self._random.choice(self._random.choice(list(alike.values())) if drawn < 0.75 else running)
 
     def _down_time(self) -> float:
         """Draw how long something lasts: often shorter than an election, sometimes longer."""
@@ -245,6 +256,12 @@ class Faults:
         victim = self._victim()
         if victim is not None:
             self._trap = (victim.name, self._random.choice(MOMENTS))
+
+    def _lie_in_wait(self) -> None:
+        """Let something strike somebody when the group next does what it does seldom."""
+        acts = [self._crash_one, self._crash_majority, self._crash_all, self._stop, self._pause]
+        acts += [self._slow_disk, self._full_disk, self._reset]
+        self._ambush = (self._random.choice(SELDOM), self._random.choice(acts))
 
     def _restart(self, process: Process) -> None:
         """Start a process that is down."""
@@ -351,7 +368,10 @@ class Faults:
             self._network.reset(process.address.node)
 
     def _seen(self, name: str, kind: str) -> None:
-        """Spring the trap when its moment has come: after what is under way, before anything else."""
+        """Spring the trap, or end the ambush, when its moment has come: after what is under way, before all else."""
+        if self._ambush is not None and self._ambush[0] == kind:
+            (_, act), self._ambush = self._ambush, None
+            self._loop.call_soon(act)
         if self._trap == (name, kind):
             self._trap = None
             process = next(process for process in self._processes if process.name == name)

@@ -212,7 +212,7 @@ class Operator:
     def _kind(self) -> MemberKind:
         """Draw what a newcomer is to be."""
         kinds: tuple[MemberKind, ...] = get_args(MemberKind)
-        return self._random.choices(kinds, (3, 1, 1))[0]
+        return self._random.choices(kinds, (2, 1, 1))[0]
 
     def _ask(self, what: str, verb: str, ask: Ask, life: Life | None = None) -> None:
         """Ask something from within a process of the group, and wait for the answer beside all else.

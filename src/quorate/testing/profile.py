@@ -5,10 +5,10 @@ run, and so does what a run costs. There are three kinds of worlds:
 
 - **usual**: some ten seconds in which everything goes on beside everything else: members join and leave, snapshots are
   taken and sent, leadership is handed over, while processes and links fail. Most of what was ever found needed several
-  of these in a row. One run in fifteen is such a one, and they take a quarter of the time.
-- **short**: the same for about a second, in which things go wrong several times as often. Eleven in fifteen: what a
-  fault needs that comes early is hit by number.
-- **slow**: three in fifteen. The group's timeouts are ten to three hundred times as long, as are the faults and the
+  of these in a row. Three runs in a hundred are such, and they take an eighth of the time.
+- **short**: the same for half a second, or for up to a second and a half, in which things go wrong several times as
+  often. Eighty-seven in a hundred: what a fault needs that comes early is hit by number.
+- **slow**: ten in a hundred. The group's timeouts are ten to three hundred times as long, as are the faults and the
   pauses between them, and those of clients and operators, who are as impatient as ever when they ask. Messages and
   disks are hardly slower. Hours pass with few events in them, and everything is quick beside an election: what rests
   on the order of timers, and not on that of messages, shows.
@@ -24,18 +24,23 @@ import msgspec
 
 from quorate.settings import KIB, MIB, Settings
 from quorate.testing.network import Rates
+from quorate.types import MemberKind
 
-SIZES = (1, 2, 3, 3, 3, 3, 4, 5, 5, 5)
+SIZES = (1, *(2,) * 2, *(3,) * 6, *(4,) * 2, *(5,) * 9)
 PROCESSES_MAX = 7
 """The most processes of a run: those that form the group, and those that may join it."""
 
 
-WORLDS = (1, 11, 3)
-"""How many usual, short and slow worlds there are among fifteen."""
+WORLDS = (3, 87, 10)
+"""How many usual, short and slow worlds there are among a hundred."""
 
 
 TELLING_SHARE = 0.2
 """In how many of them the machine emits events and sets timers."""
+
+
+FIRST_ADDED: dict[MemberKind | None, int] = {None: 4, "learner": 1, "witness": 1}
+"""What is added to a new group before anything goes wrong, and how often: most runs are over before they come to it."""
 
 
 class DiskRates(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +92,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         cancel_share: the share of calls that are cancelled before they are answered.
         patience: the deadlines, in seconds, that clients draw from beside ``call_timeout``.
         tells: whether the machine emits events, which somebody watches, and sets timers.
+        added: what the first of the spares becomes before anything goes wrong, if it may; None to leave it to chance.
     """
 
     size: int
@@ -110,13 +116,21 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     aside: DiskRates = CALM_DISK
     pace: float = 1.0
     tells: bool = False
+    added: MemberKind | None = None
+
+    @property
+    def first_added(self) -> MemberKind | None:
+        """What the first of the spares becomes before anything goes wrong: witnesses stay fewer than half."""
+        is_possible = self.spares > 0 and (self.size > 1 or self.added != "witness")
+        return self.added if is_possible else None
 
     @classmethod
     def draw(cls, random: Random) -> Profile:
         """Draw a world of some kind."""
         usual = cls.draw_usual(random)
         world = random.choices((usual, shortened(usual, random), slowed(usual, random)), WORLDS)[0]
-        return msgspec.structs.replace(world, tells=random.random() < TELLING_SHARE)
+        added = random.choices(list(FIRST_ADDED), list(FIRST_ADDED.values()))[0]
+        return msgspec.structs.replace(world, tells=random.random() < TELLING_SHARE, added=added)
 
     @classmethod
     def draw_usual(cls, random: Random) -> Profile:
@@ -155,16 +169,17 @@ def shortened(usual: Profile, random: Random) -> Profile:
     """Give a world like that one, in which more goes wrong in less time."""
     return msgspec.structs.replace(
         usual,
-        span=random.uniform(0.4, 1.6),
+        span=0.15 + 1.35 * random.random() ** 3,  # Some are long enough for an election or two.
+        clients=min(usual.clients, random.choice((1, 2, 4))),
         burst=min(usual.burst, 4),
-        fault_pause=random.choice((0.05, 0.1, 0.2)),
+        fault_pause=random.choice((0.04, 0.08, 0.16)),
         change_pause=min(usual.change_pause, random.choice((float("inf"), 0.1, 0.3))),
     )
 
 
 def slowed(usual: Profile, random: Random) -> Profile:
     """Give a world like that one, with far longer timeouts; a message is as quick, or not much slower."""
-    pace = random.choice((10.0, 30.0, 100.0, 300.0))
+    pace = random.choice((10.0, 30.0, 100.0, 300.0, 300.0))
     settings, rates, slower = usual.settings, usual.network, random.choice((1.0, 3.0))
     return msgspec.structs.replace(
         usual,
@@ -217,8 +232,8 @@ def draw_settings(random: Random) -> Settings:
 
 
 def draw_rates(random: Random) -> Rates:
-    """Draw how bad the network is: a tenth of all runs have a good one."""
-    if random.random() < 0.1:
+    """Draw how bad the network is: a twentieth of all runs have a good one."""
+    if random.random() < 0.05:
         return Rates()
     delay_max = random.choice((0.001, 0.005, 0.02, 0.1))
     return Rates(

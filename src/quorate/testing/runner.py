@@ -13,7 +13,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from quorate.testing.history import write_history
@@ -51,14 +51,20 @@ def run_seeds(first: int, count: int | None, jobs: int, budget: float | None) ->
     starts = itertools.count(first, CHUNK) if end is None else iter(range(first, end, CHUNK))
     stop_at = float("inf") if budget is None else time.monotonic() + budget
     ahead = jobs + 1  # As few as keep all busy: when the budget is spent, what was handed out is still run.
-    waiting: deque[Future[list[Report]]] = deque()
+    handed: deque[Future[list[Report]]] = deque()
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         while True:
-            while len(waiting) < ahead and time.monotonic() < stop_at and (start := next(starts, None)) is not None:
-                waiting.append(pool.submit(run_chunk, start, CHUNK if end is None else min(CHUNK, end - start)))
-            if not waiting:
+            # While one chunk takes long, others are run; only their reports wait for it.
+            busy = [chunk for chunk in handed if not chunk.done()]
+            while len(busy) < ahead and time.monotonic() < stop_at and (start := next(starts, None)) is not None:
+                busy.append(pool.submit(run_chunk, start, CHUNK if end is None else min(CHUNK, end - start)))
+                handed.append(busy[-1])
+            if not handed:
                 return
-            yield from waiting.popleft().result()
+            if handed[0].done():
+                yield from handed.popleft().result()
+            else:
+                wait(busy, return_when=FIRST_COMPLETED)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

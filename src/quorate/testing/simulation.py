@@ -251,7 +251,7 @@ class Simulation:
             self.history.fail("Linearizability", verdict.text)
 
     async def _form(self) -> None:
-        """Start all peers and form the group."""
+        """Start all peers and form the group, and add what it is to have at once."""
         self.trace.add(FAULT_SYMBOL, "all", describe_profile(self.profile))
         founders = self.processes[: self.profile.size]
         for process in founders:
@@ -261,6 +261,12 @@ class Simulation:
         peer = self._peer(founders[0]).with_options(timeout=patience)
         await peer.set_configuration(*(process.address for process in founders))
         await peer.leader()
+        kind = self.profile.first_added
+        if kind is not None:
+            first = self.processes[self.profile.size]
+            first.kind = kind
+            await first.start()
+            await peer.add_peer(first.address, kind=kind)
 
     async def _break_and_heal(self, until: float) -> None:
         """Inject faults until that instant; then heal a quorum, and then all, and demand progress of each."""
@@ -278,6 +284,11 @@ class Simulation:
         """
         patience = PATIENCE * self.profile.settings.election_timeout_max
         deadline = self.loop.time() + patience
+        # Nobody asks before: a client asks twenty times a second, and in slow worlds an election takes minutes.
+        while not any(process.role == "leader" for process in self.processes):
+            if self.loop.time() >= deadline:
+                break
+            await asyncio.sleep(0.01 * self.profile.pace)
         for is_write in (True, False):
             call = self._draw(is_write=is_write)
             while call is not None and not await self._is_answered(call):

@@ -213,7 +213,7 @@ def seeds(seed: int, count: int = SEEDS) -> list[int]:
 
 def plainer(profile: Profile, *, is_drawn: bool) -> Iterator[Profile]:
     """Give worlds that are plainer than one in one point, the most telling first."""
-    for name in ("change_pause", "network", "disk", "aside", "spares", "drift", "lease_share", "stale_share"):
+    for name in ("change_pause", "network", "disk", "aside", "added", "spares", "drift", "lease_share", "stale_share"):
         if getattr(profile, name) != getattr(PLAIN, name):
             yield msgspec.structs.replace(profile, **{name: getattr(PLAIN, name)})
     for name in ("clients", "burst", "direct_share", "cancel_share", "value_bytes", "settings"):
