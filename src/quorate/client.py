@@ -29,6 +29,7 @@ from quorate.settings import Settings
 from quorate.tickets import Ticket, Tickets
 from quorate.transport import Transport
 from quorate.transport.calls import (
+    Call,
     LeaderCall,
     LeaderIs,
     OpenSessionCall,
@@ -137,7 +138,7 @@ class Client(Generic[M]):
         if self._exactly_once:
             answer = await self._write_once(encoded)
         else:
-            answer = await self._following.ask(lambda left: WriteCall(encoded, left), self._deadline(), is_write=True)
+            answer = await self._ask_leader(lambda left: WriteCall(encoded, left), self._timeout, is_write=True)
         return decoded(answer, self._machine.reply_type(call))
 
     @overload
@@ -169,18 +170,9 @@ class Client(Generic[M]):
             return (await self._read_stale(call, args, kwargs)).value
         encoded = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
-        following, consistency = self._following, self._consistency
-        first: FirstTry | None = None
-        if following.follow:
-            found = await following.ask_leader(ReadCall(encoded, self._share, consistency, True), self._share)
-            if isinstance(found, Value):
-                return decoded(found, self._machine.reply_type(call))
-            first = found
-        answer = await following.ask(
-            lambda left: ReadCall(encoded, left, consistency, following.follow),
-            self._deadline(first),
-            is_write=False,
-            first=first,
+        consistency, leader_only = self._consistency, self._following.follow
+        answer = await self._ask_leader(
+            lambda left: ReadCall(encoded, left, consistency, leader_only), self._share, is_write=False
         )
         return decoded(answer, self._machine.reply_type(call))
 
@@ -329,6 +321,23 @@ class Client(Generic[M]):
     def _deadline(self, first: FirstTry | None = None) -> float:
         """Give the deadline of a call that is made now, or of which there was a first try."""
         return (asyncio.get_running_loop().time() if first is None else first.begun) + self._timeout
+
+    async def _ask_leader(self, make: Callable[[float], Call], share: float, *, is_write: bool) -> object:
+        """Ask the leader, at once if it is known and connected; until the deadline.
+
+        Args:
+            make: makes the call, of the seconds that a peer has for it.
+            share: how many of them the first try has.
+            is_write: whether it may have an effect.
+        """
+        following = self._following
+        first: FirstTry | None = None
+        if following.follow:
+            found = await following.ask_leader(make(share), share)
+            if isinstance(found, Value):
+                return found
+            first = found
+        return await following.ask(make, self._deadline(first), is_write=is_write, first=first)
 
     async def _write_once(self, encoded: bytes) -> object:
         """Write in this client's session."""

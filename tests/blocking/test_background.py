@@ -21,6 +21,7 @@ class Called:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.going = threading.Event()
+        self.cancelled = threading.Event()
 
     async def echo(self, word: str) -> str:
         self.seen.append(word)
@@ -35,6 +36,7 @@ class Called:
             await asyncio.sleep(seconds)
         except asyncio.CancelledError:
             self.seen.append("cancelled")
+            self.cancelled.set()
             raise
 
     async def close(self) -> None:
@@ -133,12 +135,17 @@ async def test_it_may_be_called_where_another_loop_runs(called):
     background.stop()
 
 
-def interrupt_when(going: threading.Event) -> threading.Thread:
-    """Press Ctrl-C once something is under way."""
+def interrupt(called: Called) -> threading.Thread:
+    """Press Ctrl-C once a call hangs; once more if that comes in the moment before the interpreter waits for a lock.
+
+    Python looks for signals between two of its steps: one that comes after the last look interrupts no wait.
+    """
 
     def press() -> None:
-        going.wait(10)
+        called.going.wait(10)
         os.kill(os.getpid(), signal.SIGINT)
+        if not called.cancelled.wait(10):
+            os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=press)
     thread.start()
@@ -146,7 +153,7 @@ def interrupt_when(going: threading.Event) -> threading.Thread:
 
 
 def test_an_interrupted_call_is_cancelled_and_the_next_one_works(background, called):
-    thread = interrupt_when(called.going)
+    thread = interrupt(called)
     with pytest.raises(KeyboardInterrupt):
         background.call(called.hang)
     thread.join()
