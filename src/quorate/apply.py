@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from itertools import repeat
+from itertools import count, repeat
 
 import msgspec
 
@@ -238,7 +238,7 @@ class Apply:
     def _apply_commands(self, run: Run, waiters: Sequence[Waiter | None] | None) -> None:
         """Apply a run of commands, and answer those who wait for them, if anybody does."""
         machine, run_write, now = self.machine, self.type.writes.run, self.time
-        for index, (payload, waiter) in enumerate(zip(run.payloads, waiters or repeat(None)), run.first):  # noqa: B905
+        for index, payload, waiter in zip(count(run.first), run.payloads, waiters or repeat(None)):
             machine.context = Context(now, index)
             try:
                 reply = self._apply_in_session(payload, index) if payload[:1] == MARK else run_write(machine, payload)

@@ -193,6 +193,10 @@ class Loop:
             self._guard(seat, seat.persisted, number)
         # Acknowledgements wait for no turn: whoever made the calls waits for them.
         self._send_frames()
+        for seat, _ in written:
+            if seat.name not in self._dirty:  # The core has nothing to hand over: what is left needs no turn.
+                self._guard(seat, seat.advance)
+                self._arm(seat)
 
     def _send_frames(self) -> None:
         """Send what was posted, as one frame for each node."""

@@ -7,6 +7,7 @@ Asks the core once a turn for all reads that want the same, and hands them to th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 
 from quorate.addresses import Addresses
 from quorate.apply import Apply, Query, is_awaited
@@ -86,7 +87,7 @@ class Reads:
                     self._refuse(queries, raft.state)
                 else:
                     self._rounds[raft.read(now, by_lease=consistency == "lease")] = queries
-                    first = min(first, first_deadline(query.waiter for query in queries))
+                    first = min(first, first_deadline(map(attrgetter("waiter"), queries)))
             except NotLeader:
                 self._refuse(queries, raft.state)
             # Only now: were the peer stopped by one of them, whoever still waits is told.

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -293,7 +294,8 @@ class Seat:
             # Only now: an identity that names a group must never stand beside a log that was lost.
             self._group = configuration.group
             self._outside.joined(self, self._group)
-        self._outside.wake(self)
+        if self.raft.state.commit_index > self._commit_index or not self.raft.state.outbox.is_empty:
+            self._outside.wake(self)
 
     def advance(self) -> None:
         """Apply what is committed, a bounded number of entries at a time, and answer those who wait for a leader."""
@@ -370,9 +372,9 @@ class Seat:
     def _propose(self, now: float) -> None:
         """Propose all commands of this turn as one batch."""
         writes, self._writes = self._writes, []
-        waiters = [waiter for _, waiter in writes]
+        commands, waiters = map(list, zip(*writes, strict=True))
         try:
-            taken = self.raft.propose([command for command, _ in writes], now)
+            taken = self.raft.propose(commands, now)
         except NotLeader:
             refuse(waiters, self.name, self.raft.state, self.addresses)
             return
@@ -450,10 +452,7 @@ class Seat:
         apply, raft = self.apply, self.raft
         if self.snapshots.is_due(apply, raft.state.snapshot_index):
             apply.bytes_since = 0
-
-            def done(taken: Snapshot) -> None:
-                self._outside.act(self, self._taken, taken)
-
+            done = partial(self._outside.act, self, self._taken)
             self.snapshots.take(raft.snapshot_at(apply.last_applied, apply.time), apply.freeze, done)
 
     def _taken(self, snapshot: Snapshot) -> None:

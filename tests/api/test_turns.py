@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 
 import pytest
 
 from quorate import Peer, Settings, Unavailable
 from quorate.machines import KV
+from quorate.seat import Seat
+from quorate.store import Batch
 from quorate.store.disk import Disk
 from quorate.types import Index
 
@@ -68,6 +71,29 @@ def test_what_is_committed_is_told_at_once_when_nobody_writes_again():
     # So that it cannot be a heartbeat that tells them.
     settings = Settings(heartbeat_interval=2.0, election_timeout_min=4.0, election_timeout_max=8.0)
     run_world(3, settings, tell)
+
+
+def test_a_sync_that_decides_nothing_costs_no_turn(monkeypatch: pytest.MonkeyPatch):
+    turns: Counter[str] = Counter()
+    obey = Seat.obey
+
+    def noted(seat: Seat) -> Batch | None:
+        turns[seat.name] += 1
+        return obey(seat)
+
+    async def tell(world: World) -> None:
+        leader, *followers = await world.form(KV, "a", "b", "c")
+        await leader.write(KV.set, "k", "0")
+        monkeypatch.setattr(Seat, "obey", noted)
+        for number in range(WRITES):
+            await leader.write(KV.set, "k", str(number))
+        # The write itself goes with the news of the one before it, and each of two followers answers at its own time.
+        assert turns[leader.name] <= 3 * WRITES + 5
+        assert all(turns[peer.name] <= WRITES + 5 for peer in followers)
+        await asyncio.sleep(1.0)
+        assert {peer.status().last_applied for peer in followers} == {leader.status().last_applied}
+
+    run_world(3, Settings(heartbeat_interval=2.0, election_timeout_min=4.0, election_timeout_max=8.0), tell)
 
 
 def test_a_follower_acknowledges_before_it_applies_what_nobody_waits_for():

@@ -201,6 +201,12 @@ class Outbox:
     dropped: list[ReadId] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the next ``Ready`` would hold nothing that an input has led to."""
+        promises = self.configuration or self.compaction or self.messages or self.entries or self.messages_after_persist
+        return not (promises or self.reads or self.dropped or self.events)
+
 
 @dataclass(slots=True)
 class State:
