@@ -22,6 +22,7 @@ from quorate.core.messages import InstallSnapshot
 from quorate.core.report import why_no_leader, why_removed
 from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_over, start, stopped
 from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped
+from quorate.news import News
 from quorate.reading import Reads, refuse
 from quorate.recent import Watcher
 from quorate.sending import Sender
@@ -124,7 +125,7 @@ class Seat:
         self._waiting: list[Waiting] = []
         self._is_reading_to_apply = False
         self._read_ahead: tuple[Run, ...] = ()  # From the disk, from behind what is applied on.
-        self._answers = False
+        self._news = News()
         self._written = 0
         self._durable = 0
         self._after: list[tuple[int, tuple[Envelope, ...], list[FormGroup]]] = []
@@ -215,8 +216,7 @@ class Seat:
         """Tell what the peer knows of itself and its group."""
         status = self.raft.status()
         why = f"it has stopped: {self.failure}" if self.failure else status.why
-        leader = self.addresses.leader(self.raft.state)
-        applied = self.apply.last_applied
+        leader, applied = self.addresses.leader(self.raft.state), self.apply.last_applied
         return msgspec.structs.replace(status, name=self.name, last_applied=applied, leader=leader, why=why)
 
     # The turn, in the order in which the loop calls it.
@@ -224,7 +224,7 @@ class Seat:
     def deadline(self) -> float:
         """Give the instant at which the seat must have a turn even if nothing comes in."""
         tick_at = self._now + self._log_time.wait(self.raft, self.apply, self._now)
-        return min(self.raft.deadline(), self._sweep_at, tick_at)
+        return min(self.raft.deadline(), self._sweep_at, self._news.due, tick_at)
 
     def take_inputs(self, now: float) -> None:
         """Feed the core with all that has come in, each kind as one batch."""
@@ -253,8 +253,8 @@ class Seat:
         Returns:
             What is to be written, or None.
         """
-        self._answers = not self.apply.is_idle and self.raft.state.commit_index > self.apply.last_applied
-        ready = self.raft.ready(more_follows=self._answers)
+        answers = not self.apply.is_idle and self.raft.state.commit_index > self.apply.last_applied
+        ready = self.raft.ready(more_follows=self._news.waits(self._now, answers=answers))
         if ready.compaction is not None:
             self.snapshots.point_at(ready.compaction.snapshot, ready.number)
             if ready.compaction.replaces_log:
@@ -321,7 +321,7 @@ class Seat:
         these, self._read_ahead = split(runs, last)
         self.apply.apply(these)
         # The next turn comes after those who were answered just now: what they write goes with it.
-        if self._answers or self.apply.last_applied < self._commit_index:
+        if self._news.is_next or self.apply.last_applied < self._commit_index:
             self._outside.wake(self)
 
     async def close(self, patience: float) -> None:
@@ -371,6 +371,7 @@ class Seat:
 
     def _propose(self, now: float) -> None:
         """Propose all commands of this turn as one batch."""
+        self._news.expect(now)
         writes, self._writes = self._writes, []
         commands, waiters = map(list, zip(*writes, strict=True))
         try:

@@ -10,6 +10,7 @@ import pytest
 
 from quorate import Peer, Settings, Unavailable
 from quorate.machines import KV
+from quorate.news import HABIT, PATIENCE
 from quorate.seat import Seat
 from quorate.store import Batch
 from quorate.store.disk import Disk
@@ -19,6 +20,9 @@ from .virtual import DELAY, World, run_world
 
 WRITES = 40
 GROUPS = 5
+
+WITHOUT_HEARTBEATS = Settings(heartbeat_interval=2.0, election_timeout_min=4.0, election_timeout_max=8.0)
+"""So that it cannot be a heartbeat that tells what is committed."""
 
 
 def test_a_write_after_the_other_costs_one_message_to_each_follower_and_its_answer():
@@ -59,6 +63,29 @@ def test_writes_to_many_groups_cost_no_more_messages_than_to_one():
     run_world(3, Settings(), tell)
 
 
+def test_a_caller_who_is_back_a_moment_later_costs_no_more_messages_and_who_stops_is_noticed():
+    async def tell(world: World) -> None:
+        leader, *followers = await world.form(KV, "a", "b", "c")
+        for number in range(HABIT + 1):
+            await leader.write(KV.set, "k", str(number))
+            await asyncio.sleep(PATIENCE / 2)
+        await leader.write(KV.set, "k", "0")
+        world.network.forget()
+        for number in range(WRITES):
+            await asyncio.sleep(PATIENCE / 2)
+            await leader.write(KV.set, "k", str(number))
+        assert world.network.packets["append"] == 2 * WRITES
+        index = leader.status().last_applied
+        assert [peer.status().last_applied for peer in followers] == [index - 1, index - 1]
+        await asyncio.sleep(PATIENCE + 1.5 * DELAY)
+        assert [peer.status().last_applied for peer in followers] == [index, index]
+        assert world.network.packets["append"] == 2 * WRITES + 2
+        await asyncio.sleep(10 * PATIENCE)
+        assert world.network.packets["append"] == 2 * WRITES + 2
+
+    run_world(3, WITHOUT_HEARTBEATS, tell)
+
+
 def test_what_is_committed_is_told_at_once_when_nobody_writes_again():
     async def tell(world: World) -> None:
         leader, *followers = await world.form(KV, "a", "b", "c")
@@ -68,9 +95,7 @@ def test_what_is_committed_is_told_at_once_when_nobody_writes_again():
         await asyncio.sleep(2.5 * DELAY)  # One message, and the sync of the slower follower: no heartbeat is due.
         assert [peer.status().last_applied for peer in followers] == [index, index]
 
-    # So that it cannot be a heartbeat that tells them.
-    settings = Settings(heartbeat_interval=2.0, election_timeout_min=4.0, election_timeout_max=8.0)
-    run_world(3, settings, tell)
+    run_world(3, WITHOUT_HEARTBEATS, tell)
 
 
 def test_a_sync_that_decides_nothing_costs_no_turn(monkeypatch: pytest.MonkeyPatch):
@@ -93,7 +118,7 @@ def test_a_sync_that_decides_nothing_costs_no_turn(monkeypatch: pytest.MonkeyPat
         await asyncio.sleep(1.0)
         assert {peer.status().last_applied for peer in followers} == {leader.status().last_applied}
 
-    run_world(3, Settings(heartbeat_interval=2.0, election_timeout_min=4.0, election_timeout_max=8.0), tell)
+    run_world(3, WITHOUT_HEARTBEATS, tell)
 
 
 def test_a_follower_acknowledges_before_it_applies_what_nobody_waits_for():
