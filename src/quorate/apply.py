@@ -19,9 +19,9 @@ from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateEr
 from quorate.firing import fire_due
 from quorate.machine import StateMachine
 from quorate.recent import Recent, Watcher
-from quorate.sessions import MARK, TICK, OpenSession, decode_command
+from quorate.sessions import MARK, PLACE, PLACE_BYTES, TICK, WRITE, OpenSession, SessionWrite, decode_command
 from quorate.tables import Replicated, Tables, frozen
-from quorate.transport.calls import Failure, Value, failure_from_error
+from quorate.transport.calls import Value, failure_from_error
 from quorate.types import Index, Kind, Run, Snapshot, StaleRead, Term
 from quorate.waiters import Waiter
 
@@ -271,31 +271,39 @@ class Apply:
             Unavailable: an earlier write of its session has not come; it is not applied.
             OutcomeUnknown: it was applied before, and its answer is kept no longer.
         """
-        if payload == TICK:
-            return None
-        command, sessions = decode_command(payload), self.tables.sessions
-        if isinstance(command, OpenSession):
-            sessions.open(command, index, self.time)
-            return index
-        session, answer = sessions.find(command, self.time)
-        if answer is None:
-            answer, kept = self._answer_write(command.command, index)
-            session.keep(kept)
-        return answer
-
-    def _answer_write(self, command: bytes, index: int) -> tuple[Value | Failure, Value | Failure]:
-        """Run a write; give its answer, and what is kept of that for whoever asks again."""
+        if payload[:2] != WRITE or len(payload) < PLACE_BYTES:
+            return self._apply_opening(payload, index)
+        _, number, sequence, settled = PLACE.unpack_from(payload)
+        command = payload[PLACE_BYTES:]
+        session, answer = self.tables.sessions.find(SessionWrite(number, sequence, settled, command), self.time)
+        if answer is not None:
+            return answer
+        machine_type = self.type
         try:
-            answer = Value(self.type.encode_reply(command, self.type.writes.run(self.machine, command)))
+            answer = Value(machine_type.encode_reply(command, machine_type.writes.run(self.machine, command)))
         except Rejected as refused:
-            failure = failure_from_error(refused)
-            return failure, failure
+            answer = failure_from_error(refused)
         except MachineError as error:
             self._count(error, index)
             failure = failure_from_error(error)
             # What a bug says of itself may differ from peer to peer: an address in memory, a path. It is not kept.
-            return failure, msgspec.structs.replace(failure, message="the handler raised when this was first applied")
-        return answer, answer
+            session.keep(msgspec.structs.replace(failure, message="the handler raised when this was first applied"))
+            return failure
+        session.keep(answer)
+        return answer
+
+    def _apply_opening(self, payload: bytes, index: int) -> int | None:
+        """Open a session, and give its id; a tick does nothing.
+
+        Raises:
+            MachineError: it is neither.
+        """
+        if payload == TICK:
+            return None
+        command = decode_command(payload)
+        assert isinstance(command, OpenSession), "a write has its place in a session"
+        self.tables.sessions.open(command, index, self.time)
+        return index
 
     def _waiters(self, run: Run) -> Sequence[Waiter | None] | None:
         """Give who waits for each entry of the run, or None when nobody does.

@@ -38,7 +38,10 @@ NUMBER_MAX = 2**64 - 1
 """The largest session, sequence or settled that a command can hold."""
 
 _OPENING = struct.Struct(">2sd")
-_PLACE = struct.Struct(">2sQQQ")
+PLACE: struct.Struct = struct.Struct(">2sQQQ")
+"""How a write in a session begins: ``WRITE``, session, sequence and settled; the machine's command follows."""
+
+PLACE_BYTES: int = PLACE.size
 
 
 class OpenSession(msgspec.Struct, frozen=True):
@@ -74,7 +77,7 @@ def encode_opening(command: OpenSession) -> bytes:
 
 def encode_write(session: int, sequence: int, settled: int, command: bytes) -> bytes:
     """Give a ``SessionWrite`` as the log holds it; its numbers are from 0 to ``NUMBER_MAX``."""
-    return _PLACE.pack(WRITE, session, sequence, settled) + command
+    return PLACE.pack(WRITE, session, sequence, settled) + command
 
 
 def decode_command(payload: bytes) -> OpenSession | SessionWrite:
@@ -85,8 +88,8 @@ def decode_command(payload: bytes) -> OpenSession | SessionWrite:
     """
     try:
         if payload[:2] == WRITE:
-            _, session, sequence, settled = _PLACE.unpack_from(payload)
-            return SessionWrite(session, sequence, settled, payload[_PLACE.size :])
+            _, session, sequence, settled = PLACE.unpack_from(payload)
+            return SessionWrite(session, sequence, settled, payload[PLACE_BYTES:])
         if payload[:2] == OPEN:
             return OpenSession(_OPENING.unpack(payload)[1])
     except struct.error as error:
@@ -116,7 +119,7 @@ def without_heads(payloads: Iterable[bytes], heads: tuple[bytes, ...]) -> list[b
         heads: as ``calling.call_heads`` gives them: behind the byte that says how many elements follow.
     """
     others = [payload for payload in payloads if not payload.startswith(heads, 1)]
-    behind = _PLACE.size + 1
+    behind = PLACE_BYTES + 1
     return [payload for payload in others if not (payload[:2] == WRITE and payload.startswith(heads, behind))]
 
 
@@ -180,37 +183,31 @@ class Sessions(msgspec.Struct, array_like=True):
             del self.by_id[found]
         self.by_id[index] = Session(command.timeout, now)
 
-    def use(self, session_id: int, now: float) -> Session:
-        """Find a session that is written in, and note when.
-
-        Raises:
-            SessionExpired: there is no such session any longer.
-        """
-        session = self.by_id.get(session_id)
-        # Most writes follow one of the same session in the same run: then all of this was done for that one.
-        if session is None or session.used != now or next(reversed(self.by_id)) != session_id:
-            self.by_id.pop(session_id, None)
-            if session is None or is_over(session, now):
-                raise SessionExpired(f"session {session_id} has expired: nothing was written in it for too long")
-            session.used = now
-            self.by_id[session_id] = session
-        return session
-
     def find(self, write: SessionWrite, now: float) -> tuple[Session, Value | Failure | None]:
-        """Find the session of a write, and what the write was answered if it was applied before.
+        """Find the session of a write, note when it was written in, and give what the write was answered before, if so.
 
         Raises:
             SessionExpired: there is no such session any longer; the write was not applied now.
             Unavailable: one of the writes before it has not come yet; the write was not applied.
             OutcomeUnknown: it was applied or given up before, and its answer is kept no longer.
         """
-        session = self.use(write.session, now)
-        session.settle(write.settled)
+        # Every peer does this for every write, so the calls that most of them can do without are left out.
+        number, by_id = write.session, self.by_id
+        session = by_id.get(number)
+        # Most writes follow one of the same session in the same run: then all of this was done for that one.
+        if session is None or session.used != now or next(reversed(by_id)) != number:
+            by_id.pop(number, None)
+            if session is None or is_over(session, now):
+                raise SessionExpired(f"session {number} has expired: nothing was written in it for too long")
+            session.used = now
+            by_id[number] = session
+        if write.settled > session.next - len(session.answers):
+            session.settle(write.settled)
+        if write.sequence == session.next:
+            return session, None
         if write.sequence > session.next:
             text = f"write {write.sequence} of the session came before write {session.next}"
             raise Unavailable(f"{text}, and they are applied in their order")
-        if write.sequence == session.next:
-            return session, None
         if write.sequence < session.first:
             raise OutcomeUnknown("the write was answered before, or given up, and its answer is kept no longer")
         return session, session.answers[write.sequence - session.first]
