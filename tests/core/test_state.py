@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from quorate.core.configuration import Configuration, Member, configuration_text, encode_configuration
@@ -8,6 +10,7 @@ from quorate.core.ready import EventKind
 from quorate.core.state import (
     Candidate,
     Follower,
+    Outbox,
     PreCandidate,
     append,
     become_follower,
@@ -221,3 +224,19 @@ def test_names_for_people():
     assert (name(named.state, PeerId("1")), name(named.state, None)) == ("one", "None")
     assert configuration_text(make_configuration(2)) == "1, 2"
     assert configuration_text(None) == "none"
+
+
+def test_an_outbox_is_empty_only_when_every_field_of_it_is():
+    assert Outbox().is_empty
+    for field in dataclasses.fields(Outbox):
+        filled = Outbox()
+        setattr(filled, field.name, ["something"])
+        assert not filled.is_empty, field.name
+
+
+def test_an_outbox_is_empty_once_all_is_handed_over_until_something_follows_from_an_input():
+    raft = start()
+    lead(raft)
+    assert raft.state.outbox.is_empty
+    raft.propose([b"x"], raft.state.now)
+    assert not raft.state.outbox.is_empty
