@@ -3,6 +3,7 @@
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from quorate import StateMachine, read, write
@@ -11,6 +12,7 @@ from quorate.testing import DrawnCalls, KVWorkload, Simulation
 from quorate.testing.history.files import read_history, write_history
 from quorate.testing.history.kv import check_kv
 from quorate.testing.invariants import History
+from quorate.testing.profile import Profile
 from quorate.testing.workload import Call
 from tests.suites.story import TIMEOUT, Story
 
@@ -63,9 +65,11 @@ class Wrong(Total):
 
 
 def first_failure(seeds: range, make_workload: Any = lambda: None) -> str:
-    """Give what the first failing seed violates."""
+    """Give what the first failing seed violates, in worlds with many calls."""
     for seed in seeds:
-        failure = Simulation(seed, make_workload()).run().failure
+        drawn = Profile.draw_usual(Random(f"{seed} profile"))
+        world = msgspec.structs.replace(drawn, span=1.5, clients=4, pause=0.05)
+        failure = Simulation(seed, make_workload(), profile=world).run().failure
         if failure is not None:
             return failure
     return "nothing"

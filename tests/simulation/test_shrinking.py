@@ -23,7 +23,7 @@ CORES = {
     faults.vote_by_length_alone: (174, "LeaderCompleteness"),
     faults.half_is_a_quorum: (3, "ElectionSafety"),
     faults.acknowledgement_before_fsync: (0, "PersistBeforeSend"),
-    faults.commit_beyond_what_was_compared: (3, "StateMachineSafety"),
+    faults.commit_beyond_what_was_compared: (26, "StateMachineSafety"),
 }
 
 
