@@ -15,8 +15,8 @@ from .catalogue import ROOT, Mutant, digest
 from .engines import SECONDS, TESTS_SECONDS, Outcome, end_all, look, searches
 from .trees import PACKAGE, tree_with
 
-RESULTS = ROOT / ".venv" / "cache" / "mutants.jsonl"
-"""Where results are kept, unless another file is named."""
+RESULTS = ROOT / "tests" / "mutants" / "results.jsonl"
+"""Where results are kept, unless another file is named: committed with the page, so that a clone goes on from there."""
 
 Known = dict[tuple[str, str, str], Outcome]
 """The latest outcome by mutant, engine and digest."""
