@@ -194,7 +194,7 @@ async def test_what_does_not_belong_there_ends_its_connection_with_one_warning(
 
 async def test_a_client_is_told_why_it_cannot_be_reached(bench: Bench, path: str) -> None:
     client = bench.transport(None)
-    with pytest.raises(Unavailable, match=f"unix:{path} cannot be reached: No such file or directory"):
+    with pytest.raises(Unavailable, match=f"unix:{path} is not there: no node has its local socket at this path"):
         await client.connect(PREFIX + path)
     leave_behind(path)
     with pytest.raises(Unavailable, match=f"unix:{path} refuses the connection: no node listens there"):
