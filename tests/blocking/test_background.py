@@ -152,6 +152,7 @@ def interrupt(called: Called) -> threading.Thread:
     return thread
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_call_is_cancelled_and_the_next_one_works(background, called):
     thread = interrupt(called)
     with pytest.raises(KeyboardInterrupt):

@@ -328,6 +328,7 @@ def test_calls_under_way_fail_when_the_client_is_closed(node: Node) -> None:
     assert [type(error) for error in errors] == [Unavailable] * 3
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_call_leaves_the_client_sound(node: Node, peer: Peer[Log]) -> None:
     lonely = node.start_peer(Log, name="lonely")
     with connect(Log, lonely.address) as client:
