@@ -92,7 +92,7 @@ class Story(Simulation):
         await self._tell(self)
         self.network.rates = CALM
         await self.faults.heal()
-        await self._demand_progress("the healed group")
+        await self._demand_progress("the healed group", self.processes)
 
     # What a story does.
 

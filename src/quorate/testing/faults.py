@@ -97,8 +97,8 @@ class Faults:
                 # Long enough that both sides act on it: one elects, the other has not noticed yet.
                 await asyncio.sleep(2 * self._profile.settings.election_timeout_max * self._random.random())
 
-    async def heal_core(self) -> None:
-        """End the faults of a drawn quorum; whatever ails the rest, and more, stays so for ever.
+    async def heal_core(self) -> list[Process]:
+        """End the faults of a drawn quorum, and give it; whatever ails the rest, and more, stays so for ever.
 
         The quorum's own members all run and hear one another. The others are down, paused or slow; their links are cut,
         some one way, and what these carry is lost, late, doubled and out of order as before. Clients reach whoever
@@ -129,6 +129,7 @@ class Faults:
         kept = ", ".join(f"{self._label(a)}>{self._label(b)}" for a, b in ways) or "nothing"
         self._trace.add(FAULT_SYMBOL, "all", f"core healed: {names}; cut for ever, beside what was: {kept}")
         await self._run(core)
+        return core
 
     def _ail(self, process: Process) -> None:
         """Let a process be down, paused or slow for ever, or run as it did."""

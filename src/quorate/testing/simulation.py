@@ -12,6 +12,7 @@ import contextlib
 import gc
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -39,6 +40,9 @@ from quorate.types import Address
 
 PATIENCE = 10
 """How many of the longest election timeouts a healed quorum, and then the healed group, has to make progress."""
+FOREIGN_PATIENCE = 3 * PATIENCE
+"""How many it has at most while somebody leads it who was not healed: whose every answer is late, but not too late, is
+deposed by nobody, as in any Raft."""
 STEPS = {
     "-> log begins": "snapshot taken",
     "-> send snapshot": "snapshot sent",
@@ -271,19 +275,21 @@ class Simulation:
     async def _break_and_heal(self, until: float) -> None:
         """Inject faults until that instant; then heal a quorum, and then all, and demand progress of each."""
         await self.faults.strike(until)
-        await self.faults.heal_core()
-        await self._demand_progress("a healed quorum")
+        await self._demand_progress("a healed quorum", await self.faults.heal_core())
         await self.faults.heal()
-        await self._demand_progress("the healed group")
+        await self._demand_progress("the healed group", self.processes)
 
-    async def _demand_progress(self, who: str) -> None:
+    async def _demand_progress(self, who: str, healed: Sequence[Process]) -> None:
         """Demand a committed write and an answered read, and so a leader, within ``PATIENCE`` election timeouts.
+
+        They count from when nobody else than these leads, up to ``FOREIGN_PATIENCE`` in all.
 
         Raises:
             Violation: it does not come to that in time.
         """
-        patience = PATIENCE * self.profile.settings.election_timeout_max
-        deadline = self.loop.time() + patience
+        timeout, now = self.profile.settings.election_timeout_max, self.loop.time()
+        patience, latest = PATIENCE * timeout, now + FOREIGN_PATIENCE * timeout
+        deadline = now + patience
         # Nobody asks before: a client asks twenty times a second, and in slow worlds an election takes minutes.
         while not any(process.role == "leader" for process in self.processes):
             if self.loop.time() >= deadline:
@@ -292,6 +298,8 @@ class Simulation:
         for is_write in (True, False):
             call = self._draw(is_write=is_write)
             while call is not None and not await self._is_answered(call):
+                if any(process.role == "leader" and process not in healed for process in self.processes):
+                    deadline = min(self.loop.time() + patience, latest)
                 if self.loop.time() >= deadline:
                     text = f"{who} did not answer {call} within {patience:g} s: {self._statuses()}"
                     raise self.history.fail("LivenessFailure", text)

@@ -108,9 +108,9 @@ class Acts:
             self._begun = simulation.loop.time()
             begin()
 
-        async def heals() -> None:
+        async def heals() -> list[Process]:
             self._begun = None
-            await heal_core()
+            return await heal_core()
 
         def struck(kind: str, process: Process) -> None:
             if kind in names:
