@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -130,6 +131,12 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def shown(command: str) -> str:
+    """Give a command as a page shows it: in lines of its own if it is long."""
+    lines = textwrap.wrap(command, 100, break_long_words=False, break_on_hyphens=False)
+    return f"`{command}`" if len(lines) == 1 else "```text\n" + " \\\n    ".join(lines) + "\n```"
+
+
 def plots(comparison: Comparison, out: Path, made_by: str) -> list[str]:
     """Draw every plot that has points, each with the command that makes it."""
     parts = ["## Plots\n"]
@@ -139,7 +146,7 @@ def plots(comparison: Comparison, out: Path, made_by: str) -> list[str]:
         series = series_of(comparison, operation, figure, unit)
         if series:
             (directory / f"{name}.svg").write_text(lines(title, label, series))
-            parts += [f"![{title}](performance/{name}.svg)\n", f"`{made_by}`\n"]
+            parts += [f"![{title}](performance/{name}.svg)\n", f"{shown(made_by)}\n"]
     return parts
 
 
@@ -213,7 +220,7 @@ def chapters(results: Results) -> list[str]:
     """Write what was measured beside the comparison."""
     parts = []
     for name, found in results.chapters.items():
-        parts += [f"## {name.capitalize()}\n", f"`{results.commands[name]}`\n"]
+        parts += [f"## {name.capitalize()}\n", f"{shown(results.commands[name])}\n"]
         parts += ["| | median | lowest | highest | count |", "| --- | --- | --- | --- | --- |"]
         parts += [row(summary(what, figures)) for what, figures in found.items() if figures]
         parts.append("")
