@@ -3,7 +3,6 @@
 from random import Random
 from typing import Any
 
-import msgspec
 import pytest
 
 from quorate import StateMachine, read, write
@@ -12,8 +11,8 @@ from quorate.testing import DrawnCalls, KVWorkload, Simulation
 from quorate.testing.history.files import read_history, write_history
 from quorate.testing.history.kv import check_kv
 from quorate.testing.invariants import History
-from quorate.testing.profile import Profile
 from quorate.testing.workload import Call
+from tests.simulation.searching import first_failure, usual_world
 from tests.suites.story import TIMEOUT, Story
 
 
@@ -64,15 +63,7 @@ class Wrong(Total):
         return self.total - self.total % 2
 
 
-def first_failure(seeds: range, make_workload: Any = lambda: None) -> str:
-    """Give what the first failing seed violates, in worlds with many calls."""
-    for seed in seeds:
-        drawn = Profile.draw_usual(Random(f"{seed} profile"))
-        world = msgspec.structs.replace(drawn, span=1.5, clients=4, pause=0.05)
-        failure = Simulation(seed, make_workload(), profile=world).run().failure
-        if failure is not None:
-            return failure
-    return "nothing"
+MANY_CALLS = usual_world(span=1.5, clients=4, pause=0.05)
 
 
 def faulty_kv(machine: type[KV], monkeypatch: pytest.MonkeyPatch) -> KVWorkload:
@@ -85,7 +76,7 @@ def faulty_kv(machine: type[KV], monkeypatch: pytest.MonkeyPatch) -> KVWorkload:
 
 @pytest.mark.parametrize("machine", [Forgetful, Doubling])
 def test_a_machine_that_loses_or_doubles_is_caught(machine: type[KV], monkeypatch: pytest.MonkeyPatch) -> None:
-    failure = first_failure(range(20), lambda: faulty_kv(machine, monkeypatch))
+    failure = first_failure(range(20), lambda: faulty_kv(machine, monkeypatch), MANY_CALLS)
     assert failure.startswith("Linearizability: not linearizable, '")
     assert "does not fit" in failure
 
@@ -120,8 +111,8 @@ def test_any_machine_is_held_against_a_model() -> None:
         workload.judge = model.judge  # type: ignore[method-assign]
         return workload
 
-    assert first_failure(range(3), lambda: DrawnCalls(Total, draw)) == "nothing"
-    assert first_failure(range(10), wrong).startswith("Linearizability: not linearizable\n")
+    assert first_failure(range(3), lambda: DrawnCalls(Total, draw), MANY_CALLS) == "nothing"
+    assert first_failure(range(10), wrong, MANY_CALLS).startswith("Linearizability: not linearizable\n")
 
 
 def test_what_clients_saw_can_be_written_and_judged_by_others(tmp_path: Any) -> None:

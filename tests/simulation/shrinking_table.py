@@ -7,14 +7,12 @@ does, and runs the script again with the fault and without.
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 
 import pytest
 
 from quorate.testing import Simulation
-from quorate.testing.shrinking.command import SECONDS
-from quorate.testing.shrinking.minimizing import Budget
+from quorate.testing.shrinking.command import SECONDS, core_seconds
 from quorate.testing.shrinking.seeds import replayed, shrunk_seed
 
 from . import test_planted_faults as faults
@@ -38,7 +36,7 @@ def row(plant: faults.Plant) -> str:
         if seed is None:
             return f"| `{plant.__name__}` | none found within {SEARCH_SECONDS:g} s | | | | | |"
         begun = time.process_time()
-        shrunk = shrunk_seed(seed, Budget(lambda: time.process_time() > begun + SECONDS, sys.maxsize))
+        shrunk = shrunk_seed(seed, core_seconds(SECONDS))
         took = time.process_time() - begun
         assert shrunk is not None, "it failed just now"
         invariant = shrunk.failure.partition(":")[0]

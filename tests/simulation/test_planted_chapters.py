@@ -1,11 +1,9 @@
 """Faults planted in membership and snapshots, each of which the simulator must catch, and what it calls them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from random import Random
 from typing import Any
 
-import msgspec
 import pytest
 
 from quorate.core import membership, raft, replication, snapshot, state
@@ -15,10 +13,11 @@ from quorate.errors import ChangeInProgress
 from quorate.seat import Seat
 from quorate.snapshots import Snapshots
 from quorate.testing.disk import SimulatedSnapshots
-from quorate.testing.profile import DiskRates, Profile
+from quorate.testing.profile import DiskRates
 from quorate.testing.scenario import ScenarioError, check_file
-from quorate.testing.simulation import Simulation
 from quorate.types import Compaction, Index, Snapshot
+
+from .searching import first_failure, invariant_of, usual_world
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 
@@ -181,15 +180,6 @@ def snapshot_of_another_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quorate.keeping.Attribute.freeze", freeze_late)
 
 
-def first_failure(seeds: Iterable[int]) -> str:
-    """Give the name of the invariant that the first failing seed violates."""
-    for seed in seeds:
-        failure = Simulation(seed).run().failure
-        if failure is not None:
-            return failure.partition(":")[0]
-    return "nothing"
-
-
 # What may catch it first, and seeds among which the first that catches it comes early.
 PLANTS: dict[Plant, tuple[str, range]] = {
     change_before_the_first_commit: ("ChangeAfterCommit", range(110, 210)),
@@ -207,7 +197,7 @@ PLANTS: dict[Plant, tuple[str, range]] = {
 def test_a_planted_fault_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     invariants, seeds = PLANTS[plant]
     plant(monkeypatch)
-    assert first_failure(seeds) in invariants.split()
+    assert invariant_of(first_failure(seeds)) in invariants.split()
 
 
 # Few seeds have what these need: snapshots on a slow disk while clients write, or one change after the other.
@@ -226,15 +216,8 @@ def test_a_planted_fault_is_caught_in_a_world_that_has_what_it_needs(
 ) -> None:
     invariant, differs = IN_A_WORLD[plant]
     plant(monkeypatch)
-
-    def failure(seed: int) -> str | None:
-        drawn = Profile.draw_usual(Random(f"{seed} profile"))
-        settings = msgspec.structs.replace(drawn.settings, snapshot_entries=5)
-        world = msgspec.structs.replace(drawn, span=1.5, pause=0.05, settings=settings, **differs)
-        return Simulation(seed, profile=world).run().failure
-
-    found = next(filter(None, map(failure, range(50))), "nothing")
-    assert found.partition(":")[0] == invariant
+    world_of = usual_world(settings={"snapshot_entries": 5}, span=1.5, pause=0.05, **differs)
+    assert invariant_of(first_failure(range(50), world_of=world_of)) == invariant
 
 
 # Seeds hardly come to these: a log must conflict with a snapshot and go on beyond it; a snapshot must come very late;

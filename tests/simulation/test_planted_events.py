@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from random import Random
-from typing import Any
 
-import msgspec
 import pytest
 
 from quorate.recent import Recent
 from quorate.tables import Tables, frozen
-from quorate.testing.profile import Profile
 from quorate.testing.simulation import Simulation
 from quorate.testing.telling import TellingKV
 from quorate.testing.workload import KVWorkload
 from quorate.timers import Timers, TimerTable
 from quorate.watching import Watch
+
+from .searching import first_failure, invariant_of, usual_world
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -104,15 +102,10 @@ def test_events_lost_at_a_snapshot_are_missed(monkeypatch: pytest.MonkeyPatch) -
     """Few seeds have a peer that was given a snapshot and is then asked for what was before it; here many have."""
     events_lost_at_a_snapshot(monkeypatch)
 
-    def failure(seed: int) -> str | None:
-        drawn = Profile.draw_usual(Random(f"{seed} profile"))
-        settings = msgspec.structs.replace(drawn.settings, snapshot_entries=5, trailing_entries=0)
-        differs: dict[str, Any] = {"size": 3, "clients": 2, "pause": 0.05, "tells": True, "settings": settings}
-        world = msgspec.structs.replace(drawn, span=2.0, **differs)
-        return Simulation(seed, KVWorkload(16, TellingKV), profile=world).run().failure
-
-    found = next(filter(None, map(failure, range(40))), "nothing")
-    assert found.partition(":")[0] in {"EventsOnce", "EventsArrive"}
+    settings = {"snapshot_entries": 5, "trailing_entries": 0}
+    world_of = usual_world(settings=settings, span=2.0, size=3, clients=2, pause=0.05, tells=True)
+    failure = first_failure(range(40), lambda: KVWorkload(16, TellingKV), world_of)
+    assert invariant_of(failure) in {"EventsOnce", "EventsArrive"}
 
 
 def test_without_a_fault_nothing_is_found() -> None:

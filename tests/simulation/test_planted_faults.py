@@ -1,6 +1,6 @@
 """Faults planted in the product, each of which the simulator must catch, and what it calls them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,16 +18,9 @@ from quorate.store import Batch
 from quorate.testing import Simulation
 from quorate.types import HardState, Index, Run
 
+from .searching import first_failure, invariant_of
+
 Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-def first_failure(seeds: Iterable[int]) -> str:
-    """Give the name of the invariant that the first failing seed violates."""
-    for seed in seeds:
-        failure = Simulation(seed).run().failure
-        if failure is not None:
-            return failure.partition(":")[0]
-    return "nothing"
 
 
 def vote_without_the_log_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +151,7 @@ LIVENESS: dict[Plant, range] = {leader_never_steps_down: range(50), lost_entries
 def test_a_planted_fault_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     invariants, seeds = PLANTS[plant]
     plant(monkeypatch)
-    assert first_failure(seeds) in invariants.split()
+    assert invariant_of(first_failure(seeds)) in invariants.split()
 
 
 @pytest.mark.parametrize(("plant", "seeds"), LIVENESS.items(), ids=lambda value: getattr(value, "__name__", "seeds"))

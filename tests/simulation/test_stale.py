@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 
-import msgspec
 import pytest
 
-from quorate.testing import Simulation
-from quorate.testing.profile import Profile
 from quorate.types import Index, StaleRead
 
-
-def first_failure(seeds: range) -> str:
-    """Give the name of the invariant that the first failing seed violates, in worlds with many stale reads."""
-
-    def failure(seed: int) -> str | None:
-        drawn = Profile.draw_usual(Random(f"{seed} profile"))
-        world = msgspec.structs.replace(drawn, span=1.5, clients=4, pause=0.05, stale_share=0.4)
-        return Simulation(seed, profile=world).run().failure
-
-    return next(filter(None, map(failure, seeds)), "nothing").partition(":")[0]
+from .searching import first_failure, invariant_of, usual_world
 
 
 @pytest.mark.parametrize(
@@ -36,4 +23,5 @@ def test_a_stale_read_that_names_a_wrong_index_is_caught(
         return StaleRead(value, Index(lie(index)), age)
 
     monkeypatch.setattr("quorate.apply.StaleRead", tell)
-    assert first_failure(range(40)) == invariant
+    world_of = usual_world(span=1.5, clients=4, pause=0.05, stale_share=0.4)
+    assert invariant_of(first_failure(range(40), world_of=world_of)) == invariant

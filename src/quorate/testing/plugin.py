@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -111,19 +110,17 @@ class SimulatedCluster:
 
     def _shrink(self, machine: type[StateMachine], draw: Draw, seed: int) -> None:
         """Make a short script of a run that failed, and show it."""
-        from quorate.testing.shrinking.minimizing import Budget  # noqa: PLC0415 - see above
+        from quorate.testing.shrinking.command import core_seconds, summary  # noqa: PLC0415 - see above
         from quorate.testing.shrinking.seeds import drawn_workload, shrunk_seed  # noqa: PLC0415
 
         seconds = self._shrink_seconds
         self._tell(f"quorate: {machine.__name__} fails with seed {seed}; shrinking it, {seconds:g} s of a core at most")
-        begun = time.process_time()
-        budget = Budget(lambda: time.process_time() - begun > seconds, sys.maxsize)
+        begun, budget = time.process_time(), core_seconds(seconds)
         shrunk = shrunk_seed(seed, budget, drawn_workload(machine, draw), machine)
         if shrunk is None:
             self._show([f"seed {seed} passes when it is run again: the draw is no matter of its Random alone"])
             return
-        spent = time.process_time() - begun
-        said = f"{shrunk.before} events -> {shrunk.events}, {shrunk.attempts} attempts, {spent:.1f} s of a core"
+        said = summary(shrunk, time.process_time() - begun)
         self._tell(f"quorate: {said}")
         path = self._kept(f"{machine.__name__}-{seed}.txt", shrunk.text)
         again = [] if path is None else [f"replay it: pytest {shlex.quote(self._item.nodeid)} --quorate-script {path}"]

@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Shrink one seed; give the exit status: 0 when there is a script, 2 when the seed passes."""
-    begun = time.process_time()
-    budget = Budget(lambda: time.process_time() - begun > chosen.seconds, sys.maxsize)
+    begun, budget = time.process_time(), core_seconds(chosen.seconds)
     print(f"shrinking seed {chosen.seed}, {chosen.seconds:g} s of a core at most", file=sys.stderr, flush=True)
     shrunk = shrunk_seed(chosen.seed, budget)
     if shrunk is None:
@@ -42,6 +41,12 @@ def run(chosen: argparse.Namespace) -> int:
     print(summary(shrunk, time.process_time() - begun))
     print(f"replay it: python -m quorate.testing replay {path}")
     return 0
+
+
+def core_seconds(seconds: float) -> Budget:
+    """Give a budget of so many seconds of a core, from now on."""
+    begun = time.process_time()
+    return Budget(lambda: time.process_time() - begun > seconds, sys.maxsize)
 
 
 def summary(shrunk: Shrunk, seconds: float) -> str:
