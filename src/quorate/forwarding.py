@@ -193,11 +193,14 @@ class Forwarding:
         if session == 0:
             self._let_go(key, asked, request)
             return
-        for other, write in list(reversed(self._asked.items())):
+        behind: list[tuple[Key, Asked]] = []
+        for other, write in reversed(self._asked.items()):
             if other[0] == key[0] and session_of(write.request.call) == session:
                 if not write.is_given_up:
                     break
-                self._let_go(other, write, request)
+                behind.append((other, write))
+        for other, write in behind:
+            self._let_go(other, write, request)
 
     def _let_go(self, key: Key, asked: Asked, request: Request) -> None:
         """End a call that was given up, here or on its way."""
