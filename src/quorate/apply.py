@@ -7,8 +7,8 @@ what is committed is told to it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from itertools import count, repeat
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count, repeat
 
 import msgspec
 
@@ -19,9 +19,9 @@ from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateEr
 from quorate.firing import fire_due
 from quorate.machine import StateMachine
 from quorate.recent import Recent, Watcher
-from quorate.sessions import MARK, PLACE, PLACE_BYTES, TICK, WRITE, OpenSession, SessionWrite, decode_command
+from quorate.sessions import MARK, PLACE, PLACE_BYTES, TICK, WRITE, OpenSession, Session, decode_command
 from quorate.tables import Replicated, Tables, frozen
-from quorate.transport.calls import Value, failure_from_error
+from quorate.transport.calls import Failure, Value, failure_from_error
 from quorate.types import Index, Kind, Run, Snapshot, StaleRead, Term
 from quorate.waiters import Waiter
 
@@ -29,6 +29,9 @@ logger: logging.Logger = logging.getLogger("quorate.machine")
 
 SILENT = "this peer is a witness, or was one, and emits no events"
 """Why nobody may wait for events here."""
+
+Entry = tuple[int, bytes, Waiter | None]
+"""A command that is committed: its index, its bytes, and who waits for its reply."""
 
 
 class Proposed(msgspec.Struct):
@@ -237,21 +240,97 @@ class Apply:
 
     def _apply_commands(self, run: Run, waiters: Sequence[Waiter | None] | None) -> None:
         """Apply a run of commands, and answer those who wait for them, if anybody does."""
+        entries = zip(count(run.first), run.payloads, waiters or repeat(None))
+        entry = next(entries, None)
+        while entry is not None:
+            payload = entry[1]
+            if payload[:1] != MARK:
+                entry = self._apply_plain(entry, entries)
+            elif payload[:2] == WRITE and len(payload) >= PLACE_BYTES:
+                entry = self._apply_in_sessions(entry, entries)
+            else:
+                self._apply_opening(*entry)
+                entry = next(entries, None)
+
+    def _apply_plain(self, first: Entry, entries: Iterator[Entry]) -> Entry | None:
+        """Apply a command of the machine, and those that follow; give the first entry that is none."""
         machine, run_write, now = self.machine, self.type.writes.run, self.time
-        for index, payload, waiter in zip(count(run.first), run.payloads, waiters or repeat(None)):
+        for index, payload, waiter in chain((first,), entries):
+            if payload[:1] == MARK:
+                return index, payload, waiter
             machine.context = Context(now, index)
             try:
-                reply = self._apply_in_session(payload, index) if payload[:1] == MARK else run_write(machine, payload)
-            except MachineError as error:
-                self._count(error, index)
-                if waiter:
-                    waiter.fail(error)
-            except QuorateError as refused:
-                if waiter:
-                    waiter.fail(refused)
+                reply = run_write(machine, payload)
+            except QuorateError as error:
+                self._fail(waiter, error, index)
             else:
                 if waiter:
                     waiter.succeed(reply)
+        return None
+
+    def _apply_in_sessions(self, first: Entry, entries: Iterator[Entry]) -> Entry | None:
+        """Apply a write in a session, and those that follow; give the first entry that is none.
+
+        Whoever waits is given the answer that is kept of the write. Every peer does this for every write of a client,
+        so what writes of one session have in common is looked up for the first of them, and few calls are made.
+        """
+        machine, run_write, encode, now = self.machine, self.type.writes.run, self.type.encode_reply, self.time
+        sessions, unpack = self.tables.sessions, PLACE.unpack_from
+        session, found = Session(0.0, now), -1  # The session of no number.
+        for index, payload, waiter in chain((first,), entries):
+            if payload[:2] != WRITE or len(payload) < PLACE_BYTES:
+                return index, payload, waiter
+            machine.context = Context(now, index)
+            _, number, sequence, settled = unpack(payload)
+            try:
+                if number != found:
+                    session, found = sessions.use(number, now), number
+                answer = None
+                if sequence != session.next or settled > sequence - len(session.answers):
+                    answer = session.earlier(sequence, settled)
+                if answer is None:
+                    command = payload[PLACE_BYTES:]
+                    answer = Value(encode(command, run_write(machine, command)))
+                    session.keep(answer)
+            except (Rejected, MachineError) as error:
+                answer = self._failure(session, error, index)
+            except QuorateError as refused:
+                self._fail(waiter, refused, index)
+                continue
+            if waiter:
+                waiter.succeed(answer)
+        return None
+
+    def _failure(self, session: Session, error: Rejected | MachineError, index: int) -> Failure:
+        """Give the answer of a write in a session that was refused, or met a bug, and keep it."""
+        failure = failure_from_error(error)
+        if isinstance(error, MachineError):
+            self._count(error, index)
+            # What a bug says of itself may differ from peer to peer: an address in memory, a path. It is not kept.
+            session.keep(msgspec.structs.replace(failure, message="the handler raised when this was first applied"))
+        else:
+            session.keep(failure)
+        return failure
+
+    def _apply_opening(self, index: int, payload: bytes, waiter: Waiter | None) -> None:
+        """Open a session, and give its id to whoever waits; a tick does nothing, and what is neither is an error."""
+        if payload != TICK:
+            try:
+                command = decode_command(payload)
+            except MachineError as error:
+                self._fail(waiter, error, index)
+                return
+            assert isinstance(command, OpenSession), "a write has its place in a session"
+            self.tables.sessions.open(command, index, self.time)
+        if waiter:
+            waiter.succeed(index)
+
+    def _fail(self, waiter: Waiter | None, error: QuorateError, index: int) -> None:
+        """Tell whoever waits why there is no reply; a bug of the machine is counted."""
+        if isinstance(error, MachineError):
+            self._count(error, index)
+        if waiter:
+            waiter.fail(error)
 
     def _adopt(self) -> None:
         """Let the machine set its timers in the tables."""
@@ -261,49 +340,6 @@ class Apply:
         """Run the timers that are due before the entry at that index: their time is the entry's."""
         for error in fire_due(self.type, self.machine, self.time, index):
             self._count(error, index)
-
-    def _apply_in_session(self, payload: bytes, index: int) -> object:
-        """Apply a command that is for sessions; whoever waits is given the session's id, or the answer of the write.
-
-        Raises:
-            MachineError: it is none.
-            SessionExpired: its session has ended; it is not applied.
-            Unavailable: an earlier write of its session has not come; it is not applied.
-            OutcomeUnknown: it was applied before, and its answer is kept no longer.
-        """
-        if payload[:2] != WRITE or len(payload) < PLACE_BYTES:
-            return self._apply_opening(payload, index)
-        _, number, sequence, settled = PLACE.unpack_from(payload)
-        command = payload[PLACE_BYTES:]
-        session, answer = self.tables.sessions.find(SessionWrite(number, sequence, settled, command), self.time)
-        if answer is not None:
-            return answer
-        machine_type = self.type
-        try:
-            answer = Value(machine_type.encode_reply(command, machine_type.writes.run(self.machine, command)))
-        except Rejected as refused:
-            answer = failure_from_error(refused)
-        except MachineError as error:
-            self._count(error, index)
-            failure = failure_from_error(error)
-            # What a bug says of itself may differ from peer to peer: an address in memory, a path. It is not kept.
-            session.keep(msgspec.structs.replace(failure, message="the handler raised when this was first applied"))
-            return failure
-        session.keep(answer)
-        return answer
-
-    def _apply_opening(self, payload: bytes, index: int) -> int | None:
-        """Open a session, and give its id; a tick does nothing.
-
-        Raises:
-            MachineError: it is neither.
-        """
-        if payload == TICK:
-            return None
-        command = decode_command(payload)
-        assert isinstance(command, OpenSession), "a write has its place in a session"
-        self.tables.sessions.open(command, index, self.time)
-        return index
 
     def _waiters(self, run: Run) -> Sequence[Waiter | None] | None:
         """Give who waits for each entry of the run, or None when nobody does.

@@ -144,6 +144,27 @@ class Session(msgspec.Struct, array_like=True):
         """The sequence of the first write whose answer is kept; ``next`` when there is none."""
         return self.next - len(self.answers)
 
+    def earlier(self, sequence: int, settled: int) -> Value | Failure | None:
+        """Settle what is settled; give what a write was answered before, or None if it is to be applied now.
+
+        Args:
+            sequence: that of the write.
+            settled: see ``SessionWrite``.
+
+        Raises:
+            Unavailable: one of the writes before it has not come yet; the write was not applied.
+            OutcomeUnknown: it was applied or given up before, and its answer is kept no longer.
+        """
+        self.settle(settled)
+        if sequence == self.next:
+            return None
+        if sequence > self.next:
+            text = f"write {sequence} of the session came before write {self.next}"
+            raise Unavailable(f"{text}, and they are applied in their order")
+        if sequence < self.first:
+            raise OutcomeUnknown("the write was answered before, or given up, and its answer is kept no longer")
+        return self.answers[sequence - self.first]
+
     def settle(self, before: int) -> None:
         """Forget the answers of all writes before that one, and wait for none of them any longer."""
         settled = before - self.next + len(self.answers)
@@ -183,34 +204,22 @@ class Sessions(msgspec.Struct, array_like=True):
             del self.by_id[found]
         self.by_id[index] = Session(command.timeout, now)
 
-    def find(self, write: SessionWrite, now: float) -> tuple[Session, Value | Failure | None]:
-        """Find the session of a write, note when it was written in, and give what the write was answered before, if so.
+    def use(self, number: int, now: float) -> Session:
+        """Give a session that is written in, and note when.
+
+        Args:
+            number: the id of the session.
+            now: seconds of the log's time.
 
         Raises:
-            SessionExpired: there is no such session any longer; the write was not applied now.
-            Unavailable: one of the writes before it has not come yet; the write was not applied.
-            OutcomeUnknown: it was applied or given up before, and its answer is kept no longer.
+            SessionExpired: there is no such session any longer.
         """
-        # Every peer does this for every write, so the calls that most of them can do without are left out.
-        number, by_id = write.session, self.by_id
-        session = by_id.get(number)
-        # Most writes follow one of the same session in the same run: then all of this was done for that one.
-        if session is None or session.used != now or next(reversed(by_id)) != number:
-            by_id.pop(number, None)
-            if session is None or is_over(session, now):
-                raise SessionExpired(f"session {number} has expired: nothing was written in it for too long")
-            session.used = now
-            by_id[number] = session
-        if write.settled > session.next - len(session.answers):
-            session.settle(write.settled)
-        if write.sequence == session.next:
-            return session, None
-        if write.sequence > session.next:
-            text = f"write {write.sequence} of the session came before write {session.next}"
-            raise Unavailable(f"{text}, and they are applied in their order")
-        if write.sequence < session.first:
-            raise OutcomeUnknown("the write was answered before, or given up, and its answer is kept no longer")
-        return session, session.answers[write.sequence - session.first]
+        session = self.by_id.pop(number, None)
+        if session is None or is_over(session, now):
+            raise SessionExpired(f"session {number} has expired: nothing was written in it for too long")
+        session.used = now
+        self.by_id[number] = session
+        return session
 
 
 def is_over(session: Session, now: float) -> bool:

@@ -57,8 +57,10 @@ def answer(text: str) -> Value:
     return Value(text.encode())
 
 
-def writes(session: int, sequence: int, settled: int = 1) -> SessionWrite:
-    return SessionWrite(session, sequence, settled, b"")
+def find(sessions: Sessions, now: float, number: int, sequence: int, settled: int = 1):
+    """Give the session of a write, and what that was answered before."""
+    session = sessions.use(number, now)
+    return session, session.earlier(sequence, settled)
 
 
 # The table.
@@ -67,59 +69,59 @@ def writes(session: int, sequence: int, settled: int = 1) -> SessionWrite:
 def test_a_write_that_comes_again_is_answered_as_it_was():
     sessions = Sessions()
     sessions.open(OpenSession(10.0), 7, 1.0)
-    session, before = sessions.find(writes(7, 1), 1.0)
+    session, before = find(sessions, 1.0, 7, 1)
     assert before is None
     session.keep(answer("one"))
-    assert sessions.find(writes(7, 1), 2.0) == (session, answer("one"))
-    assert sessions.find(writes(7, 2), 2.0) == (session, None)
+    assert find(sessions, 2.0, 7, 1) == (session, answer("one"))
+    assert find(sessions, 2.0, 7, 2) == (session, None)
 
 
 def test_numbers_of_one_client_say_nothing_of_another_s():
     sessions = Sessions()
     for index in (7, 8):
         sessions.open(OpenSession(10.0), index, 1.0)
-    sessions.find(writes(7, 1), 1.0)[0].keep(answer("one"))
-    assert sessions.find(writes(8, 1), 1.0)[1] is None
+    find(sessions, 1.0, 7, 1)[0].keep(answer("one"))
+    assert find(sessions, 1.0, 8, 1)[1] is None
 
 
 def test_a_write_waits_for_those_before_it_unless_they_are_given_up():
     sessions = Sessions()
     sessions.open(OpenSession(10.0), 7, 1.0)
     with pytest.raises(Unavailable, match="write 3 of the session came before write 1"):
-        sessions.find(writes(7, 3), 1.0)
-    session, before = sessions.find(writes(7, 3, settled=3), 1.0)
+        find(sessions, 1.0, 7, 3)
+    session, before = find(sessions, 1.0, 7, 3, settled=3)
     assert (session.next, before) == (3, None)
     with pytest.raises(OutcomeUnknown, match="given up"):
-        sessions.find(writes(7, 2), 1.0)
+        find(sessions, 1.0, 7, 2)
 
 
 def test_answers_are_kept_until_they_are_settled_and_no_more_of_them_than_is_agreed():
     sessions = Sessions()
     sessions.open(OpenSession(10.0), 7, 1.0)
     for sequence in range(1, ANSWERS_MAX + 3):
-        sessions.find(writes(7, sequence), 1.0)[0].keep(answer(str(sequence)))
+        find(sessions, 1.0, 7, sequence)[0].keep(answer(str(sequence)))
     session = sessions.by_id[7]
     assert session.answers == [answer(str(sequence)) for sequence in range(3, ANSWERS_MAX + 3)]
     with pytest.raises(OutcomeUnknown, match="kept no longer"):
-        sessions.find(writes(7, 2), 1.0)
-    sessions.find(writes(7, ANSWERS_MAX + 3, settled=ANSWERS_MAX), 1.0)
+        find(sessions, 1.0, 7, 2)
+    find(sessions, 1.0, 7, ANSWERS_MAX + 3, settled=ANSWERS_MAX)
     assert session.answers == [answer(str(sequence)) for sequence in range(ANSWERS_MAX, ANSWERS_MAX + 3)]
-    sessions.find(writes(7, ANSWERS_MAX + 3, settled=3), 1.0)  # One that was sent before, and comes late.
+    find(sessions, 1.0, 7, ANSWERS_MAX + 3, settled=3)  # One that was sent before, and comes late.
     assert (session.first, session.next) == (ANSWERS_MAX, ANSWERS_MAX + 3)
-    sessions.find(writes(7, ANSWERS_MAX + 9, settled=ANSWERS_MAX + 9), 1.0)
+    find(sessions, 1.0, 7, ANSWERS_MAX + 9, settled=ANSWERS_MAX + 9)
     assert (session.answers, session.next) == ([], ANSWERS_MAX + 9)
 
 
 def test_a_session_ends_by_the_time_of_the_log():
     sessions = Sessions()
     sessions.open(OpenSession(10.0), 7, 1.0)
-    sessions.find(writes(7, 1), 11.0)
-    sessions.find(writes(7, 1), 21.0)  # Each use counts.
+    find(sessions, 11.0, 7, 1)
+    find(sessions, 21.0, 7, 1)  # Each use counts.
     with pytest.raises(SessionExpired, match="session 7 has expired"):
-        sessions.find(writes(7, 1), 31.1)
+        find(sessions, 31.1, 7, 1)
     assert sessions.by_id == {}
     with pytest.raises(SessionExpired):
-        sessions.find(writes(7, 1), 0.0)
+        find(sessions, 0.0, 7, 1)
 
 
 def test_the_session_used_least_recently_ends_when_there_are_too_many(monkeypatch):
@@ -127,7 +129,7 @@ def test_the_session_used_least_recently_ends_when_there_are_too_many(monkeypatc
     sessions = Sessions()
     for index in (1, 2, 3):
         sessions.open(OpenSession(10.0), index, 1.0)
-    sessions.find(writes(1, 1), 2.0)
+    find(sessions, 2.0, 1, 1)
     sessions.open(OpenSession(10.0), 4, 3.0)
     assert list(sessions.by_id) == [3, 1, 4]
     sessions.open(OpenSession(10.0), 5, 12.5)
@@ -237,6 +239,28 @@ def test_what_is_not_applied_says_why():
     gap, unknown, garbage = applied(apply, [adds(1, 2, "b"), adds(5, 1, "a"), MARK])
     assert [type(error) for error in (gap, unknown, garbage)] == [Unavailable, SessionExpired, MachineError]
     assert apply.machine.log == []
+
+
+def test_in_a_run_of_all_kinds_of_commands_each_is_told_its_own():
+    apply = fussy()
+    plain = FUSSY.encode_write(Fussy.add, ("plain",))
+    opening = encode_opening(OpenSession(10.0))
+    short = encode_write(1, 4, 1, b"")[:-1]
+    told = applied(
+        apply, [plain, adds(1, 1, "a"), adds(1, 2, "b"), plain, opening, TICK, adds(6, 1, "c"), adds(1, 3, "d")]
+    )
+    assert told == [1, Value(b"\x02"), Value(b"\x03"), 4, 6, 7, Value(b"\x05"), Value(b"\x06")]
+    told = applied(apply, [adds(1, 4, "no"), short, plain, adds(6, 3, "e"), adds(1, 5, "f"), MARK, adds(6, 1, "c")])
+    assert [type(one) for one in told] == [Failure, MachineError, int, Unavailable, Value, MachineError, Value]
+    assert apply.machine.log == ["plain", "a", "b", "plain", "c", "d", "plain", "f"]
+    assert [list(apply.tables.sessions.by_id), apply.tables.sessions.by_id[6].next] == [[1, 6], 2]
+
+
+def test_a_session_that_another_one_ends_in_the_same_run_is_written_in_no_more(monkeypatch):
+    monkeypatch.setattr("quorate.sessions.SESSIONS_MAX", 1)
+    apply = fussy()
+    first, opened, late = applied(apply, [adds(1, 1, "a"), encode_opening(OpenSession(10.0)), adds(1, 2, "b")])
+    assert (first, opened, type(late), apply.machine.log) == (Value(b"\x01"), 3, SessionExpired, ["a"])
 
 
 @pytest.mark.covers("pitfall 67")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from quorate import sessions
-from quorate.sessions import Sessions, is_over
+from quorate.sessions import Session, Sessions, is_over
 from quorate.tables import Tables, frozen
 from quorate.testing.simulation import Simulation
 
@@ -21,17 +21,16 @@ def sessions_left_out_of_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def numbers_of_all_clients_in_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """A write is taken for a repetition because another client's had the same number."""
-    find = Sessions.find
+    use = Sessions.use
 
-    def confused(self, write, now):
-        session, answer = find(self, write, now)
-        for other in self.by_id.values() if answer is None else ():
-            if other.first <= write.sequence < other.next:
-                session.keep(other.answers[write.sequence - other.first])
-                return session, session.answers[-1]
-        return session, answer
+    def confused(self, number, now):
+        session = use(self, number, now)
+        ahead = max(self.by_id.values(), key=lambda other: other.next)
+        if ahead.next > session.next:
+            session.next, session.answers = ahead.next, list(ahead.answers)
+        return session
 
-    monkeypatch.setattr(Sessions, "find", confused)
+    monkeypatch.setattr(Sessions, "use", confused)
 
 
 def expiry_by_a_local_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,26 +40,24 @@ def expiry_by_a_local_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_write_applied_at_each_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = Sessions.find
+    earlier = Session.earlier
 
-    def forgetful(self, write, now):
-        session, _ = find(self, write, now)
-        return session, None
+    def forgetful(self, sequence, settled):
+        earlier(self, sequence, settled)
 
-    monkeypatch.setattr(Sessions, "find", forgetful)
+    monkeypatch.setattr(Session, "earlier", forgetful)
 
 
 def a_gap_is_jumped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A later write is applied before an earlier one, whose next try is then taken for a repetition."""
-    find = Sessions.find
+    earlier = Session.earlier
 
-    def hasty(self, write, now):
-        session = self.by_id.get(write.session)
-        if session is not None and write.sequence > session.next:
-            session.next = write.sequence
-        return find(self, write, now)
+    def hasty(self, sequence, settled):
+        if sequence > self.next:
+            self.next = sequence
+        return earlier(self, sequence, settled)
 
-    monkeypatch.setattr(Sessions, "find", hasty)
+    monkeypatch.setattr(Session, "earlier", hasty)
 
 
 def an_expired_session_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
