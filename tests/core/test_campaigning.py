@@ -113,7 +113,10 @@ def test_a_removed_peer_is_told_and_never_campaigns():
         receive(told, "1", AppendEntries(Term(2), PeerId("1"), index, Term(2), Index(0), 0, (run,)))
     assert {envelope.to for envelope in sent} == {"2", "3"}
     assert "3" in raft.state.role.progress
-    assert told.status().why.startswith("it was removed from the group of 1, 2; stop it, or let it join anew")
+    assert told.status().why == (
+        "it was removed from the group of 1, 2; stop it, or let it join anew (join=…),"
+        " best with an empty data directory"
+    )
     receive(told, "1", make_append("1", 2, (4, 2), commit=4))
     assert told.status().leader.name == "1"
     told.tick(told.deadline())
@@ -180,6 +183,39 @@ def test_who_is_about_to_leave_hands_over_to_any_priority():
 
 def test_leadership_goes_only_to_who_answers():
     assert told_to_campaign(priority_leader(m2=1, m3=7), "2", "4") == ["2"]
+
+
+@pytest.mark.parametrize(("beats", "best"), [(1.5, "3"), (2, "2"), (2.5, "2")])
+def test_who_has_not_answered_for_two_heartbeats_is_not_well(beats, best):
+    raft = priority_leader(m2=1, m3=7)
+    raft.state.role.prefer_at = raft.state.now = 20.0
+    for peer, progress in raft.state.role.progress.items():
+        progress.heard = 20.0 if peer != "3" else 20.0 - beats * raft.state.settings.heartbeat_interval
+    raft.tick(20.0)
+    assert raft.state.role.transfer.to == best
+
+
+def test_leadership_goes_only_to_who_has_all_that_is_committed():
+    """What is proposed meanwhile is refused: it must not wait for one that lags behind."""
+    raft = priority_leader(m2=1, m3=7)
+    raft.propose([b"a"], raft.state.now)
+    obey(raft)
+    acknowledge(raft, "2", "4")
+    assert raft.state.role.progress[PeerId("3")].match_index == raft.state.commit_index - 1
+    raft.state.role.prefer_at = raft.state.now
+    raft.tick(raft.state.now)
+    assert raft.state.role.transfer.to == "2"
+
+
+def test_a_priority_does_not_take_back_a_transfer_that_was_asked_for():
+    raft = priority_leader(m2=1)
+    raft.propose([b"a"], raft.state.now)
+    obey(raft)
+    acknowledge(raft, "2", "4")
+    raft.transfer(PeerId("3"), raft.state.now)
+    raft.state.role.prefer_at = raft.state.now
+    raft.tick(raft.state.now)
+    assert raft.state.role.transfer.to == "3"
 
 
 def test_the_pause_before_leadership_is_offered_again_doubles_but_not_for_ever():

@@ -4,6 +4,7 @@ import pytest
 
 from quorate.core.configuration import (
     Configuration,
+    Member,
     check_members,
     configuration_text,
     decode_configuration,
@@ -29,6 +30,10 @@ def test_configurations_that_no_leader_appends_are_refused():
     one, two = make_member("1"), make_member("2")
     for configuration, text in (
         (Configuration("g", ()), "none"),
+        (Configuration("g", (two, one)), "2, 1"),
+        (Configuration("g", (one, Member(two.id, one.address))), "1, 1"),
+        (Configuration("g", (one, Member(one.id, two.address))), "1, 2"),
+        (Configuration("g", (one,), (Member(two.id, two.address), Member(two.id, two.address))), "1; joint with 2, 2"),
         (Configuration("g", (one,), (), (one,)), "1; catching up: none"),
         (Configuration("g", (one,), (one,), (two,), (one,)), "1; joint with 1"),
     ):
@@ -100,3 +105,11 @@ def test_who_can_be_a_group(kinds, reason):
         return
     with pytest.raises(InvalidConfiguration, match=reason):
         check_members(members)
+
+
+def test_nobody_is_in_a_group_twice_by_name_or_by_id():
+    one, two = make_member("1"), make_member("2")
+    text = "^the members must have distinct ids and names, and stand in the order of their names$"
+    for members in ((two, one), (one, one), (one, Member(two.id, one.address)), (one, Member(one.id, two.address))):
+        with pytest.raises(InvalidConfiguration, match=text):
+            check_members(members)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from quorate.core.configuration import Configuration, encode_configuration
 from quorate.core.election import has_won, pending_text
-from quorate.core.messages import RequestPreVoteReply, RequestVote, RequestVoteReply
+from quorate.core.messages import AppendEntries, RequestPreVote, RequestPreVoteReply, RequestVote, RequestVoteReply
 from quorate.core.state import Candidate, Leader, PreCandidate
-from quorate.testing.drive import lead, make_append, obey, receive, start
-from quorate.types import Index, PeerId, Term
+from quorate.settings import Settings
+from quorate.testing.drive import lead, make_append, make_member, obey, receive, start
+from quorate.types import Index, Kind, PeerId, Run, Term
 
 LONG = 10.0  # seconds: longer than any election timeout
 
@@ -82,3 +86,53 @@ def test_a_lone_voter_elects_itself_in_one_step():
     assert type(raft.state.role) is Leader
     assert obey(raft) == []
     assert raft.state.commit_index == 2
+
+
+# Losing the leader.
+
+
+def lose(raft, lost="1"):
+    """Follow a leader, and learn a little later that nothing listens where it was."""
+    receive(raft, lost, make_append(lost, 2, (1, 1)), 1.0)
+    raft.unreachable(PeerId(lost), 1.125)
+    return raft
+
+
+def test_who_lose_their_leader_at_once_ask_for_pre_votes_one_after_the_other():
+    """In the order of their ids; had they none, votes would be split."""
+    turns = [lose(start(name, peers=4, chance=0.9)).deadline() for name in "234"]
+    beat = Settings().heartbeat_interval
+    assert turns == [1.125, 1.125 + beat, 1.125 + 2 * beat]
+
+
+def test_who_cannot_lead_has_no_turn_when_the_leader_is_lost():
+    raft = start("3", chance=0.9)
+    members = (make_member("1"), make_member("2", "witness"), make_member("3"), make_member("4"))
+    run = Run(Term(1), Index(2), Kind.CONFIGURATION, 0.0, (encode_configuration(Configuration("group", members)),))
+    receive(raft, "1", AppendEntries(Term(1), PeerId("1"), Index(1), Term(1), Index(0), 0, (run,)))
+    assert lose(raft).deadline() == 1.125
+
+
+def test_a_newcomer_without_a_configuration_may_lose_the_leader_that_has_just_found_it():
+    raft = start(log=(), term=0)
+    receive(raft, "2", make_append("2", 2, (4, 2)), 1.0)
+    raft.unreachable(PeerId("2"), 1.125)
+    assert (raft.state.leader, raft.deadline()) == (None, float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("last", "now", "answers"),
+    [
+        (1, 1.1, [False, True]),  # refused because the leader was heard
+        (0, 1.1, [False]),  # refused for its log
+        (1, 1.35, [True]),  # granted, for the leader was silent
+    ],
+)
+def test_a_pre_vote_is_given_later_to_who_was_refused_it_because_of_the_leader_alone(last, now, answers):
+    raft = start(chance=0.9)
+    receive(raft, "2", make_append("2", 1, (1, 1)), 1.0)
+    request = RequestPreVote(Term(2), PeerId("3"), Index(last), Term(last))
+    told = receive(raft, "3", request, now)
+    raft.unreachable(PeerId("2"), now)
+    told += [envelope.message for envelope in obey(raft)]
+    assert [(type(reply), reply.vote_granted) for reply in told] == [(RequestPreVoteReply, said) for said in answers]

@@ -113,7 +113,7 @@ def set_log(**fields):
         broken(leader, lambda s: s.role.rounds.extend(s.role.rounds), "rounds of reads are in order"),
         broken(leader, set_progress(match_index=Index(6)), "match index < next index <= last \\+ 1"),
         broken(leader, set_progress(next_index=Index(7)), "match index < next index <= last \\+ 1"),
-        broken(leader, set_progress(probing=True, in_flight=[6, 7]), "the window is bounded"),
+        broken(leader, set_progress(probing=True, in_flight=[6]), "the window is bounded"),
         broken(leader, set_progress(in_flight=[5, 5]), "what is in flight is in order"),
         broken(
             leader,

@@ -128,6 +128,7 @@ def test_a_leader_that_was_removed_and_still_tells_others_begins_no_change():
     acknowledge(raft, "2", "3")
     receive(raft, "2", AppendEntriesReply(Term(2), True, raft.state.log.last))
     assert isinstance(raft.state.role, Leader)  # 3 has not been told yet
+    assert raft.status().why is None  # it leads yet
     with pytest.raises(ChangeInProgress, match="1 has been removed and is about to hand over"):
         raft.change(members("1", "2"), raft.state.now)
 
@@ -208,6 +209,22 @@ def test_who_is_removed_and_silent_is_told_no_longer_after_a_while():
     assert seen(raft) == ("12", "", "")
 
 
+def test_who_is_removed_is_told_until_its_own_time_is_over_whatever_else_changes_meanwhile():
+    raft = leader(peers=4)
+    change(raft, "1", "2", "3")
+    acknowledge(raft, "2", "3")
+    acknowledge(raft, "2", "3")
+    until = raft.state.role.leaving[PeerId("4")]
+    raft.tick(raft.state.now + 0.1)
+    change(raft, "1", "2")
+    assert set(raft.state.role.leaving) == {"4"}  # of 3 the majority of before is still made
+    acknowledge(raft, "2", "3")
+    assert (set(raft.state.role.leaving), raft.state.role.leaving[PeerId("4")]) == ({"3", "4"}, until)
+    raft.state.role.progress[PeerId("2")].heard = until
+    raft.tick(until)
+    assert set(raft.state.role.leaving) == {"3"}
+
+
 def test_who_comes_back_while_it_is_told_to_leave_is_a_member_again():
     raft = leader()
     change(raft, "1", "2")
@@ -236,7 +253,7 @@ def test_a_newcomer_that_falls_behind_faster_than_it_catches_up_is_given_up():
     before = raft.state.log.last
     acknowledge(raft, "2", "3")
     for number in range(1, ROUNDS_MAX + 1):
-        assert raft.state.role.catch_ups[PeerId("4")].round == number
+        assert (raft.state.role.catch_ups[PeerId("4")].round, raft.state.role.change_failure) == (number, None)
         end = raft.state.log.last
         raft.propose([b"a"], raft.state.now)
         obey(raft)
@@ -279,6 +296,22 @@ def advance(raft, span, *answers):
         acknowledge(raft, "2", "3")
         for match_index in answers:
             newcomer(raft, match_index)
+
+
+def test_a_newcomer_catches_up_to_where_the_log_ended_when_the_change_began():
+    raft = leader()
+    raft.change(members("1", "2", "3", "4"), raft.state.now)
+    raft.propose([b"a"] * 5, raft.state.now)
+    obey(raft)
+    acknowledge(raft, "2", "3")
+    newcomer(raft, 3)
+    assert seen(raft) == ("1234", "123", "")
+
+
+def test_a_newcomer_keeps_its_priority_while_it_catches_up():
+    raft = leader()
+    raft.change((*members("1", "2", "3"), make_member("4", priority=5)), raft.state.now)
+    assert raft.state.configuration.members[3] == make_member("4", "learner", priority=5)
 
 
 def test_a_newcomer_that_answers_and_takes_nothing_is_given_up_too():
@@ -370,6 +403,17 @@ def test_a_new_leader_goes_on_with_a_change_in_each_of_its_phases(held):
     assert raft.state.commit_index == raft.state.log.last
 
 
+def test_a_new_leader_that_knows_a_change_to_be_committed_goes_on_with_it_only_behind_its_own_first_entry():
+    """As with everything that it finds in its log."""
+    raft = start()
+    receive(raft, "2", log_with(CATCHING_UP, JOINT))
+    receive(raft, "2", make_append("2", 1, (3, 1), commit=3))
+    lead(raft)
+    assert (raft.state.configuration, raft.state.log.last) == (JOINT, 4)
+    acknowledge(raft, "2", "4")
+    assert (raft.state.configuration, raft.state.log.last) == (FINAL, 5)
+
+
 @pytest.mark.covers("pitfall 51")
 def test_configurations_that_came_as_one_run_are_rolled_back_one_by_one():
     """Thesis 4.1: "a server must be prepared to fall back to the previous configuration in its log". Row 51."""
@@ -394,10 +438,16 @@ def test_a_joint_configuration_that_is_overwritten_decides_no_longer():
     assert raft.state.others == ("2", "3", "4", "5")
 
 
-def test_a_new_leader_tells_those_whom_an_uncommitted_configuration_leaves_out():
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_a_new_leader_tells_those_whom_an_uncommitted_configuration_leaves_out(is_compacted):
     """The leader that removed them may have been gone before it told them: they would ask for votes for ever."""
-    raft = start()
+    raft = start(settings=Settings(trailing_entries=0))
     receive(raft, "2", log_with(JOINT, FINAL))
+    if is_compacted:  # Of the configurations only the last two are left.
+        receive(raft, "2", make_append("2", 1, (2, 1), commit=2))
+        raft.compacted(raft.snapshot_at(Index(2), 0.0))
+        obey(raft)
+        assert raft.state.configurations == [(2, JOINT), (3, FINAL)]
     sent = lead(raft)
     assert {envelope.to for envelope in sent} == {"2", "3", "4"}
     assert (raft.state.others, set(raft.state.role.leaving)) == (("2", "4"), {"3"})

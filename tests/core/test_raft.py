@@ -129,8 +129,14 @@ def test_events_have_the_kind_by_which_they_are_counted():
     payload = encode_configuration(make_configuration(3))
     snapshot = Snapshot(Index(2), Term(1), 0.0, Index(1), payload)
     raft.receive(PeerId("2"), InstallSnapshot(Term(2), PeerId("2"), snapshot), 10.0)
-    kinds = [event.kind for event in raft.ready().events]
-    assert kinds == [EventKind.TERM, EventKind.VOTE, EventKind.LEADER, EventKind.SNAPSHOT]
+    events = raft.ready().events
+    assert [event.kind for event in events] == [
+        EventKind.TERM,
+        EventKind.VOTE,
+        EventKind.LEADER,
+        EventKind.SNAPSHOT,
+    ]
+    assert {event.term for event in events} == {2}
 
 
 # Asking who does not lead.
@@ -174,7 +180,8 @@ def test_nobody_speaks_for_another(message):
     raft.receive(PeerId("2"), message, 10.0)
     ready = raft.ready()
     assert (ready.messages, ready.messages_after_persist, ready.hard_state) == ((), (), None)
-    assert [event.text for event in ready.events] == ["2 speaks for 3 -> ignore"]
+    [event] = ready.events
+    assert (event.kind, event.text) == (EventKind.IGNORED, "2 speaks for 3 -> ignore")
     raft = start("3")
     assert receive(raft, "3", message, 10.0) == []
     assert raft.state.term == 1
@@ -189,7 +196,8 @@ def test_only_the_leader_itself_asks_for_a_campaign_of_whatever_term():
 def test_what_no_leader_can_send_is_noted():
     raft = start()
     raft.receive(PeerId("2"), AppendEntries(Term(2), PeerId("2"), Index(-1), Term(0), Index(0)), 0.0)
-    assert [event.text for event in raft.ready().events] == ["2 sends what no leader can -> ignore"]
+    [event] = raft.ready().events
+    assert (event.kind, event.text) == (EventKind.IGNORED, "2 sends what no leader can -> ignore")
 
 
 def test_a_leader_hears_no_other_leader_of_its_term():
@@ -210,10 +218,13 @@ def test_a_leader_hears_no_other_leader_of_its_term():
     ids=lambda reply: type(reply).__name__,
 )
 def test_replies_of_strangers_tell_no_term(reply):
-    raft = start()
-    raft.tick(10.0)
-    receive(raft, "stranger", reply)
-    assert raft.state.term == 1
+    asking, leading = start(), start()
+    asking.tick(10.0)
+    lead(leading)
+    for raft in (asking, leading):
+        before = raft.state.term
+        receive(raft, "stranger", reply)
+        assert raft.state.term == before
 
 
 # Time.
@@ -248,8 +259,9 @@ def test_a_peer_that_is_no_member_never_campaigns():
         lambda raft, now: raft.change(raft.state.configuration.members, now),
         lambda raft, now: raft.form(raft.state.configuration, now),
         lambda raft, now: raft.receive(PeerId("2"), AppendEntriesReply(Term(2), True, Index(2)), now),
+        lambda raft, now: raft.unreachable(PeerId("2"), now),
     ],
-    ids=["tick", "propose", "read", "transfer", "change", "form", "receive"],
+    ids=["tick", "propose", "read", "transfer", "change", "form", "receive", "unreachable"],
 )
 def test_every_input_that_says_what_time_it_is_is_believed(give):
     raft = start()

@@ -55,7 +55,7 @@ def test_what_is_wanted_while_a_write_is_under_way_joins_the_next_one():
 
 def test_acknowledgements_that_wait_together_are_one():
     raft = start(term=2)
-    for index in (1, 2, 3):
+    for index in (1, 2, 3, 3):
         raft.receive(PeerId("2"), make_append("2", 2, (index, min(index, 2)), [2]), 0.0)
     [envelope] = raft.ready().messages_after_persist
     assert envelope.message == AppendEntriesReply(Term(2), True, Index(4), 0, Index(3))

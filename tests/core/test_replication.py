@@ -7,7 +7,7 @@ import re
 import pytest
 
 from quorate.core.configuration import encode_configuration
-from quorate.core.messages import AppendEntries, AppendEntriesReply
+from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestPreVoteReply, RequestVoteReply
 from quorate.core.ready import EventKind
 from quorate.core.replication import receive_append_entries_reply
 from quorate.settings import Settings
@@ -75,6 +75,29 @@ def test_commands_beyond_uncommitted_bytes_max_are_not_taken(limit, taken):
     raft = lead_with(uncommitted_bytes_max=limit, command_bytes_max=10, append_bytes_max=50)
     assert raft.propose([b"four"] * 5, 1.0) == range(3, 3 + taken)
     assert raft.state.log.last == 2 + taken
+    counts = [len(run.payloads) for run in raft.ready().entries]
+    assert (sum(counts), 0 in counts) == (taken, False)
+
+
+def test_each_run_is_as_long_as_append_bytes_max_allows():
+    raft = lead_with(append_bytes_max=60, command_bytes_max=10)
+    raft.propose([b"four"] * 8, 1.0)
+    assert [len(run.payloads) for run in raft.ready().entries] == [3, 3, 2]
+
+
+def test_the_shell_stamps_all_that_a_leader_appends():
+    raft = start()
+    raft.tick(raft.deadline())
+    for granted in (RequestPreVoteReply(Term(1), Term(2), True), RequestVoteReply(Term(2), True)):
+        raft.receive(PeerId("2"), granted, raft.state.now)
+    first = raft.ready()
+    raft.persisted(first.number)
+    receive(raft, "2", reply(2, 2))
+    raft.propose([b"a"], raft.state.now)
+    raft.change(make_configuration(2).members, raft.state.now)
+    runs = [*first.entries, *raft.ready().entries]
+    assert [run.kind for run in runs] == [Kind.NOOP, Kind.COMMAND, Kind.CONFIGURATION]
+    assert {run.time for run in runs} == {0.0}
 
 
 def test_room_comes_back_with_commits():
@@ -188,9 +211,21 @@ def test_a_stale_refusal_changes_nothing():
         assert known(raft) == before
     receive(raft, "2", reply(2, 5))
     before = known(raft)
-    for prev in (2, 5, 99):
+    for prev in (2, 5, 6, 99):
         receive(raft, "2", refusal(2, prev, 1))
         assert known(raft) == before
+
+
+def test_an_answer_to_a_heartbeat_that_a_slow_disk_is_behind_keeps_the_pipeline():
+    """It says what is durable of what the heartbeat covered, and refuses nothing."""
+    raft = start(log=(1, 1, 1, 1))
+    lead(raft)
+    receive(raft, "2", reply(2, 3))
+    obey(raft)
+    before = known(raft)
+    assert before == (3, 6, False, [5])
+    receive(raft, "2", AppendEntriesReply(Term(2), True, Index(3), 0, Index(5)))
+    assert known(raft) == before
 
 
 def test_a_late_acknowledgement_lowers_nothing():
@@ -237,7 +272,7 @@ def test_acknowledgements_that_come_when_it_leads_no_longer_are_nothing():
 def test_a_refusal_says_where_to_go_on(log, prev, answer):
     raft = start(log=log, term=3)
     [refused] = receive(raft, "2", make_append("2", 3, prev))
-    assert not refused.success
+    assert (refused.success, refused.match_index) == (False, 0)
     assert (refused.prev_log_index, refused.conflict_index, refused.conflict_term) == (prev[0], *answer)
 
 

@@ -6,7 +6,13 @@ import msgspec
 import pytest
 
 from quorate.core.configuration import Configuration, encode_configuration
-from quorate.core.messages import AppendEntries, AppendEntriesReply, InstallSnapshot, RequestPreVoteReply
+from quorate.core.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    InstallSnapshot,
+    RequestPreVoteReply,
+    RequestVote,
+)
 from quorate.core.raft import Raft
 from quorate.settings import Settings
 from quorate.testing.drive import lead, make_append, make_configuration, make_member, obey, receive, start
@@ -183,6 +189,44 @@ def installing(index=6):
     return raft
 
 
+@pytest.mark.parametrize("index", [1, 6])
+def test_status_tells_to_whom_a_snapshot_is_on_its_way(index):
+    raft = leader(compacted=index)
+    refuse(raft, "3", 7, 1)
+    assert raft.state.role.progress[PeerId("3")].installing == index
+    told = [(member.id, member.is_installing) for member in raft.status().members]
+    assert told == [("1", False), ("2", False), ("3", True)]
+
+
+def test_the_others_are_sent_their_entries_in_the_same_turn_as_a_snapshot():
+    raft = start(log=(1,) * 7, settings=EAGER)
+    lead(raft)
+    acknowledge(raft, "3", 8)
+    raft.state.role.progress[PeerId("2")].heard -= EAGER.election_timeout_max
+    raft.compacted(raft.snapshot_at(Index(8), 0.0))
+    obey(raft)
+    raft.propose([b"a"], raft.state.now)
+    refused = AppendEntriesReply(Term(2), False, Index(0), 0, Index(7), Index(2))
+    raft.receive(PeerId("2"), refused, raft.state.now)
+    sent = [(envelope.to, type(envelope.message), envelope.last) for envelope in raft.ready().messages]
+    assert sent == [("2", InstallSnapshot, 0), ("3", AppendEntries, 9)]
+
+
+def test_what_is_compacted_is_offered_to_nobody_not_even_the_last_of_it():
+    """One that does not answer is sent no snapshot either, but heartbeats alone."""
+    raft = leader()
+    acknowledge(raft, "3", 8)
+    raft.propose([b"a"], raft.state.now)
+    obey(raft)
+    acknowledge(raft, "2", 9)
+    raft.sent(PeerId("3"), Index(8))  # it was offered 9, and none of it was attached
+    progress = raft.state.role.progress[PeerId("3")]
+    progress.heard -= EAGER.election_timeout_max
+    raft.compacted(raft.snapshot_at(Index(9), 0.0))
+    assert progress.next_index == raft.state.log.start == 9
+    assert [(envelope.to, envelope.first, envelope.last) for envelope in obey(raft)] == [("3", 0, 0)]
+
+
 def test_while_a_snapshot_is_on_its_way_there_are_heartbeats_alone_which_compare_nothing():
     raft = installing()
     raft.propose([b"a"], raft.state.now)
@@ -228,6 +272,20 @@ def test_a_snapshot_that_did_not_arrive_is_sent_anew_the_latest_one():
     assert sent.snapshot.index == 8
 
 
+def test_a_snapshot_that_did_not_arrive_tells_nothing_of_what_the_peer_holds():
+    raft = leader()
+    acknowledge(raft, "3", 5)
+    raft.state.role.progress[PeerId("3")].heard -= EAGER.election_timeout_max
+    raft.compacted(raft.snapshot_at(Index(6), 0.0))
+    obey(raft)
+    [sent] = refuse(raft, "3", 8, 6)
+    assert isinstance(sent, InstallSnapshot)
+    raft.shipped(PeerId("3"), Index(6), is_complete=False)
+    assert raft.state.role.progress[PeerId("3")].next_index == 6
+    [again] = [envelope.message for envelope in obey(raft) if envelope.to == "3"]
+    assert again == sent
+
+
 def test_reports_about_another_snapshot_or_another_leader_change_nothing():
     raft = installing()
     raft.shipped(PeerId("3"), Index(5), is_complete=True)
@@ -241,6 +299,8 @@ def test_reports_about_another_snapshot_or_another_leader_change_nothing():
 def test_refusals_that_come_while_a_snapshot_is_on_its_way_are_stale():
     raft = installing()
     assert refuse(raft, "3", 1, 1) == []
+    claims = AppendEntriesReply(raft.state.term, False, Index(8), 0, Index(1), Index(1))
+    assert receive(raft, "3", claims) == []  # what is refused says nothing of what matches
     assert raft.state.role.progress[PeerId("3")].installing == 6
 
 
@@ -282,6 +342,22 @@ def test_what_no_leader_can_send_is_not_looked_at():
         assert (raft.state.term, raft.state.log.last) == (1, 3)
     assert receive(raft, "3", good) == []
     assert raft.state.term == 1
+
+
+def test_a_snapshot_may_end_with_a_configuration():
+    raft = start(log=(1, 1))
+    [reply] = receive(raft, "2", install(7, 2, configuration=make_configuration(4), at=7))
+    assert (reply.match_index, raft.state.configurations) == (7, [(7, make_configuration(4))])
+
+
+def test_who_is_sent_a_snapshot_has_heard_its_leader():
+    """Thesis 4.2.3: until the minimum election timeout has passed since nobody gets its vote."""
+    raft = start(log=(1, 1, 1))
+    request = RequestVote(Term(9), PeerId("3"), Index(9), Term(8))
+    receive(raft, "2", install(7, 2), 5.0)
+    assert receive(raft, "3", request, 5.29) == []
+    [reply] = receive(raft, "3", request, 5.3)
+    assert reply.vote_granted
 
 
 @pytest.mark.parametrize("index", [2, 3])

@@ -17,6 +17,7 @@ from quorate.core.state import (
     commit,
     draw_election_deadline,
     hears_leader,
+    is_answering,
     name,
     quorum_heard,
     send,
@@ -137,19 +138,21 @@ def test_truncation_falls_back_to_the_previous_configuration():
 def test_bytes_wait_until_they_are_committed_and_durable_or_truncated():
     """Rows 75, 81: never reset, so that the limit holds whatever terms come and however slow the disk is."""
     raft = start(term=2)
-    for first in (2, 3, 4):
-        append(raft.state, run(first, 2, b"four"), None)
-    assert raft.state.uncommitted_bytes == 60
-    commit(raft.state, Index(2))
-    assert raft.state.uncommitted_bytes == 60
-    raft.persisted(raft.ready().number)
-    assert raft.state.uncommitted_bytes == 40
-    truncate(raft.state, Index(4))
-    assert raft.state.uncommitted_bytes == 20
-    commit(raft.state, Index(1))
-    assert (raft.state.commit_index, raft.state.uncommitted_bytes) == (2, 20)
+    for first, command in enumerate((b"four", b"", b"four", b"", b"eight by"), 2):
+        append(raft.state, run(first, 2, command), None)
+    assert raft.state.uncommitted_bytes == 96
     commit(raft.state, Index(3))
-    assert raft.state.uncommitted_bytes == 0
+    assert raft.state.uncommitted_bytes == 96
+    raft.persisted(raft.ready().number)
+    assert raft.state.uncommitted_bytes == 60  # two runs at once, and each of them once
+    truncate(raft.state, Index(6))
+    assert raft.state.uncommitted_bytes == 36
+    commit(raft.state, Index(1))
+    assert (raft.state.commit_index, raft.state.uncommitted_bytes) == (3, 36)
+    commit(raft.state, Index(4))
+    assert raft.state.uncommitted_bytes == 16
+    commit(raft.state, Index(5))
+    assert (raft.state.uncommitted_bytes, raft.state.uncommitted) == (0, [])
 
 
 def test_who_hears_a_leader():
@@ -165,6 +168,17 @@ def test_who_hears_a_leader():
     assert not hears_leader(raft.state)
     raft.receive(PeerId("2"), RequestVoteReply(Term(2), vote_granted=True), 1.3)
     assert hears_leader(raft.state)
+
+
+def test_who_answers_its_leader():
+    """Within the minimum election timeout, as with who hears one."""
+    raft = start()
+    lead(raft)
+    progress = raft.state.role.progress[PeerId("2")]
+    progress.heard = 1.0
+    for now, answers in ((1.0, True), (1.299, True), (1.3, False)):
+        raft.state.now = now
+        assert is_answering(raft.state, progress) == answers
 
 
 def test_the_quorum_was_heard_when_the_median_was():

@@ -8,6 +8,7 @@ from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestPreV
 from quorate.errors import ChangeInProgress, InvalidConfiguration, NotLeader
 from quorate.testing.drive import lead, obey, receive, start
 from quorate.types import Index, PeerId, Term
+from tests.core import changing
 
 
 def leader_with_caught_up_followers():
@@ -53,8 +54,11 @@ def test_a_transfer_that_is_late_is_given_up_at_its_own_deadline():
 
 def test_one_transfer_at_a_time_and_the_same_one_twice():
     raft = leader_with_caught_up_followers()
-    raft.transfer(PeerId("2"), raft.state.now)
-    raft.transfer(PeerId("2"), raft.state.now)
+    begin = raft.state.now
+    raft.transfer(PeerId("2"), begin)
+    deadline = raft.state.role.transfer.deadline
+    raft.transfer(PeerId("2"), begin + 0.01)
+    assert raft.state.role.transfer.deadline == deadline  # asked for again and again it would never be given up
     with pytest.raises(ChangeInProgress, match="handed over to 2 already"):
         raft.transfer(PeerId("3"), raft.state.now)
     raft.transfer(PeerId("1"), raft.state.now)  # to itself: nothing to do
@@ -125,3 +129,21 @@ def test_a_vote_that_the_leader_asked_for_is_not_given_to_a_log_that_is_behind_o
     for index, term in ((2, 2), (9, 1)):
         (reply,) = receive(raft, "3", RequestVote(Term(3), PeerId("3"), Index(index), Term(term), True))
         assert not reply.vote_granted
+
+
+def test_who_is_removed_while_leadership_is_handed_over_to_it_takes_over_no_longer():
+    """The change began before, and goes on meanwhile; when the time for the transfer is over the leader leads on."""
+    raft = changing.leader()
+    changing.change(raft, "1", "2", "4")
+    raft.transfer(PeerId("3"), raft.state.now)
+    deadline = raft.state.role.transfer.deadline
+    for _ in range(3):  # caught up; the joint configuration; the final one
+        changing.acknowledge(raft, "2", "4")
+    assert (changing.seen(raft), set(raft.state.role.leaving)) == (("124", "", ""), {"3"})
+    raft.tick(raft.deadline())  # tells 3 that this is committed
+    obey(raft)
+    changing.acknowledge(raft, "3")
+    assert raft.state.role.transfer.to not in raft.state.role.progress
+    changing.acknowledge(raft, "2", "4", later=0.1)
+    raft.tick(deadline)
+    assert raft.is_leading_undisturbed()

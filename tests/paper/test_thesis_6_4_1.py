@@ -40,8 +40,7 @@ def acknowledge(raft, name, number, now=None):
 def is_answered_at_once(raft, now):
     """Ask by lease, and tell whether the answer needs nobody else."""
     read = raft.read(now, by_lease=True)
-    ready = raft.ready()
-    return ReadReady(read, Index(2)) in ready.reads
+    return read in [found.id for found in raft.ready().reads]
 
 
 def test_once_the_leaders_heartbeats_were_acknowledged_by_a_majority_it_replies_without_communication():
@@ -95,6 +94,7 @@ def test_a_leader_that_was_just_elected_has_no_lease_from_the_votes_nor_from_its
     lead(raft)
     receive(raft, "2", AppendEntriesReply(Term(2), True, Index(1), 0))
     assert not is_answered_at_once(raft, raft.state.now)
+    assert raft.state.role.lease_until > raft.state.now  # so all that is sent from now on asks for promises
     acknowledge_first = AppendEntriesReply(Term(2), True, Index(1), raft.state.role.round)
     raft.tick(raft.deadline())
     obey(raft)
@@ -159,6 +159,14 @@ def test_a_peer_that_was_started_anew_is_patient_for_it_may_have_heard_a_leader_
     assert not refuses(raft, 0.3)
 
 
+def test_a_peer_that_was_started_anew_keeps_what_it_may_have_promised_when_it_loses_the_leader():
+    raft = start(settings=SETTINGS)
+    receive(raft, "2", make_append("2", 2, (1, 1)), 0.1)
+    raft.unreachable(PeerId("2"), 0.2)
+    assert refuses(raft, 0.29)
+    assert not refuses(raft, 0.3)
+
+
 def test_a_peer_without_a_configuration_has_promised_nothing_and_waits_for_nobody():
     raft = start(log=(), settings=SETTINGS)
     assert raft.state.role.heard == float("-inf")
@@ -201,7 +209,7 @@ def test_a_round_that_asks_for_no_promise_ends_those_before_it():
     """Whoever echoes it may have missed them: of the two that answer here, one has promised nothing."""
     raft = leader(peers=5)
     acknowledge(raft, "2", 1)
-    raft.state.role.lease_until = raft.state.now
+    raft.state.role.lease_until = raft.deadline()
     raft.tick(raft.deadline())
     obey(raft)
     acknowledge(raft, "3", 2)
