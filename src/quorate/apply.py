@@ -185,9 +185,9 @@ class Apply:
         self._reads.append((index, queries))
         self._answer_reads()
 
-    def read_now(self, query: Query) -> None:
-        """Answer a query at once: whoever asks knows that all it may see is applied."""
-        self._answer(query)
+    def read_now(self, query: bytes) -> object:
+        """Give the answer of a query at once: whoever asks knows that all it may see is applied; see ``_answer_of``."""
+        return self._answer_of(query)
 
     def read_stale(self, queries: Sequence[Query], age: float) -> None:
         """Answer queries at once from the machine as it is, each with a ``StaleRead`` of that age."""
@@ -388,23 +388,35 @@ class Apply:
 
     def _answer(self, query: Query, age: float | None = None) -> None:
         """Answer a query from the machine; with an ``age`` the reply is a ``StaleRead``."""
-        if self.is_witness:
-            query.waiter.fail(Unavailable("this peer is a witness, or was one, and holds no data"))
-            return
-        if not query.payload:
-            query.waiter.succeed(self.last_applied)
-            return
-        machine = self.machine
-        machine.context = ReadContext(self.time, self.last_applied)
         try:
-            reply = self.type.reads.run(machine, query.payload)
-        except Rejected as refused:
-            query.waiter.fail(refused)
-        except MachineError as error:
-            self._count(error, self.last_applied)
+            reply = self._answer_of(query.payload)
+        except QuorateError as error:
             query.waiter.fail(error)
         else:
             query.waiter.succeed(reply if age is None else StaleRead(reply, self.last_applied, age))
+
+    def _answer_of(self, payload: bytes) -> object:
+        """Give the answer of an encoded query from the machine as it is.
+
+        Returns:
+            What the handler returned; ``last_applied`` for an empty query.
+
+        Raises:
+            Rejected: the handler refused.
+            MachineError: the handler raised anything else.
+            Unavailable: a witness has no machine.
+        """
+        if self.is_witness:
+            raise Unavailable("this peer is a witness, or was one, and holds no data")
+        if not payload:
+            return self.last_applied
+        machine = self.machine
+        machine.context = ReadContext(self.time, self.last_applied)
+        try:
+            return self.type.reads.run(machine, payload)
+        except MachineError as error:
+            self._count(error, self.last_applied)
+            raise
 
     def _count(self, error: MachineError, index: int) -> None:
         """Count a bug of the machine, and log it: the 1st, 2nd, 4th, 8th … time, so that no loop fills the disk."""

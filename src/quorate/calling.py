@@ -61,6 +61,7 @@ class Calls(msgspec.Struct, frozen=True):
         by_name: the calls by their names in the log.
         by_struct: the same by the structs that carry their arguments.
         by_method: the same by the references that callers give, those that a subclass overrides among them.
+        replies: the replies by the names in the log.
         plain: for each of those structs the types of its fields, in all combinations that need no check: whatever has
             exactly these types and was encoded can be decoded. None for a struct that may hold anything else.
         decoder: of the union of those structs; None when there are none.
@@ -73,11 +74,15 @@ class Calls(msgspec.Struct, frozen=True):
     by_name: Mapping[str, CallType]
     by_struct: Mapping[type, CallType]
     by_method: Mapping[object, CallType]
+    replies: Mapping[str, ReplyType]
     plain: Mapping[type, frozenset[tuple[type, ...]]]
     decoder: msgspec.msgpack.Decoder[msgspec.Struct] | None
 
-    def encode(self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+    def encode(self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[bytes, ReplyType]:
         """Bind, encode and check a call: a method's reference with its arguments, or a struct alone.
+
+        Returns:
+            The call in bytes, and what its reply is like.
 
         Raises:
             TypeError: it is none of these calls, or the arguments do not fit its signature.
@@ -85,14 +90,15 @@ class Calls(msgspec.Struct, frozen=True):
         known = self.by_method.get(call) if type(call) is self.method else None
         if known is not None and not kwargs and tuple(map(type, args)) in self.plain[known.struct]:
             try:
-                return ENCODER.encode((known.name, *args))  # Most calls are spared all the rest.
+                # Most calls are spared all the rest.
+                return ENCODER.encode((known.name, *args)), self.replies[known.name]
             except (ValueError, OverflowError) as error:  # Texts and numbers may still be such as it cannot carry.
                 raise TypeError(f"{known.label}: {error}") from error
         bound, label = self.bind(call, args, kwargs)
         encoded = encode_call(bound, label)
         if tuple(map(type, astuple(bound))) not in self.plain[type(bound)]:
             self.check(encoded)
-        return encoded
+        return encoded, self.replies[str(bound.__struct_config__.tag)]
 
     def bind(self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[msgspec.Struct, str]:
         """Put the arguments into their struct; give it, and what people call it.
@@ -188,7 +194,6 @@ class MachineType(msgspec.Struct, frozen=True):
         name: its name.
         writes: its writes.
         reads: its reads.
-        replies: the replies of both by the names in the log.
         events: what its writes emit.
     """
 
@@ -196,12 +201,12 @@ class MachineType(msgspec.Struct, frozen=True):
     name: str
     writes: Calls
     reads: Calls
-    replies: Mapping[str, ReplyType]
     events: EventTypes
 
-    def reply_type(self, call: Method[Any, ..., Any] | msgspec.Struct) -> ReplyType:
-        """Give the reply of a write or read of this machine."""
-        return self.replies[call.name if isinstance(call, Method) else str(call.__struct_config__.tag)]
+    @property
+    def replies(self) -> Mapping[str, ReplyType]:
+        """The replies of both by the names in the log."""
+        return {**self.writes.replies, **self.reads.replies}
 
     @property
     def write_names(self) -> frozenset[str]:
@@ -217,13 +222,13 @@ class MachineType(msgspec.Struct, frozen=True):
         self, call: object, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
     ) -> bytes:
         """Encode a ``WriteMethod`` with its arguments, or a ``Command``; see ``Calls.encode``."""
-        return self.writes.encode(call, args, kwargs or {})
+        return self.writes.encode(call, args, kwargs or {})[0]
 
     def encode_read(
         self, call: object, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
     ) -> bytes:
         """Encode a ``ReadMethod`` with its arguments, or a ``Query``; see ``Calls.encode``."""
-        return self.reads.encode(call, args, kwargs or {})
+        return self.reads.encode(call, args, kwargs or {})[0]
 
     def check_write(self, encoded: bytes) -> None:
         """Check an encoded write before it enters the log; see ``Calls.check``."""
@@ -346,10 +351,6 @@ def _describe(machine: type[StateMachine]) -> MachineType:
         machine.__name__,
         describe_calls("write", machine, WriteMethod, Command, writes),
         describe_calls("read", machine, ReadMethod, Query, reads),
-        {
-            name: ReplyType(call.label, shared_types(call.reply), msgspec.msgpack.Decoder(call.reply))
-            for name, call in calls.items()
-        },
         events_of(machine),
     )
 
@@ -363,8 +364,12 @@ def describe_calls(
 ) -> Calls:
     """Make what the shell knows of a machine's writes, or of its reads."""
     by_reference = by_method(machine, method, calls)
+    replies = {
+        name: ReplyType(call.label, shared_types(call.reply), msgspec.msgpack.Decoder(call.reply))
+        for name, call in calls.items()
+    }
     decoder = union_decoder(calls)
-    return Calls(kind, machine, method, struct, calls, by_struct(calls), by_reference, plain(calls), decoder)
+    return Calls(kind, machine, method, struct, calls, by_struct(calls), by_reference, replies, plain(calls), decoder)
 
 
 def set_context(machine: StateMachine, now: float, index: int) -> None:

@@ -133,13 +133,13 @@ class Client(Generic[M]):
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
-        encoded = self._machine.writes.encode(call, args, kwargs)
+        encoded, reply = self._machine.writes.encode(call, args, kwargs)
         check_size(encoded, self._settings)
         if self._exactly_once:
             answer = await self._write_once(encoded)
         else:
             answer = await self._ask_leader(lambda left: WriteCall(encoded, left), self._timeout, is_write=True)
-        return decoded(answer, self._machine.reply_type(call))
+        return decoded(answer, reply)
 
     @overload
     async def read(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -168,13 +168,13 @@ class Client(Generic[M]):
         """
         if self._consistency == "stale":
             return (await self._read_stale(call, args, kwargs)).value
-        encoded = self._machine.reads.encode(call, args, kwargs)
+        encoded, reply = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
         consistency, leader_only = self._consistency, self._following.follow
         answer = await self._ask_leader(
             lambda left: ReadCall(encoded, left, consistency, leader_only), self._share, is_write=False
         )
-        return decoded(answer, self._machine.reply_type(call))
+        return decoded(answer, reply)
 
     @overload
     async def read_stale(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> StaleRead[R]: ...
@@ -402,12 +402,12 @@ class Client(Generic[M]):
         Raises:
             Unavailable: nobody answered until the deadline, or not with a stale read.
         """
-        encoded = self._machine.reads.encode(call, args, kwargs)
+        encoded, reply = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
         answer = await self._following.ask_any(lambda left: ReadCall(encoded, left, "stale"), self._deadline())
         if not isinstance(answer, StaleValue):
             raise Unavailable(f"the peer answered with {type(answer).__name__}, which is no stale read")
-        return StaleRead(self._machine.reply_type(call).decode(answer.value), answer.index, answer.age)
+        return StaleRead(reply.decode(answer.value), answer.index, answer.age)
 
 
 def decoded(answer: object, reply: ReplyType) -> object:

@@ -143,6 +143,13 @@ class Loop:
         """Let a seat act outside its turn."""
         self._guard(seat, act, *args)
 
+    def fail(self, seat: Seat, error: BaseException) -> None:
+        """Stop a peer because of what it raised: what is not deterministic, or a fault of ours. Loudly."""
+        logger.error("%s stops", seat.name, exc_info=error)
+        self.remove(seat, failure_of(seat.name, error))
+        if not isinstance(error, Exception):
+            raise error
+
     def time(self) -> float:
         """Give the monotonic clock, seconds."""
         return self._clock.time()
@@ -205,16 +212,13 @@ class Loop:
             self._transport.send(node, packets)
 
     def _guard(self, seat: Seat, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Let a seat act. What is not deterministic, or a fault of ours, stops that peer, loudly, and no other."""
+        """Let a seat act. What it raises stops that peer, and no other."""
         if seat.failure is not None:
             return None
         try:
             return act(*args, **kwargs)
         except BaseException as error:
-            logger.exception("%s stops", seat.name)
-            self.remove(seat, failure_of(seat.name, error))
-            if not isinstance(error, Exception):
-                raise
+            self.fail(seat, error)
             return None
 
     # Deadlines.

@@ -120,9 +120,9 @@ class Peer(Generic[M]):
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
-        encoded = self._machine.writes.encode(call, args, kwargs)
+        encoded, reply = self._machine.writes.encode(call, args, kwargs)
         check_size(encoded, self._settings)
-        waiter = self._waiter(self._machine.reply_type(call).detach)
+        waiter = self._waiter(reply.detach)
         self._seat.write(encoded, waiter)
         return await waiter.future
 
@@ -155,7 +155,13 @@ class Peer(Generic[M]):
         """
         if self._consistency == "stale":
             return (await self.read_stale(call, *args, **kwargs)).value
-        return await self._begin_read(call, args, kwargs, self._consistency)
+        encoded, reply = self._machine.reads.encode(call, args, kwargs)
+        check_size(encoded, self._settings)
+        if self._consistency == "lease" and self._seat.may_answer_now():
+            return reply.detach(self._seat.answer_now(encoded))
+        waiter = self._waiter(reply.detach)
+        self._seat.read(encoded, waiter, self._consistency)
+        return await waiter.future
 
     @overload
     async def read_stale(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> StaleRead[R]: ...
@@ -183,7 +189,11 @@ class Peer(Generic[M]):
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
-        return await self._begin_read(call, args, kwargs, "stale")
+        encoded, reply = self._machine.reads.encode(call, args, kwargs)
+        check_size(encoded, self._settings)
+        waiter = self._waiter(reply.detach_stale)
+        self._seat.read(encoded, waiter, "stale")
+        return await waiter.future
 
     @overload
     def watch(self, *, after: int | Change[Any] | None = None) -> Watch[Event]: ...
@@ -416,21 +426,6 @@ class Peer(Generic[M]):
     def _repr_html_(self) -> str:
         """Give its status as a table, for notebooks."""
         return self.status()._repr_html_()
-
-    def _begin_read(
-        self,
-        call: ReadMethod[Any, ..., Any] | Query[Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        consistency: Consistency,
-    ) -> asyncio.Future[Any]:
-        """Read, and give what is resolved with the reply, which may be so already; a stale one is a ``StaleRead``."""
-        encoded = self._machine.reads.encode(call, args, kwargs)
-        check_size(encoded, self._settings)
-        reply = self._machine.reply_type(call)
-        waiter = self._waiter(reply.detach_stale if consistency == "stale" else reply.detach)
-        self._seat.read(encoded, waiter, consistency)
-        return waiter.future
 
     async def _events(self, prefixes: tuple[bytes, ...], place: Place | None) -> Events:
         """Wait for the events that begin so, from a place on."""

@@ -11,7 +11,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
@@ -23,6 +22,7 @@ from quorate.core.report import why_no_leader, why_removed
 from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_over, start, stopped
 from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped
 from quorate.news import News
+from quorate.outside import Outside
 from quorate.reading import Reads, refuse
 from quorate.recent import Watcher
 from quorate.sending import Sender
@@ -45,33 +45,6 @@ FOREVER = float("inf")
 
 SWEEP_PAUSE = 0.05
 """Seconds between two looks at who has waited too long: each looks at all who wait, and they may be many."""
-
-
-class Outside(Protocol):
-    """What a seat asks of the loop it sits at."""
-
-    def wake(self, seat: Seat) -> None:
-        """See to it that the seat has a turn soon."""
-
-    def post(self, node: str, packet: Packet) -> None:
-        """Send a packet to a node with the next frame."""
-
-    def read(self, seat: Seat, first: Index, last: Index, done: Callable[[tuple[Run, ...]], None]) -> None:
-        """Read entries from the disk."""
-
-    def time(self) -> float:
-        """Give the monotonic clock, seconds."""
-        ...
-
-    def wall(self) -> float:
-        """Give the wall clock, seconds since 1970."""
-        ...
-
-    def act(self, seat: Seat, act: Callable[..., object], *args: object) -> None:
-        """Let the seat act outside its turn; what it raises stops its peer."""
-
-    def joined(self, seat: Seat, group: str) -> None:
-        """Note that the seat's peer belongs to that group, and that its log durably says so."""
 
 
 class Seat:
@@ -101,7 +74,7 @@ class Seat:
         snapshots: Snapshots,
         addresses: Addresses,
         settings: Settings,
-        outside: Outside,
+        outside: Outside[Seat],
         time: float,
     ) -> None:
         """Take a seat; ``time`` is the wall time of the last run in the log."""
@@ -140,20 +113,38 @@ class Seat:
         """Propose a command."""
         if self._is_refused(waiter):
             return
-        self._writes.append((command, waiter))
-        if len(self._writes) == 1:  # The first one has woken the seat for all of this turn.
+        if not self._writes:  # The first one wakes the seat for all of this turn.
             self._outside.wake(self)
+        self._writes.append((command, waiter))
 
     def read(self, query: bytes, waiter: Waiter, consistency: Consistency = "linearizable") -> None:
         """Read; the waiter of a stale read is given a ``StaleRead``."""
         if self._is_refused(waiter):
             return
-        asked = Query(query, waiter)
-        if consistency == "lease" and self._reads.may_answer_now(self.raft, self.apply, self._outside.time()):
-            self._outside.act(self, self.apply.read_now, asked)
+        if self._reads.add(Query(query, waiter), consistency):
             self._outside.wake(self)
-        elif self._reads.add(asked, consistency):
-            self._outside.wake(self)
+
+    def may_answer_now(self) -> bool:
+        """Tell whether a read by lease may be answered at once, without ``read``; see ``Reads.may_answer_now``."""
+        if self.failure is not None or self.is_closing:
+            return False
+        return self._reads.may_answer_now(self.raft, self.apply, self._outside.time())
+
+    def answer_now(self, query: bytes) -> object:
+        """Answer a read by lease at once, as ``may_answer_now`` has just allowed; the reply may belong to the machine.
+
+        Raises:
+            QuorateError: as ``Apply.read_now`` has it.
+            Stopped: the handler did what stops the peer.
+        """
+        self._outside.wake(self)
+        try:
+            return self.apply.read_now(query)
+        except QuorateError:
+            raise
+        except BaseException as error:
+            self._outside.fail(self, error)
+            raise Stopped(str(self.failure)) from error
 
     def watch(self, watcher: Watcher | StandingWatcher) -> None:
         """Send someone the events from a place on, or how this peer stands, as soon as there is something new."""

@@ -189,6 +189,11 @@ def read(place: Place, call: ReadCall, waiter: CallWaiter) -> None:
     raft = place.seat.raft
     if call.leader_only and raft.state.leader != raft.state.peer:
         waiter.fail(NotLeader(place.seat.addresses.redirect(raft.state), place.seat.name))
+    elif call.consistency == "lease" and place.seat.may_answer_now():
+        try:
+            waiter.succeed(place.seat.answer_now(call.query))
+        except QuorateError as error:
+            waiter.fail(error)
     else:
         place.seat.read(call.query, waiter, call.consistency)
 

@@ -29,7 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         cache_bytes_max: recent entries of one peer kept in memory for sending and applying.
         events_bytes_max: recent events of one peer kept in memory for whoever watches and was away; 0 or more, though
             those of the latest entries are always sent to whoever waits.
-        apply_entries_max: entries applied before heartbeats and messages are looked at again. 1 or more.
+        apply_entries_max: entries applied before heartbeats and messages are looked at again, and before those who
+            were answered may write again, so that their writes are under way while the rest is applied. 1 or more.
         frame_bytes_max: largest frame accepted from the network, checked before anything is allocated. Above
             ``append_bytes_max`` with room to spare.
         snapshot_entries: a snapshot is taken when that many entries were applied since the last one. 1 or more.
@@ -58,9 +59,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     append_bytes_max: int = 1 * MIB
     in_flight_max: int = 32
     uncommitted_bytes_max: int = 64 * MIB
-    cache_bytes_max: int = 16 * MIB
+    cache_bytes_max: int = 8 * MIB
     events_bytes_max: int = 4 * MIB
-    apply_entries_max: int = 1000
+    apply_entries_max: int = 512
     frame_bytes_max: int = 8 * MIB
     snapshot_entries: int = 100_000
     snapshot_bytes: int = 64 * MIB

@@ -192,6 +192,16 @@ async def test_what_is_not_deterministic_stops_the_peer_and_is_no_reply() -> Non
         assert "MemoryError" in (leader.status().why or "")
 
 
+async def test_a_read_by_lease_that_is_not_deterministic_stops_the_peer_too() -> None:
+    async with cluster(Fragile, 1) as nodes:
+        leader = (await nodes.form()).with_options(consistency="lease")
+        assert await leader.read(Fragile.counted) == 0
+        for _ in range(2):  # At once, and of a peer that has stopped.
+            with pytest.raises(Stopped, match="no such file"):
+                await leader.read(Fragile.read_a_file)
+        assert "no such file" in (leader.status().why or "")
+
+
 async def test_a_read_that_is_not_deterministic_stops_the_peer_and_leaves_nobody_waiting() -> None:
     async with cluster(Fragile, 1) as nodes:
         leader = await nodes.form()

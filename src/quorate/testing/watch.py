@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from quorate.apply import Apply, Query
+from quorate.apply import Apply
 from quorate.core import Configuration, Event, Member, Message, Raft, Ready
 from quorate.core.invariants import facts
 from quorate.tables import Replicated
@@ -139,10 +139,10 @@ class WatchedApply(Apply):
             raise self._history.fail("AppliedMonotonic", f"{self._name} applied {before}, and now {self.last_applied}")
         self._history.has_applied(self._name, self)
 
-    def read_now(self, query: Query) -> None:
+    def read_now(self, query: bytes) -> object:
         """See ``Apply.read_now``."""
         self._history.check_read(self._name, self.last_applied, len(self._history.committed))
-        super().read_now(query)
+        return super().read_now(query)
 
     def freeze(self) -> Iterable[bytes]:
         """See ``Apply.freeze``."""
