@@ -220,3 +220,19 @@ def test_reads_by_lease_wait_when_it_has_run_out():
             await reader.read(KV.get, "k")
 
     run_world(3, Settings(), tell)
+
+
+def test_entries_that_one_message_cannot_hold_follow_in_the_next_ones_without_a_gap():
+    """What was offered and not attached is offered again: nobody is sent entries behind ones that it lacks."""
+    settings = Settings(append_bytes_max=1000, command_bytes_max=1000)
+
+    async def tell(world: World) -> None:
+        leader, *followers = await world.form(KV, "a", "b", "c")
+        await leader.write(KV.set, "k", "0")
+        world.network.forget()
+        await asyncio.gather(*(leader.write(KV.set, f"k{number}", "v" * 400) for number in range(WRITES)))
+        await world.until(lambda: all(peer.status().last_applied > WRITES for peer in followers))
+        assert world.network.packets["append"] >= WRITES, "two entries fit into one message, for two followers"
+        assert world.network.refused == 0
+
+    run_world(3, settings, tell)

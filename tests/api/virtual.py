@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from quorate import Address, Node, Peer, Settings, StateMachine
+from quorate.core.messages import AppendEntriesReply
 from quorate.store.directory import MemoryDirectory
 from quorate.store.memory import MemoryStore
 from quorate.surroundings import Surroundings
@@ -56,12 +57,15 @@ class CountingNetwork(MemoryNetwork):
         self.cut: set[tuple[str, str]] = set()
         self.frames: Counter[tuple[str, str]] = Counter()
         self.packets: Counter[str] = Counter()
+        self.refused = 0  # Entries that did not fit the log of a follower.
 
     def deliver(self, source: str, target: str, frame: bytes, arrive: Callable[[], None]) -> None:
         kind, values = decode_frame(frame, 2**30)
         if kind is FrameKind.PACKETS:
             self.frames[source, target] += 1
-            self.packets.update(str(p.message.__struct_config__.tag) for p in values if isinstance(p, Packet))
+            messages = [packet.message for packet in values if isinstance(packet, Packet)]
+            self.packets.update(str(message.__struct_config__.tag) for message in messages)
+            self.refused += sum(isinstance(message, AppendEntriesReply) and not message.success for message in messages)
         if (source, target) not in self.cut:
             self.loop.call_later(DELAY, arrive)
 
@@ -78,6 +82,7 @@ class CountingNetwork(MemoryNetwork):
         """Count anew."""
         self.frames.clear()
         self.packets.clear()
+        self.refused = 0
 
 
 class World:
