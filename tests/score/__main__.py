@@ -2,8 +2,8 @@
 
 A run that was ended goes on where it was, and what was seen of a function holds for as long as its text stands. Mutants
 come in a random order, so that any part of them is a sample of all. At the end docs/reference/mutation-score.md is
-written. The exit status is 0 when nine of ten are killed and every survivor has its reason in
-tests/score/survivors.toml.
+written, and when nothing is left to run, tests/score/results.jsonl too. The exit status is 0 when nine of ten are
+killed and every survivor has its reason in tests/score/survivors.toml.
 """
 
 from __future__ import annotations
@@ -16,7 +16,18 @@ from collections.abc import Iterator, Sequence
 
 from . import judge, page
 from .mutations import mutants
-from .results import CORE, RESULTS, Outcome, add_outcome, read_first_outcomes, read_outcomes, remaining_tests
+from .results import (
+    CORE,
+    RESULTS,
+    UNSETTLED,
+    Outcome,
+    add_outcome,
+    encode_outcomes,
+    read_first_outcomes,
+    read_outcomes,
+    remaining_tests,
+    settled,
+)
 from .sources import Mutant, functions
 from .survivors import check, read_reasons
 
@@ -41,9 +52,11 @@ class Run:
         self.mutants = sorted(everything, key=lambda mutant: random.Random(mutant.key).random())
         self.seconds = seconds
         self.left = self.done = self.survived = 0
+        self.tests: dict[str, judge.Test] = {}
 
     def plan(self, tests: dict[str, judge.Test]) -> Iterator[tuple[Mutant, Sequence[str]]]:
         """Give the mutants that are not settled, each with the tests that reach it, the cheapest first."""
+        self.tests = tests
         cheap = sorted(tests, key=lambda name: tests[name].seconds)
         reached: dict[tuple[str, int], set[str]] = {}
         for name, test in tests.items():
@@ -97,8 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs found")
     chosen = parser.parse_args(arguments)
-    RESULTS.parent.mkdir(exist_ok=True)
+    UNSETTLED.parent.mkdir(exist_ok=True)
     if chosen.fresh:
+        UNSETTLED.unlink(missing_ok=True)
         RESULTS.unlink(missing_ok=True)
     everything = [mutant for function in functions(CORE) for mutant in mutants(function)]
     wanted = [mutant for mutant in everything if not chosen.only or mutant.function.file in chosen.only]
@@ -107,6 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status != 0:
         raise SystemExit(f"the tests cannot be run: pytest ends with {status}")
     reasons, first = read_reasons(), read_first_outcomes()
+    if not chosen.only and run.done == run.left:
+        kept = settled([mutant.key for mutant in everything], run.known, first, run.tests)
+        RESULTS.write_bytes(encode_outcomes(kept))
+        UNSETTLED.unlink(missing_ok=True)
     page.PAGE.write_text(page.render(everything, run.known, first, reasons), "utf-8")
     wrong = check(everything, run.known, reasons)
     print(page.summary(everything, run.known, first), *wrong, sep="\n")

@@ -29,8 +29,9 @@ here: they may fail because a seed takes another course. Signatures and what run
 changed, nor what stands in the brackets of `len` and `isinstance`, nor what an assertion says when it fails.
 
 An outcome belongs to the texts of the function and of the tests. The command goes on where it was ended, and runs again
-only what changed. `ARGS=--again` tries the survivors anew, for when code has changed that tests call, and
-`ARGS=--fresh` all of them; `ARGS='--minutes 10'` stops after that time.
+only what changed since `tests/score/results.jsonl`, which it writes when nothing is left to run. `ARGS=--again` tries
+the survivors anew, for when code has changed that tests call, and `ARGS=--fresh` all of them; `ARGS='--minutes 10'`
+stops after that time.
 """
 
 KINDS = {

@@ -1,4 +1,4 @@
-"""What became of each mutant, kept line by line, so that a run that was ended goes on where it was.
+"""What became of each mutant, kept so that a run goes on where others ended, here or in another clone.
 
 An outcome belongs to the text of a function and to the texts of tests: it holds for as long as these stand. Knows no
 mutation, and runs nothing.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
 ROOT = Path(__file__).parent.parent.parent
 CORE = ROOT / "src" / "quorate" / "core"
-RESULTS = ROOT / "build" / "score.jsonl"
-"""Where outcomes are kept."""
+RESULTS = ROOT / "tests" / "score" / "results.jsonl"
+"""What was known when last nothing was left to run."""
+UNSETTLED = ROOT / "build" / "score.jsonl"
+"""What was found since, each outcome as soon as it is known."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -35,29 +37,79 @@ class Outcome(msgspec.Struct, frozen=True):
     is_late: bool = False
 
 
-def read_outcomes(path: Path = RESULTS) -> dict[str, Outcome]:
+class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A line of a file: mutants of which the tests said the same.
+
+    Attributes:
+        by, is_late, tests: as in ``Outcome``.
+        mutants: their keys.
+    """
+
+    by: str = ""
+    is_late: bool = False
+    tests: tuple[str, ...]
+    mutants: tuple[str, ...]
+
+
+def read_outcomes(paths: Iterable[Path] = (RESULTS, UNSETTLED)) -> dict[str, Outcome]:
     """Read the latest outcome of each mutant."""
-    return {outcome.mutant: outcome for outcome in all_outcomes(path)}
+    return {outcome.mutant: outcome for outcome in all_outcomes(paths)}
 
 
-def read_first_outcomes(path: Path = RESULTS) -> dict[str, Outcome]:
+def read_first_outcomes(paths: Iterable[Path] = (RESULTS, UNSETTLED)) -> dict[str, Outcome]:
     """Read the first outcome of each mutant: what came of it before anybody wrote a test for it."""
-    return {outcome.mutant: outcome for outcome in reversed(all_outcomes(path))}
+    return {outcome.mutant: outcome for outcome in reversed(all_outcomes(paths))}
 
 
-def all_outcomes(path: Path) -> list[Outcome]:
+def all_outcomes(paths: Iterable[Path]) -> list[Outcome]:
     """Read all outcomes in their order; a line that was cut short is left out."""
     found = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
-        with contextlib.suppress(msgspec.MsgspecError):
-            found.append(msgspec.json.decode(line, type=Outcome))
+    for path in filter(Path.exists, paths):
+        for text in path.read_text("utf-8").splitlines():
+            with contextlib.suppress(msgspec.MsgspecError):
+                line = msgspec.json.decode(text, type=Line)
+                found += [Outcome(mutant, line.tests, line.by, is_late=line.is_late) for mutant in line.mutants]
     return found
 
 
-def add_outcome(outcome: Outcome, path: Path = RESULTS) -> None:
+def encode_outcomes(outcomes: Iterable[Outcome]) -> bytes:
+    """Write outcomes, in an order that depends on nothing else.
+
+    That a mutant survived comes first, and so is read before what killed it since.
+    """
+    alike: dict[tuple[str, tuple[str, ...], bool], list[str]] = {}
+    for outcome in outcomes:
+        alike.setdefault((outcome.by, outcome.tests, outcome.is_late), []).append(outcome.mutant)
+    found = [
+        Line(by=by, is_late=is_late, tests=tests, mutants=tuple(sorted(mutants)))
+        for (by, tests, is_late), mutants in sorted(alike.items())
+    ]
+    return b"".join(msgspec.json.encode(line) + b"\n" for line in found)
+
+
+def add_outcome(outcome: Outcome, path: Path = UNSETTLED) -> None:
     """Keep an outcome."""
     with path.open("ab") as file:
-        file.write(msgspec.json.encode(outcome) + b"\n")
+        file.write(encode_outcomes([outcome]))
+
+
+def settled(
+    mutants: Iterable[str], known: Mapping[str, Outcome], first: Mapping[str, Outcome], tests: Iterable[str]
+) -> list[Outcome]:
+    """Give what is to be kept once nothing is left to run.
+
+    Who survives then survives all tests, whichever reach it. Of who is killed by now it is kept that it survived first.
+
+    Args:
+        mutants: the keys of all.
+        known: the latest outcomes.
+        first: the first outcomes.
+        tests: the digests of all tests.
+    """
+    latest = [known[mutant] for mutant in mutants]
+    everything = tuple(sorted(tests))
+    once = [Outcome(outcome.mutant, ()) for outcome in latest if outcome.by and not first[outcome.mutant].by]
+    return once + [outcome if outcome.by else Outcome(outcome.mutant, everything) for outcome in latest]
 
 
 def remaining_tests(outcome: Outcome | None, reaching: Collection[str], today: Collection[str]) -> list[str]:

@@ -8,9 +8,23 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
-from .results import CORE, ROOT, Outcome, add_outcome, interval, read_first_outcomes, read_outcomes, remaining_tests
+from .results import (
+    CORE,
+    RESULTS,
+    ROOT,
+    Line,
+    Outcome,
+    add_outcome,
+    encode_outcomes,
+    interval,
+    read_first_outcomes,
+    read_outcomes,
+    remaining_tests,
+    settled,
+)
 from .sources import Function, Mutant, functions
 from .survivors import Reason, by_place, check, read_reasons
 
@@ -94,10 +108,33 @@ def test_outcomes_are_kept_and_a_line_cut_short_is_left_out(tmp_path) -> None:
     first, second = Outcome("a", ("1",)), Outcome("a", ("2",), "test_two", is_late=True)
     add_outcome(first, path)
     add_outcome(second, path)
-    path.write_bytes(path.read_bytes() + b'{"mutant":"b"')
-    assert read_outcomes(path) == {"a": second}
-    assert read_first_outcomes(path) == {"a": first}
-    assert read_outcomes(tmp_path / "none") == {}
+    path.write_bytes(path.read_bytes() + b'{"tests":["2"],"mutants":["b"')
+    assert read_outcomes([path]) == {"a": second}
+    assert read_first_outcomes([path]) == {"a": first}
+    assert read_outcomes([tmp_path / "none"]) == {}
+
+
+def test_when_nothing_is_left_to_run_all_that_is_known_is_kept_in_a_few_lines(tmp_path) -> None:
+    """Also that a mutant survived before a test was written for it; nothing of mutants that are no more."""
+    known = {
+        "a": Outcome("a", ("1",), "test_one"),
+        "b": Outcome("b", ("1",), "test_one"),
+        "c": Outcome("c", ("2",), "test_two", is_late=True),
+        "d": Outcome("d", ("1",)),
+        "gone": Outcome("gone", ("1",), "test_one"),
+    }
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(encode_outcomes(settled("abcd", known, known | {"b": Outcome("b", ("2",))}, ["2", "1"])))
+    assert len(path.read_text().splitlines()) == 4
+    assert read_outcomes([path]) == {name: known[name] for name in "abc"} | {"d": Outcome("d", ("1", "2"))}
+    first = read_first_outcomes([path])
+    assert [name for name in "abcd" if not first[name].by] == ["b", "d"]
+
+
+def test_what_is_kept_in_the_repository_can_be_read_to_the_last_line() -> None:
+    """`make score` writes it."""
+    for line in RESULTS.read_text("utf-8").splitlines():
+        msgspec.json.decode(line, type=Line)
 
 
 @pytest.mark.parametrize(
