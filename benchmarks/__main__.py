@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import chapters, costs, failover, machine, page, steadiness
+from benchmarks import chapters, costs, failover, machine, page, steadiness, timeline
 from benchmarks.comparing import PATHS, compare
 from benchmarks.processes import ROOT
 from benchmarks.profiling import profile
@@ -34,6 +34,7 @@ CHAPTERS: dict[str, tuple[str, Callable[[int, float], Coroutine[Any, Any, dict[s
     "costs": ("what a call, an entry and a snapshot cost, in µs of CPU and bytes", costs.costs),
     "stalls": ("small writes beside large ones", steadiness.stalls),
     "elections": ("elections that nobody needed, under full load and with a slow disk", steadiness.elections),
+    "timeline": ("the way of one write through three processes, step by step", timeline.timeline),
     "failover": ("SIGKILL of the leader to the next acknowledged write", failover.failover),
 }
 

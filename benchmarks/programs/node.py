@@ -6,7 +6,8 @@
 WARM_UP, BYTES]`` is writes beside one caller who writes values of so many bytes, unless that is 0. The node has a peer
 of each of GROUPS groups; callers take turns among those that it leads. STORE may be ``rocksdb-slow``, whose syncs take
 50 ms more. A snapshot is taken after SNAPSHOT entries. With a last word, ``rare-beats``, it beats rarely.
-``["profile"]`` begins to watch the event loop's thread, ``["profiled"]`` ends it and tells what was seen.
+``["profile"]`` begins to watch the event loop's thread, ``["profiled"]`` ends it and tells what was seen. With the last
+word ``timeline`` they do so for the instants of each step of a write.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import msgspec
 from benchmarks.loops import Outcome, closed_loops
 from benchmarks.profiling import Profiler
 from benchmarks.programs.lines import obey_lines, run
+from benchmarks.timeline import Marks
 from quorate import Address, Node, Peer, Settings
 from quorate.machines import KV
 from quorate.store import LogStore
@@ -90,12 +92,12 @@ async def fill(peer: Peer[KV], entries: int, value: str) -> int:
     return peer.status().last_applied
 
 
-async def obey(peers: list[Peer[KV]], profiler: Profiler, words: list[Any]) -> object:
+async def obey(peers: list[Peer[KV]], watcher: Profiler | Marks, words: list[Any]) -> object:
     """Carry out one line."""
     first = peers[0]
     match words:
         case ["profile" | "profiled"]:
-            return profiler.start() if words == ["profile"] else profiler.stop()
+            return watcher.start() if words == ["profile"] else watcher.stop()
         case ["form", members]:
             return await form(peers, members)
         case ["leader"]:
@@ -150,12 +152,13 @@ async def run_loops(
 
 async def main(own: str, directory: str, store: Any, groups: int, settings: Settings) -> None:  # noqa: ANN401
     """Run the node until its standard input ends."""
+    watcher = Marks() if sys.argv[7:] == ["timeline"] else Profiler()  # Before others hold on to methods it changes.
     address = Address.parse(own)
     chosen = slow_store(Path(f"{directory}-logs")) if store == "rocksdb-slow" else store
     async with Node(address.node, data_dir=directory, store=chosen, settings=settings) as node:
         names = [Address.parse(addresses_of(group, [own])[0]).name for group in range(groups)]
         peers = [await node.start_peer(KV, name=name) for name in names]
-        await obey_lines(partial(obey, peers, Profiler()))
+        await obey_lines(partial(obey, peers, watcher))
 
 
 if __name__ == "__main__":
