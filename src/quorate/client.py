@@ -30,6 +30,7 @@ from quorate.tickets import Ticket, Tickets
 from quorate.transport import Transport
 from quorate.transport.calls import (
     Call,
+    FirstWrite,
     LeaderCall,
     LeaderIs,
     OpenSessionCall,
@@ -346,7 +347,8 @@ class Client(Generic[M]):
         try:
             first: FirstTry | None = None
             if ticket.session:
-                found = await following.ask_leader(self._write_call(encoded, ticket, share), share)
+                write = FirstWrite(encoded, share, ticket.session, ticket.sequence, tickets.first)
+                found = await following.ask_leader(write, share)
                 if isinstance(found, Value):
                     return found
                 first = found

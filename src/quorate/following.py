@@ -18,6 +18,7 @@ from quorate.links import CLOSED, Links
 from quorate.transport import Channel, Transport
 from quorate.transport.calls import (
     Call,
+    FirstWrite,
     LeaderCall,
     LeaderIs,
     Reply,
@@ -132,7 +133,7 @@ class Following:
         if self._links.leader is None:
             self._links.leader = leader
 
-    async def ask_leader(self, call: Call, share: float) -> Value | FirstTry | None:
+    async def ask_leader(self, call: Call | FirstWrite, share: float) -> Value | FirstTry | None:
         """Ask the leader, if it is known and connected. Nearly all calls are answered so, at little cost.
 
         Args:
@@ -156,7 +157,7 @@ class Following:
         try:
             answer = (await reply).answer
         except asyncio.CancelledError:
-            if is_kept(leader, call):
+            if isinstance(leader, LocalAddress):
                 channel.take_back(leader.name, reply)
             raise
         except (TimeoutError, ConnectionError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 import msgspec
 
@@ -32,6 +33,7 @@ from quorate.transport.calls import (
     StatusCall,
     WriteCall,
     failure_from_error,
+    singly,
 )
 from quorate.types import Address
 
@@ -105,7 +107,7 @@ class Forwarding:
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         """Carry out requests here; what no peer here can answer is asked of the leader."""
         now = asyncio.get_running_loop().time()
-        for request in requests:
+        for request in chain.from_iterable(map(singly, requests)):
             if isinstance(request.call, CancelCall):
                 self._give_up(request, (answer, request.call.request))
                 continue

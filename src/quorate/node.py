@@ -12,6 +12,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -37,7 +38,7 @@ from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, o
 from quorate.store.disk import Disk, ThreadExecutor, blocking
 from quorate.surroundings import Surroundings
 from quorate.transport import Answer, Packet, Transport
-from quorate.transport.calls import Failure, Reply, Request, StatusCall, StatusIs
+from quorate.transport.calls import Failure, Reply, Request, StatusCall, StatusIs, singly
 from quorate.transport.local import PREFIX, check_path
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
@@ -313,7 +314,7 @@ class Node:
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         """Carry out requests from the network, and answer them."""
         if self._surroundings is None:  # Connections close a moment later.
-            for request in requests:
+            for request in chain.from_iterable(map(singly, requests)):
                 answer(Reply(request.id, Failure("Stopped", "the node was stopped")))
             return
         now = self._surroundings.clock.time()
@@ -325,8 +326,11 @@ class Node:
                 answer(Reply(request.id, StatusIs(tuple(place.seat.status() for place in self._places.values()))))
             else:
                 running = ", ".join(self._places) or "none"
-                text = f"there is no peer named {request.peer} on this node; it has: {running}"
-                answer(Reply(request.id, Failure("Unavailable", text)))
+                failure = Failure(
+                    "Unavailable", f"there is no peer named {request.peer} on this node; it has: {running}"
+                )
+                for each in singly(request):
+                    answer(Reply(each.id, failure))
 
     # Beginning and end.
 

@@ -117,6 +117,11 @@ class Seat:
             self._outside.wake(self)
         self._writes.append((command, waiter))
 
+    def write_all(self, writes: list[tuple[bytes, Waiter]]) -> None:
+        """Propose commands, in their order."""
+        self._writes += [write for write in writes if not self._is_refused(write[1])]
+        self._outside.wake(self)
+
     def read(self, query: bytes, waiter: Waiter, consistency: Consistency = "linearizable") -> None:
         """Read; the waiter of a stale read is given a ``StaleRead``."""
         if self._is_refused(waiter):

@@ -28,7 +28,6 @@ from quorate.transport.calls import (
     CancelCall,
     ChangeCall,
     Events,
-    Failure,
     IdentifyCall,
     Identity,
     LeaderCall,
@@ -47,6 +46,7 @@ from quorate.transport.calls import (
     WatchCall,
     WatchStatusCall,
     WriteCall,
+    WritesCall,
     failure_from_error,
 )
 from quorate.types import MEMBERS_MAX, Address, PeerId, StaleRead, is_reachable
@@ -89,27 +89,29 @@ class CallWaiter(msgspec.Struct, eq=False):
         id: that of the request.
         answer: takes the one reply.
         deadline: when to give up, seconds on the monotonic clock.
-        encode: makes the answer of what the peer replies.
+        encode: makes the answer of what the peer replies; None where that is the answer.
         is_done: whether it is answered.
     """
 
     id: int
     answer: Answer
     deadline: float
-    encode: Callable[[object], Any]
+    encode: Callable[[object], Any] | None = None
     is_done: bool = False
 
     def succeed(self, reply: object) -> None:
         """Answer with a reply, unless it is answered."""
         if self.is_done:
             return
-        try:
-            answer = self.encode(reply)
-        except MachineError as error:
-            self.fail(error)
-        else:
-            self.is_done = True
-            self.answer(Reply(self.id, answer))
+        answer: Any = reply
+        if self.encode is not None:
+            try:
+                answer = self.encode(reply)
+            except MachineError as error:
+                self.fail(error)
+                return
+        self.is_done = True
+        self.answer(Reply(self.id, answer))
 
     def fail(self, error: QuorateError) -> None:
         """Answer with an error, unless it is answered."""
@@ -130,9 +132,9 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
     seat, call = place.seat, request.call
     asked = getattr(call, "timeout", place.settings.call_timeout)
     timeout = asked if asked < TIMEOUT_MAX else TIMEOUT_MAX  # min() would let what is no number through, for ever.
-    waiter = CallWaiter(request.id, answer, now + timeout, as_it_is)
+    waiter = CallWaiter(request.id, answer, now + timeout)
     match call:
-        case WriteCall():
+        case WriteCall() | WritesCall():
             write(place, call, waiter)
         case ReadCall():
             read(place, call, waiter)
@@ -161,22 +163,50 @@ def is_sound(place: Place, encoded: bytes, check: Callable[[bytes], None], waite
         check_size(encoded, place.settings)
         check(encoded)
     except (TypeError, ValueError) as error:
-        waiter.fail(Unavailable(f"{place.seat.name} cannot take this call: {error}"))
+        waiter.fail(unsound(place, error))
         return False
     return True
 
 
-def write(place: Place, call: WriteCall, waiter: CallWaiter) -> None:
+def unsound(place: Place, error: Exception) -> Unavailable:
+    """Give the error for a command or query that the machine cannot decode."""
+    return Unavailable(f"{place.seat.name} cannot take this call: {error}")
+
+
+def write(place: Place, call: WriteCall | WritesCall, waiter: CallWaiter) -> None:
     """Write, in a session or without one."""
+    if isinstance(call, WritesCall):
+        write_all(place, call, waiter)
+        return
     machine, command = place.machine, call.command
     if not is_sound(place, command, machine.writes.check, waiter):
         return
     if call.session == 0:
         waiter.encode = partial(as_value, machine, command)
     else:
-        waiter.encode = as_answered
         command = encode_write(call.session, call.sequence, call.settled, command)
     place.seat.write(command, waiter)
+
+
+def write_all(place: Place, call: WritesCall, first: CallWaiter) -> None:
+    """Write several commands of a session, each answered by itself; ``first`` waits for the first of them.
+
+    The first that is not sound is refused, and so are all behind it, which could not be applied without it.
+    """
+    check, settings, session, settled = place.machine.writes.check, place.settings, call.session, call.settled
+    answer, deadline = first.answer, first.deadline
+    writes: list[tuple[bytes, Waiter]] = []
+    try:
+        for sequence, command in enumerate(call.commands, call.sequence):
+            check_size(command, settings)
+            check(command)
+            waiter = CallWaiter(first.id + len(writes), answer, deadline)
+            writes.append((encode_write(session, sequence, settled, command), waiter))
+    except (TypeError, ValueError) as error:
+        failure = failure_from_error(unsound(place, error))
+        for number in range(len(writes), len(call.commands)):
+            answer(Reply(first.id + number, failure))
+    place.seat.write_all(writes)
 
 
 def read(place: Place, call: ReadCall, waiter: CallWaiter) -> None:
@@ -287,12 +317,6 @@ def as_session(value: object) -> SessionIs:
     return SessionIs(value)
 
 
-def as_answered(value: object) -> Value | Failure:
-    """Give the answer to a write in a session: what is kept for it, already encoded."""
-    assert isinstance(value, (Value, Failure)), "a write in a session leads to the answer that is kept of it"
-    return value
-
-
 def as_offset(value: object) -> SnapshotAt:
     """Give the answer to a piece of a snapshot that was stored."""
     assert isinstance(value, int), "a piece of a snapshot is answered by where to go on"
@@ -303,8 +327,3 @@ def as_leader(value: object) -> LeaderIs:
     """Give the answer to an errand that waited for a leader: the leader's address."""
     assert isinstance(value, Address), "an errand that waits for a leader is resolved with its address"
     return LeaderIs(value)
-
-
-def as_it_is(value: object) -> object:
-    """Give an answer unchanged."""
-    return value

@@ -117,6 +117,10 @@ class Tickets:
         self._seat(ticket)
         self._wake_unseated()
 
+    def first(self) -> int:
+        """Give the first place in the open session whose write still needs an answer; 1 when none does."""
+        return next(iter(self._seated.values())).sequence if self._seated else 1
+
     def settled(self, ticket: Ticket) -> int:
         """Give the first place in a write's session whose write still needs an answer, as things are now."""
         # Of a session that has ended no answers are kept: there it does not matter.

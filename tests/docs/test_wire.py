@@ -22,7 +22,18 @@ from quorate.machines import KV
 from quorate.sessions import ANSWERS_MAX
 from quorate.settings import Settings
 from quorate.transport import Packet, calls, frames, tcp
-from quorate.transport.calls import Failure, OpenSessionCall, ReadCall, Reply, Request, SessionIs, Value, WriteCall
+from quorate.transport.calls import (
+    COMMANDS_MAX,
+    Failure,
+    OpenSessionCall,
+    ReadCall,
+    Reply,
+    Request,
+    SessionIs,
+    Value,
+    WriteCall,
+    WritesCall,
+)
 from quorate.transport.connection import HELLO_SECONDS
 from quorate.transport.frames import FrameKind, Hello, encode_frame
 from quorate.types import Address, Run, Snapshot, Status
@@ -118,6 +129,7 @@ def test_the_numbers_are_those_of_the_source():
         f"within {HELLO_SECONDS:.0f} s",
         f"A node takes {tcp.CONNECTIONS_MAX:,} connections",
         f"Not more than {ANSWERS_MAX:,} writes",
+        f"`commands`, {COMMANDS_MAX:,} at most",
         "0 to 2^63 - 1",
     ):
         assert text in PLAIN
@@ -143,6 +155,7 @@ def test_the_examples_are_what_is_sent():
         call(1, OpenSessionCall(600.0, 5.0)),
         reply(1, SessionIs(7)),
         call(2, WriteCall(command, 5.0, 7, 1, 1)),
+        call(3, WritesCall([command, encode(["delete", "foo"])], 5.0, 7, 2, 2)),
         reply(2, Failure("NotLeader", "peer1", Address("peer2", "127.0.0.1", 7002))),
     ]
 

@@ -47,6 +47,7 @@ from quorate.transport.calls import (
     WatchCall,
     WatchStatusCall,
     WriteCall,
+    WritesCall,
     encode_details,
 )
 from quorate.transport.frames import Hello
@@ -114,6 +115,7 @@ HELLOS = [Hello("127.0.0.1:7001", "peers"), Hello("", "calls"), Hello("[::1]:700
 PACKETS = [Packet("group", LEADER, PeerId("1"), message) for message in MESSAGES]
 CALLS = [
     *[WriteCall(command, 5.0) for command in COMMANDS],
+    WritesCall(COMMANDS, 5.0, 7, 1, 1),
     ReadCall(COMMANDS[1], 5.0),
     ReadCall(COMMANDS[1], 5.0, "stale", True),
     WatchCall(5.0, ("Changed",), (7, 0)),

@@ -39,7 +39,16 @@ from quorate.store.records import (
 )
 from quorate.store.snapshots import MAGIC, RECORD_BYTES_MAX, check_received, read_snapshot
 from quorate.testing.contents import Contents
-from quorate.transport.calls import Failure, ReadCall, Reply, SnapshotCall, WriteCall, error_from_failure
+from quorate.transport.calls import (
+    Failure,
+    ReadCall,
+    Reply,
+    Request,
+    SnapshotCall,
+    WriteCall,
+    error_from_failure,
+    singly,
+)
 from quorate.transport.connection import Connection, Events
 from quorate.transport.frames import (
     HEADER_BYTES,
@@ -423,11 +432,10 @@ def fuzz_calls(content: bytes) -> None:
     except FrameError:
         return
     for value in values:
-        if isinstance(value, Reply):
-            if isinstance(value.answer, Failure):
-                assert isinstance(error_from_failure(value.answer), QuorateError)
-            continue
-        match value.call:
+        if isinstance(value, Reply) and isinstance(value.answer, Failure):
+            assert isinstance(error_from_failure(value.answer), QuorateError)
+    for request in (each for value in values if isinstance(value, Request) for each in singly(value)):
+        match request.call:
             case WriteCall(command=command):
                 with contextlib.suppress(TypeError):
                     MACHINE.check_write(command)

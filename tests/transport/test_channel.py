@@ -7,7 +7,18 @@ import asyncio
 import pytest
 
 from quorate.errors import Unavailable
-from quorate.transport.calls import CancelCall, Failure, Reply, Value, WatchStatusCall, WriteCall
+from quorate.transport.calls import (
+    COMMANDS_MAX,
+    CancelCall,
+    Failure,
+    FirstWrite,
+    Reply,
+    Value,
+    WatchStatusCall,
+    WriteCall,
+    WritesCall,
+    singly,
+)
 from quorate.transport.channel import FOREVER, FrameChannel, Replies
 from quorate.transport.frames import FrameKind, decode_frame
 from tests.transport.bench import ask
@@ -59,6 +70,78 @@ async def test_a_call_that_cannot_be_sent_is_told_so_and_the_others_of_its_turn_
         await wrong
     wire.channel.receive([Reply(request.id, Value(b"")) for request in requests])  # type: ignore[union-attr]
     await asyncio.gather(before, after)
+
+
+def first_write(sequence: int, command: bytes = b"c", session: int = 7, timeout: float = 1.0) -> FirstWrite:
+    return FirstWrite(command, timeout, session, sequence, lambda: 1)
+
+
+async def test_writes_of_a_session_that_follow_each_other_in_a_turn_leave_as_one_request_and_each_has_its_reply():
+    wire = Wire()
+    posted = [wire.channel.post("peer1", first_write(number, b"%d" % number)) for number in range(3, 6)]
+    posted[1].cancel()
+    posted.append(wire.channel.post("peer1", first_write(6, b"6")))
+    await asyncio.sleep(0)
+    later = wire.channel.post("peer1", first_write(7, b"7"))
+    await asyncio.sleep(0)
+    first, second = (decode_frame(frame, BYTES_MAX)[1] for frame in wire.frames)
+    assert [request.call for request in first] == [WritesCall([b"3", b"4", b"5", b"6"], 1.0, 7, 3, 1)]  # type: ignore[union-attr]
+    assert [request.call for request in second] == [WritesCall([b"7"], 1.0, 7, 7, 1)]  # type: ignore[union-attr]
+    requests = [each for request in (*first, *second) for each in singly(request)]  # type: ignore[arg-type]
+    assert [request.call for request in requests] == [
+        WriteCall(b"%d" % number, 1.0, 7, number, 1) for number in range(3, 8)
+    ]
+    wire.channel.receive([Reply(request.id, Value(request.call.command)) for request in reversed(requests)])  # type: ignore[union-attr]
+    replies = await asyncio.gather(posted[0], *posted[2:], later)
+    assert [reply.answer for reply in replies] == [Value(b"3"), Value(b"5"), Value(b"6"), Value(b"7")]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("peer1", WriteCall(b"x", 1.0)),
+        ("peer1", WriteCall(b"x", 1.0, 7, 2, 1)),
+        ("peer2", first_write(2)),
+        ("peer1", first_write(3)),
+        ("peer1", first_write(2, session=8)),
+        ("peer1", first_write(2, timeout=2.0)),
+    ],
+)
+async def test_what_does_not_follow_leaves_as_a_request_of_its_own_and_ends_the_one_before(other):
+    wire = Wire()
+    futures = [wire.channel.post("peer1", first_write(1)), wire.channel.post(*other)]
+    futures.append(wire.channel.post("peer1", first_write(2)))
+    await asyncio.sleep(0)
+    requests = [each for request in decode_frame(wire.frames[0], BYTES_MAX)[1] for each in singly(request)]  # type: ignore[arg-type]
+    assert len(decode_frame(wire.frames[0], BYTES_MAX)[1]) == 3
+    assert [request.id for request in requests] == [1, 2, 3]
+    wire.channel.receive([Reply(request.id, Value(b"%d" % request.id)) for request in requests])
+    assert [reply.answer for reply in await asyncio.gather(*futures)] == [Value(b"1"), Value(b"2"), Value(b"3")]
+
+
+async def test_more_writes_than_one_request_may_have_leave_as_several():
+    wire = Wire()
+    for number in range(1, 2 * COMMANDS_MAX + 2):
+        wire.channel.post("peer1", first_write(number))
+    await asyncio.sleep(0)
+    calls = [request.call for request in decode_frame(wire.frames[0], BYTES_MAX)[1]]  # type: ignore[union-attr]
+    assert [(len(call.commands), call.sequence) for call in calls] == [
+        (COMMANDS_MAX, 1),
+        (COMMANDS_MAX, COMMANDS_MAX + 1),
+        (1, 2 * COMMANDS_MAX + 1),
+    ]
+
+
+async def test_writes_that_do_not_fit_into_a_frame_together_leave_one_by_one_and_one_too_long_for_any_is_told_so():
+    wire = Wire()
+    sizes = [BYTES_MAX // 2, BYTES_MAX, BYTES_MAX // 2, 10]
+    posted = [wire.channel.post("peer1", first_write(number, bytes(size))) for number, size in enumerate(sizes, 1)]
+    await asyncio.sleep(0)
+    requests = [request for frame in wire.frames for request in decode_frame(frame, BYTES_MAX)[1]]
+    assert [(request.id, request.call.sequence) for request in requests] == [(1, 1), (3, 3), (4, 4)]  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="too many for one frame"):
+        await posted[1]
+    assert not any(future.done() for future in (posted[0], *posted[2:]))
 
 
 async def test_all_answers_of_one_turn_leave_as_one_frame_and_those_of_the_next_as_another():

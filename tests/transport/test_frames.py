@@ -25,6 +25,7 @@ from quorate.core.messages import (
 )
 from quorate.transport import Packet
 from quorate.transport.calls import (
+    COMMANDS_MAX,
     BootstrapCall,
     ChangeCall,
     Failure,
@@ -41,6 +42,7 @@ from quorate.transport.calls import (
     StatusIs,
     Value,
     WriteCall,
+    WritesCall,
 )
 from quorate.transport.frames import (
     HEADER_BYTES,
@@ -88,6 +90,7 @@ MESSAGES: list[Message] = [
 ]
 REQUESTS = [
     Request(1, "peer1", WriteCall(b"command", 0.0)),
+    Request(NUMBER_MAX, "peer1", WritesCall([b"command", b"another"], 1.0, 2, NUMBER_MAX, 3)),
     Request(2, "peer1", ReadCall(b"query", 5.0)),
     Request(6, "peer1", ReadCall(b"query", 5.0, "lease", True)),
     Request(3, "peer1", LeaderCall(1.0)),
@@ -219,6 +222,19 @@ MALFORMED: list[tuple[str, bytes, str]] = [
     ("session", seal_values(FrameKind.REQUESTS, [Request(1, "p", WriteCall(b"", 1.0, -1))]), "Expected `int` >= 0"),
     ("sequence", seal_values(FrameKind.REQUESTS, [Request(1, "p", WriteCall(b"", 1.0, 1, -1))]), "Expected `int`"),
     ("settled", seal_values(FrameKind.REQUESTS, [Request(1, "p", WriteCall(b"", 1.0, 1, 1, -1))]), "Expected `int`"),
+    ("no command", seal_values(FrameKind.REQUESTS, [Request(1, "p", WritesCall([b""], 1.0, 1, 1, 1))]), "length >= 1"),
+    (
+        "commands",
+        seal_values(FrameKind.REQUESTS, [Request(1, "p", WritesCall([b"c"] * (COMMANDS_MAX + 1), 1.0, 1, 1, 1))]),
+        "length <= 1024",
+    ),
+    (
+        "numbers that cannot be counted on from",
+        seal_values(FrameKind.REQUESTS, [Request(1, "p", WritesCall([b"c"], 1.0, 1, NUMBER_MAX + 1, 1))]),
+        "Expected `int` <= ",
+    ),
+    ("id", seal_values(FrameKind.REQUESTS, [Request(NUMBER_MAX + 1, "p", StatusCall())]), "Expected `int` <= "),
+    ("negative id", seal_values(FrameKind.REQUESTS, [Request(-1, "p", StatusCall())]), "Expected `int` >= 0"),
     ("no number", seal_values(FrameKind.REQUESTS, [["x"]]), "malformed"),
 ]
 for timeout in (math.nan, math.inf, -math.inf):

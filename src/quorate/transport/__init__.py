@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from quorate.core.messages import Message
-from quorate.transport.calls import Call, Reply, Request
+from quorate.transport.calls import Call, FirstWrite, Reply, Request
 from quorate.types import PeerId
 
 
@@ -74,8 +74,10 @@ class Channel(Protocol):
         """
         ...
 
-    def post(self, peer: str, call: Call, deadline: float, /) -> asyncio.Future[Reply]:
+    def post(self, peer: str, call: Call | FirstWrite, deadline: float, /) -> asyncio.Future[Reply]:
         """Send a call to a peer, as ``call`` does, without waiting: the reply, or the error, comes into the future.
+
+        Writes of a session that follow each other in one turn may travel as one request.
 
         Raises:
             Unavailable: the connection was gone before the call was sent.

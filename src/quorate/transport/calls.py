@@ -7,6 +7,7 @@ shifts a later reply. Knows nothing of sockets.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
@@ -46,6 +47,13 @@ Number = Annotated[int, msgspec.Meta(ge=0)]
 """A number of a session, as it comes from the network; MessagePack has none of more than 64 bits."""
 
 
+COMMANDS_MAX = 1_024
+"""The most commands of one ``WritesCall``: so many writes of a session may be under way."""
+
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A number that others are counted on from, as it comes from the network."""
+
+
 class WriteCall(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="write"):
     """Write a command. Answered by ``Value`` with the encoded reply of the handler.
 
@@ -62,6 +70,53 @@ class WriteCall(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="wri
     session: Number = 0
     sequence: Number = 0
     settled: Number = 0
+
+
+class WritesCall(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="writes"):
+    """Write several commands of one session, in their order. Answered as a ``WriteCall`` for each of them would be.
+
+    The answer of the first has the id of the request; that of each other, the id behind the one before. So this is one
+    call in its form alone: what becomes of each command is its own.
+
+    Attributes:
+        commands: the encoded commands.
+        timeout: as in ``WriteCall``, of each of them.
+        session: the session.
+        sequence: the place of the first one among the writes of the session; the others follow.
+        settled: as in ``WriteCall``; not above ``sequence``.
+    """
+
+    commands: Annotated[list[Annotated[bytes, msgspec.Meta(min_length=1)]], msgspec.Meta(max_length=COMMANDS_MAX)]
+    timeout: Timeout
+    session: Number
+    sequence: Id
+    settled: Number
+
+    def call(self, place: int) -> WriteCall:
+        """Give the call for the command at a place among them, alone."""
+        return WriteCall(self.commands[place], self.timeout, self.session, self.sequence + place, self.settled)
+
+
+class FirstWrite(msgspec.Struct, frozen=True, gc=False):
+    """The first try of a write in a session: it leaves in one ``WritesCall`` with those that follow it in its turn.
+
+    Attributes:
+        command: the encoded command.
+        timeout: as in ``WriteCall``.
+        session: the id of the session.
+        sequence: its place among the writes of the session.
+        settled: gives the first place whose write needs an answer: asked for the first one of those in a turn.
+    """
+
+    command: bytes
+    timeout: float
+    session: int
+    sequence: int
+    settled: Callable[[], int]
+
+    def call(self) -> WriteCall:
+        """Give the call for it alone."""
+        return WriteCall(self.command, self.timeout, self.session, self.sequence, self.settled())
 
 
 class OpenSessionCall(msgspec.Struct, frozen=True, array_like=True, tag="open_session"):
@@ -196,6 +251,7 @@ class SnapshotCall(msgspec.Struct, frozen=True, array_like=True, tag="snapshot")
 
 Call = (
     WriteCall
+    | WritesCall
     | OpenSessionCall
     | ReadCall
     | WatchCall
@@ -215,14 +271,22 @@ class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A call to one peer.
 
     Attributes:
-        id: unique among the calls under way on the connection.
+        id: unique among the calls under way on the connection. A ``WritesCall`` takes as many as it has commands.
         peer: the name of the peer asked.
         call: what is asked.
     """
 
-    id: int
+    id: Id
     peer: str
     call: Call
+
+
+def singly(request: Request) -> list[Request]:
+    """Give a request for several writes as one for each; any other as it is."""
+    call = request.call
+    if not isinstance(call, WritesCall):
+        return [request]
+    return [Request(request.id + place, request.peer, call.call(place)) for place in range(len(call.commands))]
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="value"):

@@ -10,7 +10,17 @@ import itertools
 from collections.abc import Awaitable, Callable, Sequence
 
 from quorate.errors import Unavailable
-from quorate.transport.calls import Call, CancelCall, Failure, Reply, Request
+from quorate.transport.calls import (
+    COMMANDS_MAX,
+    Call,
+    CancelCall,
+    Failure,
+    FirstWrite,
+    Reply,
+    Request,
+    WritesCall,
+    singly,
+)
 from quorate.transport.frames import FrameKind, encode_frames, encode_one_frame, encode_value, fits
 
 FOREVER = float("inf")
@@ -68,6 +78,9 @@ class FrameChannel:
         self._hang_up = hang_up
         self._bytes_max = bytes_max
         self._requests: list[Request] = []
+        # What may still join the last of the requests: place in the session, session, timeout and peer of a write.
+        self._next: tuple[int, int, float, str] | None = None
+        self._commands: list[bytes] = []  # Those of that request, where it is one for writes.
         self._taken_back: dict[asyncio.Future[Reply], str] = {}
         self._ids = itertools.count(1)
         self._waiting: dict[int, tuple[asyncio.Future[Reply], float]] = {}
@@ -86,7 +99,7 @@ class FrameChannel:
         """
         return await self.post(request.peer, request.call, deadline)
 
-    def post(self, peer: str, call: Call, deadline: float = FOREVER) -> asyncio.Future[Reply]:
+    def post(self, peer: str, call: Call | FirstWrite, deadline: float = FOREVER) -> asyncio.Future[Reply]:
         """Send a call, as ``call`` does, without waiting: its reply, or the error, comes into the future.
 
         Whoever gives up cancels the future; nobody else minds.
@@ -101,6 +114,16 @@ class FrameChannel:
         self._waiting[number] = future, deadline
         if deadline < self._sweep_at:
             self._set_sweep(deadline)
+        if isinstance(call, FirstWrite):
+            if self._next == (call.sequence, call.session, call.timeout, peer) and len(self._commands) < COMMANDS_MAX:
+                self._commands.append(call.command)
+                self._next = (call.sequence + 1, call.session, call.timeout, peer)
+                return future
+            self._commands = [call.command]
+            self._next = (call.sequence + 1, call.session, call.timeout, peer)
+            call = WritesCall(self._commands, call.timeout, call.session, call.sequence, call.settled())
+        else:
+            self._next = None
         if not self._requests and not self._taken_back:
             self._loop.call_soon(self._flush)
         self._requests.append(Request(number, peer, call))
@@ -143,7 +166,7 @@ class FrameChannel:
 
     def _flush(self) -> None:
         """Write the requests of this turn, and which of those before are taken back."""
-        requests, self._requests = self._requests, []
+        requests, self._requests, self._next = self._requests, [], None
         if self._taken_back:
             requests += self._cancels()
         if not requests:
@@ -155,7 +178,8 @@ class FrameChannel:
         if frame is not None:
             self._write(frame)
             return
-        encoded = [value for request in requests if (value := self._encode(request)) is not None]
+        single = [each for request in requests for each in singly(request)]
+        encoded = [value for request in single if (value := self._encode(request)) is not None]
         for frame in encode_frames(FrameKind.REQUESTS, encoded, self._bytes_max):
             self._write(frame)
 
