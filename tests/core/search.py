@@ -25,6 +25,7 @@ from quorate.errors import ConfigurationError, NotLeader
 from quorate.settings import Settings
 from quorate.testing.drive import join
 from quorate.types import Address, HardState, Index, Kind, PeerId, Stored
+from tests.core.promises import Promises, check_answers
 
 NAMES = [PeerId(name) for name in "1234567"]
 
@@ -122,6 +123,7 @@ class Walk:
         self.old = deque(maxlen=OLD_MAX)  # the same, of those that have arrived
         self.shipping = []  # (sender, life, to, message)
         self.cut = set()
+        self.promises = Promises()
         self.leaders = {}
         self.committed = {}  # index: (term, payload, by whom it was first seen committed: the term)
         self.floors = {}  # (name, life, read): how much was committed when it was asked
@@ -221,6 +223,7 @@ class Walk:
             if peer.raft.state.configuration.is_witness(envelope.to):
                 runs = [run.without_commands() for run in runs]
             message = msgspec.structs.replace(message, entries=join(runs))
+        self.promises.note_sent(name, envelope.to, message, peer.disk)
         if self.dice.random() >= self.loss:
             self.flight.append((name, envelope.to, message))
 
@@ -239,7 +242,14 @@ class Walk:
             self.flight.append((sender, to, message))
         self.old.append((sender, to, message))
         if self.peers[to].raft is not None and (sender, to) not in self.cut:
-            self.give(to, lambda raft: raft.receive(sender, message, self.clock(to)))
+            self.give(to, lambda raft: self.receive(raft, sender, message))
+
+    def receive(self, raft, sender, message):
+        state = raft.state
+        committed, vote, waiting = state.commit_index, state.hard_state, len(state.outbox.messages)
+        raft.receive(sender, message, self.clock(state.peer))
+        check_answers(message, committed, state, state.outbox.messages[waiting:])
+        self.promises.check_patience(state.peer, state, vote, message)
 
     def tick(self, name):
         self.give(name, lambda raft: raft.tick(self.clock(name)))
@@ -248,7 +258,7 @@ class Walk:
         sender, life, to, message = self.shipping.pop(place)
         arrives = works and self.peers[to].raft is not None and (sender, to) not in self.cut
         if arrives:
-            self.give(to, lambda raft: raft.receive(sender, message, self.clock(to)))
+            self.give(to, lambda raft: self.receive(raft, sender, message))
             if self.dice.random() < 0.1:
                 self.shipping.append((sender, -1, to, message))
         peer = self.peers[sender]
@@ -321,7 +331,12 @@ class Walk:
         check(state)
         after = facts(state)
         check_step(peer.facts, after)
-        peer.facts = after
+        before, peer.facts = peer.facts, after
+        self.promises.check_kept(name, state)
+        if after.is_leader:
+            if not before.is_leader or before.hard_state.term < after.hard_state.term:
+                self.promises.check_elected(name, state, self.peers, self.clock)
+            self.promises.check_matches(name, state, self.peers)
         self.highest = max(self.highest, state.commit_index)
         # A lone voter wins its election before its vote is durable: nobody hears of that, and it may win it once more.
         if isinstance(state.role, Leader) and state.durable.term == state.term:
