@@ -25,9 +25,9 @@ def numbers_of_all_clients_in_one_table(monkeypatch: pytest.MonkeyPatch) -> None
 
     def confused(self, number, now):
         session = use(self, number, now)
-        ahead = max(self.by_id.values(), key=lambda other: other.next)
-        if ahead.next > session.next:
-            session.next, session.answers = ahead.next, list(ahead.answers)
+        for other in self.by_id.values():
+            while other.first <= session.next < other.next:
+                session.keep(other.answers[session.next - other.first])
         return session
 
     monkeypatch.setattr(Sessions, "use", confused)
