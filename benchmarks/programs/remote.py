@@ -8,7 +8,6 @@ do that are written in other languages. The frames of a turn still leave by one 
 
 from __future__ import annotations
 
-import asyncio
 import random
 import sys
 from functools import partial
@@ -20,8 +19,7 @@ from benchmarks.programs.lines import obey_lines, run
 from quorate import Settings, connect
 from quorate.client import Client
 from quorate.machines import KV
-from quorate.transport.calls import Call, FirstWrite, Reply
-from quorate.transport.channel import FOREVER, FrameChannel
+from quorate.transport.channel import FrameChannel
 from quorate.transport.frames import REQUESTS, encode_frame
 from quorate.transport.tcp import TCPTransport
 
@@ -29,12 +27,11 @@ from quorate.transport.tcp import TCPTransport
 class SingleChannel(FrameChannel):
     """A channel whose requests leave at the end of the turn as ever, each in a frame of its own."""
 
+    commands_max = 1
+
     def _flush(self) -> None:
         requests, self._requests = self._requests, []
         self._write(b"".join(encode_frame(REQUESTS, [request]) for request in requests))
-
-    def post(self, peer: str, call: Call | FirstWrite, deadline: float = FOREVER) -> asyncio.Future[Reply]:
-        return super().post(peer, call.call() if isinstance(call, FirstWrite) else call, deadline)
 
 
 class SingleTransport(TCPTransport):

@@ -12,7 +12,8 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -31,7 +32,7 @@ from quorate.notebook import table
 from quorate.peer import Peer
 from quorate.reopening import reopen
 from quorate.seat import Seat
-from quorate.serving import Place, carry_out
+from quorate.serving import Place, carry_out_all
 from quorate.settings import Settings
 from quorate.store import LogStore
 from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, open_store
@@ -318,19 +319,18 @@ class Node:
                 answer(Reply(request.id, Failure("Stopped", "the node was stopped")))
             return
         now = self._surroundings.clock.time()
-        for request in requests:
-            place = self._places.get(request.peer)
+        for name, asked in groupby(requests, attrgetter("peer")):
+            place = self._places.get(name)
             if place is not None:
-                carry_out(place, request, answer, now)
-            elif isinstance(request.call, StatusCall) and not request.peer:
-                answer(Reply(request.id, StatusIs(tuple(place.seat.status() for place in self._places.values()))))
-            else:
-                running = ", ".join(self._places) or "none"
-                failure = Failure(
-                    "Unavailable", f"there is no peer named {request.peer} on this node; it has: {running}"
-                )
-                for each in singly(request):
-                    answer(Reply(each.id, failure))
+                carry_out_all(place, asked, answer, now)
+                continue
+            running = ", ".join(self._places) or "none"
+            failure = Failure("Unavailable", f"there is no peer named {name} on this node; it has: {running}")
+            for request in chain.from_iterable(map(singly, asked)):
+                if isinstance(request.call, StatusCall) and not name:
+                    answer(Reply(request.id, StatusIs(tuple(place.seat.status() for place in self._places.values()))))
+                else:
+                    answer(Reply(request.id, failure))
 
     # Beginning and end.
 

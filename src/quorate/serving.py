@@ -5,8 +5,7 @@ What comes over the network is checked before it goes further. Knows calls and s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -28,6 +27,7 @@ from quorate.transport.calls import (
     CancelCall,
     ChangeCall,
     Events,
+    Failure,
     IdentifyCall,
     Identity,
     LeaderCall,
@@ -81,6 +81,23 @@ class Place(msgspec.Struct):
     machine: MachineType
     settings: Settings
 
+    def value(self, call: bytes, reply: object) -> Value:
+        """Give the answer to an encoded write or read.
+
+        Raises:
+            MachineError: the reply cannot be encoded.
+        """
+        return Value(self.machine.encode_reply(call, reply))
+
+    def stale_value(self, call: bytes, reply: object) -> StaleValue:
+        """Give the answer to an encoded stale read, with its index and age.
+
+        Raises:
+            MachineError: the reply cannot be encoded.
+        """
+        assert isinstance(reply, StaleRead), "a stale read is answered with its index and age"
+        return StaleValue(self.machine.encode_reply(call, reply.value), reply.index, reply.age)
+
 
 class CallWaiter(msgspec.Struct, eq=False):
     """Someone at the other end of a connection who waits for a reply.
@@ -89,14 +106,16 @@ class CallWaiter(msgspec.Struct, eq=False):
         id: that of the request.
         answer: takes the one reply.
         deadline: when to give up, seconds on the monotonic clock.
-        encode: makes the answer of what the peer replies; None where that is the answer.
+        encode: makes the answer, of the command or query and what the peer replies; None where that is the answer.
+        call: the encoded command or query; empty if there is none.
         is_done: whether it is answered.
     """
 
     id: int
     answer: Answer
     deadline: float
-    encode: Callable[[object], Any] | None = None
+    encode: Callable[[bytes, object], Any] | None = None
+    call: bytes = b""
     is_done: bool = False
 
     def succeed(self, reply: object) -> None:
@@ -106,7 +125,7 @@ class CallWaiter(msgspec.Struct, eq=False):
         answer: Any = reply
         if self.encode is not None:
             try:
-                answer = self.encode(reply)
+                answer = self.encode(self.call, reply)
             except MachineError as error:
                 self.fail(error)
                 return
@@ -120,24 +139,44 @@ class CallWaiter(msgspec.Struct, eq=False):
             self.answer(Reply(self.id, failure_from_error(error)))
 
 
-def carry_out(place: Place, request: Request, answer: Answer, now: float) -> None:
-    """Carry out a request to a peer, and answer it, now or when it is done.
+def carry_out_all(place: Place, requests: Iterable[Request], answer: Answer, now: float) -> None:
+    """Carry out requests to a peer, and answer each, now or when it is done: writes and reads together, each kind.
 
     Args:
         place: the peer.
-        request: what is asked; never trusted.
-        answer: takes the one reply.
+        requests: what is asked; never trusted.
+        answer: takes the replies.
         now: seconds on the monotonic clock.
     """
+    writes: list[tuple[Request, WriteCall | WritesCall]] = []
+    reads: list[tuple[Request, ReadCall]] = []
+    for request in requests:
+        call = request.call
+        if isinstance(call, ReadCall):
+            reads.append((request, call))
+        elif isinstance(call, (WriteCall, WritesCall)):
+            writes.append((request, call))
+        else:
+            carry_out(place, request, answer, now)
+    if writes:
+        write_all(place, writes, answer, now)
+    if reads:
+        read_all(place, reads, answer, now)
+
+
+def deadline_of(timeout: float, now: float) -> float:
+    """Give the deadline of a call that may take so many seconds, as its caller says."""
+    return now + (timeout if timeout < TIMEOUT_MAX else TIMEOUT_MAX)  # min() would let what is no number through.
+
+
+def carry_out(place: Place, request: Request, answer: Answer, now: float) -> None:
+    """Carry out one request to a peer; see ``carry_out_all``."""
     seat, call = place.seat, request.call
-    asked = getattr(call, "timeout", place.settings.call_timeout)
-    timeout = asked if asked < TIMEOUT_MAX else TIMEOUT_MAX  # min() would let what is no number through, for ever.
-    waiter = CallWaiter(request.id, answer, now + timeout)
+    deadline = deadline_of(getattr(call, "timeout", place.settings.call_timeout), now)
+    waiter = CallWaiter(request.id, answer, deadline)
     match call:
-        case WriteCall() | WritesCall():
-            write(place, call, waiter)
-        case ReadCall():
-            read(place, call, waiter)
+        case WriteCall() | WritesCall() | ReadCall():
+            carry_out_all(place, [request], answer, now)
         case OpenSessionCall():
             waiter.encode = as_session
             seat.write(encode_opening(OpenSession(max(0.0, call.session_timeout))), waiter)
@@ -157,75 +196,77 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
             configure(place, call, waiter)
 
 
-def is_sound(place: Place, encoded: bytes, check: Callable[[bytes], None], waiter: CallWaiter) -> bool:
-    """Check a command or query from the network: it goes no further unless the machine can decode it."""
-    try:
-        check_size(encoded, place.settings)
-        check(encoded)
-    except (TypeError, ValueError) as error:
-        waiter.fail(unsound(place, error))
-        return False
-    return True
+def unsound(place: Place, error: Exception) -> Failure:
+    """Give the answer to a command or query that goes no further, since the machine cannot decode it."""
+    return failure_from_error(Unavailable(f"{place.seat.name} cannot take this call: {error}"))
 
 
-def unsound(place: Place, error: Exception) -> Unavailable:
-    """Give the error for a command or query that the machine cannot decode."""
-    return Unavailable(f"{place.seat.name} cannot take this call: {error}")
+def write_all(
+    place: Place, requests: Sequence[tuple[Request, WriteCall | WritesCall]], answer: Answer, now: float
+) -> None:
+    """Write, in sessions or without: each command is answered by itself.
 
-
-def write(place: Place, call: WriteCall | WritesCall, waiter: CallWaiter) -> None:
-    """Write, in a session or without one."""
-    if isinstance(call, WritesCall):
-        write_all(place, call, waiter)
-        return
-    machine, command = place.machine, call.command
-    if not is_sound(place, command, machine.writes.check, waiter):
-        return
-    if call.session == 0:
-        waiter.encode = partial(as_value, machine, command)
-    else:
-        command = encode_write(call.session, call.sequence, call.settled, command)
-    place.seat.write(command, waiter)
-
-
-def write_all(place: Place, call: WritesCall, first: CallWaiter) -> None:
-    """Write several commands of a session, each answered by itself; ``first`` waits for the first of them.
-
-    The first that is not sound is refused, and so are all behind it, which could not be applied without it.
+    Of one request the first command that is not sound is refused, and so are all behind it, which could not be applied
+    without it.
     """
-    check, settings, session, settled = place.machine.writes.check, place.settings, call.session, call.settled
-    answer, deadline = first.answer, first.deadline
+    check, settings, value = place.machine.writes.check, place.settings, place.value
     writes: list[tuple[bytes, Waiter]] = []
-    try:
-        for sequence, command in enumerate(call.commands, call.sequence):
-            check_size(command, settings)
-            check(command)
-            waiter = CallWaiter(first.id + len(writes), answer, deadline)
-            writes.append((encode_write(session, sequence, settled, command), waiter))
-    except (TypeError, ValueError) as error:
-        failure = failure_from_error(unsound(place, error))
-        for number in range(len(writes), len(call.commands)):
-            answer(Reply(first.id + number, failure))
+    for request, call in requests:
+        number, session, sequence, deadline = request.id, call.session, call.sequence, deadline_of(call.timeout, now)
+        commands = call.commands if isinstance(call, WritesCall) else (call.command,)
+        try:
+            for command in commands:
+                check_size(command, settings)
+                check(command)
+                if session:
+                    payload, waiter = (
+                        encode_write(session, sequence, call.settled, command),
+                        CallWaiter(number, answer, deadline),
+                    )
+                else:
+                    payload, waiter = command, CallWaiter(number, answer, deadline, value, command)
+                writes.append((payload, waiter))
+                number, sequence = number + 1, sequence + 1
+        except (TypeError, ValueError) as error:
+            failure = unsound(place, error)
+            for refused in range(number, request.id + len(commands)):
+                answer(Reply(refused, failure))
     place.seat.write_all(writes)
 
 
-def read(place: Place, call: ReadCall, waiter: CallWaiter) -> None:
+def read_all(place: Place, requests: Sequence[tuple[Request, ReadCall]], answer: Answer, now: float) -> None:
     """Read, unless only a leader is to answer and this peer does not lead."""
-    machine = place.machine
-    if not is_sound(place, call.query, machine.reads.check, waiter):
-        return
-    as_read = as_stale_value if call.consistency == "stale" else as_value
-    waiter.encode = partial(as_read, machine, call.query)
-    raft = place.seat.raft
-    if call.leader_only and raft.state.leader != raft.state.peer:
-        waiter.fail(NotLeader(place.seat.addresses.redirect(raft.state), place.seat.name))
-    elif call.consistency == "lease" and place.seat.may_answer_now():
+    seat, check, settings, value = place.seat, place.machine.reads.check, place.settings, place.value
+    leads = seat.raft.state.leader == seat.raft.state.peer
+    for request, call in requests:
+        query = call.query
         try:
-            waiter.succeed(place.seat.answer_now(call.query))
+            check_size(query, settings)
+            check(query)
+        except (TypeError, ValueError) as error:
+            answer(Reply(request.id, unsound(place, error)))
+            continue
+        waiter = CallWaiter(request.id, answer, deadline_of(call.timeout, now), value, query)
+        if call.leader_only and not leads:
+            waiter.fail(NotLeader(seat.addresses.redirect(seat.raft.state), seat.name))
+        elif call.consistency == "linearizable":
+            seat.read(query, waiter)
+        else:
+            read_otherwise(place, call, waiter)
+
+
+def read_otherwise(place: Place, call: ReadCall, waiter: CallWaiter) -> None:
+    """Read by lease, at once if that may be, or what may be stale."""
+    seat = place.seat
+    if call.consistency == "stale":
+        waiter.encode = place.stale_value
+    elif seat.may_answer_now():
+        try:
+            waiter.succeed(seat.answer_now(call.query))
         except QuorateError as error:
             waiter.fail(error)
-    else:
-        place.seat.read(call.query, waiter, call.consistency)
+        return
+    seat.read(call.query, waiter, call.consistency)
 
 
 def watch(place: Place, call: WatchCall | WatchStatusCall, waiter: CallWaiter, now: float) -> None:
@@ -256,29 +297,10 @@ def cancel(place: Place, call: CancelCall, answer: Answer) -> None:
     place.seat.standing.cancel(is_gone)
 
 
-def as_beginning(value: object) -> Events:
+def as_beginning(_: bytes, value: object) -> Events:
     """Say from where on to watch for what comes after the index applied."""
     assert isinstance(value, int), "a read without a query is answered by the index applied"
     return Events((value + 1, 0), ())
-
-
-def as_value(machine: MachineType, call: bytes, reply: object) -> Value:
-    """Encode the reply of an encoded write or read.
-
-    Raises:
-        MachineError: the reply cannot be encoded.
-    """
-    return Value(machine.encode_reply(call, reply))
-
-
-def as_stale_value(machine: MachineType, call: bytes, reply: object) -> StaleValue:
-    """Encode the reply of an encoded stale read, with its index and age.
-
-    Raises:
-        MachineError: the reply cannot be encoded.
-    """
-    assert isinstance(reply, StaleRead), "a stale read is answered with its index and age"
-    return StaleValue(machine.encode_reply(call, reply.value), reply.index, reply.age)
 
 
 def identity(place: Place) -> Identity:
@@ -289,7 +311,7 @@ def identity(place: Place) -> Identity:
 
 def configure(place: Place, call: BootstrapCall | ChangeCall, waiter: CallWaiter) -> None:
     """Have the first configuration written, or the members changed, if others could be reached at their addresses."""
-    waiter.encode = lambda _: identity(place)
+    waiter.encode = lambda _call, _reply: identity(place)
     errand: FormGroup | ChangeMembers
     if isinstance(call, BootstrapCall):
         members = call.configuration.members
@@ -311,19 +333,19 @@ def are_sound(members: Members) -> bool:
     )
 
 
-def as_session(value: object) -> SessionIs:
+def as_session(_: bytes, value: object) -> SessionIs:
     """Give the answer to a session that was opened."""
     assert isinstance(value, int), "a session is known by the index of what opened it"
     return SessionIs(value)
 
 
-def as_offset(value: object) -> SnapshotAt:
+def as_offset(_: bytes, value: object) -> SnapshotAt:
     """Give the answer to a piece of a snapshot that was stored."""
     assert isinstance(value, int), "a piece of a snapshot is answered by where to go on"
     return SnapshotAt(value)
 
 
-def as_leader(value: object) -> LeaderIs:
+def as_leader(_: bytes, value: object) -> LeaderIs:
     """Give the answer to an errand that waited for a leader: the leader's address."""
     assert isinstance(value, Address), "an errand that waits for a leader is resolved with its address"
     return LeaderIs(value)

@@ -507,7 +507,7 @@ def test_an_idle_watch_costs_a_call_in_each_timeout_and_one_of_a_peer_nothing(mo
         calls.append(request.call)
         carry_out(place, request, answer, now)
 
-    monkeypatch.setattr("quorate.node.carry_out", counted)
+    monkeypatch.setattr("quorate.serving.carry_out", counted)
 
     async def tell(world: World) -> None:
         peers = await world.form(Counter, "peer1", "peer2", "peer3")

@@ -386,7 +386,7 @@ def test_an_idle_watch_costs_a_call_in_each_timeout_and_one_of_a_peer_nothing(mo
         calls.append(request.call)
         carry_out(place, request, answer, now)
 
-    monkeypatch.setattr("quorate.node.carry_out", counted)
+    monkeypatch.setattr("quorate.serving.carry_out", counted)
 
     async def tell(world: World) -> None:
         peers = await world.form(KV, "peer1", "peer2", "peer3")
@@ -497,7 +497,7 @@ def test_a_garbled_answer_is_told_and_counts_for_nothing(monkeypatch):
 
         watch = kv.watch_status()
         with monkeypatch.context() as patch:
-            patch.setattr("quorate.node.carry_out", lie)
+            patch.setattr("quorate.serving.carry_out", lie)
             with pytest.raises(QuorateError, match="never heard of it"):
                 await anext(watch)
         assert (await anext(watch)).name == "peer1"

@@ -66,7 +66,12 @@ class FrameChannel:
     """A ``Channel``: gives requests their ids, and each caller the reply with its id.
 
     Deadlines are swept: one timer for all calls, set for the first of them.
+
+    Attributes:
+        commands_max: the most writes that travel as one request.
     """
+
+    commands_max: int = COMMANDS_MAX
 
     def __init__(
         self, node: str, write: Callable[[bytes], None], hang_up: Callable[[], Awaitable[None]], bytes_max: int
@@ -115,7 +120,10 @@ class FrameChannel:
         if deadline < self._sweep_at:
             self._set_sweep(deadline)
         if isinstance(call, FirstWrite):
-            if self._next == (call.sequence, call.session, call.timeout, peer) and len(self._commands) < COMMANDS_MAX:
+            if (
+                self._next == (call.sequence, call.session, call.timeout, peer)
+                and len(self._commands) < self.commands_max
+            ):
                 self._commands.append(call.command)
                 self._next = (call.sequence + 1, call.session, call.timeout, peer)
                 return future
