@@ -558,6 +558,59 @@ def test_stopping_does_not_wait_for_a_machine_that_is_being_restored() -> None:
     between_two(tell)
 
 
+def hold_restoring(peer: Peer[KV], monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """Let a peer's machine be restored only when what is put into the list is called."""
+    held: list[Callable[[], None]] = []
+    restore = peer._seat.snapshots.restore
+    monkeypatch.setattr(peer._seat.snapshots, "restore", lambda *args: held.append(lambda: restore(*args)))
+    return held
+
+
+def test_until_a_machine_is_restored_nothing_is_applied_and_nothing_kept_of_the_log_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def tell(world: World) -> None:
+        leader, late = await form_with_one_behind(world)
+        applied = late.status().last_applied
+        assert late._seat._sender.cache.bytes > 0
+        held = hold_restoring(late, monkeypatch)
+        read: list[object] = []
+        monkeypatch.setattr(late._seat, "read_durable", lambda *args: read.append(args))
+        world.network.cut.clear()
+        await world.until(lambda: held)
+        assert late._seat._sender.cache.bytes == 0
+        await fill(leader, 50, "more")
+        await world.until(lambda: late.status().last_index == leader.status().last_index)
+        assert (late.status().last_applied, read) == (applied, [])
+        monkeypatch.undo()
+        held.pop()()
+        await world.until(lambda: late.status().last_applied == leader.status().last_applied)
+
+    run_world(3, COMPACTING, tell)
+
+
+def test_a_snapshot_that_comes_while_one_is_restored_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def tell(world: World) -> None:
+        leader, late = await form_with_one_behind(world)
+        applied = late.status().last_applied
+        held = hold_restoring(late, monkeypatch)
+        world.network.cut.clear()
+        await world.until(lambda: len(held) == 1)
+        world.network.isolate(address_of(late))
+        await asyncio.sleep(2 * COMPACTING.election_timeout_max)
+        await fill(leader, 400, "more")
+        await world.until(lambda: leader.status().first_index > late.status().last_index + 1)
+        world.network.cut.clear()
+        await world.until(lambda: len(held) == 2)
+        held[0]()
+        await asyncio.sleep(1.0)
+        assert late.status().last_applied == applied
+        held[1]()
+        await world.until(lambda: late.status().last_applied == leader.status().last_applied)
+
+    run_world(3, COMPACTING, tell)
+
+
 # Witnesses and newcomers, on real nodes.
 
 QUICK = msgspec.structs.replace(SETTINGS, snapshot_entries=100, trailing_entries=10, snapshot_chunk_bytes=512)

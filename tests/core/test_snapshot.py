@@ -99,8 +99,9 @@ def test_entries_behind_a_snapshot_are_dropped_but_for_the_trailing_ones(trailin
 
 
 @pytest.mark.parametrize("index", [7, 8])
-def test_no_newer_snapshot_compacts_nothing(index):
-    raft = leader(compacted=8)
+@pytest.mark.parametrize("trailing", [0, 5])
+def test_no_newer_snapshot_compacts_nothing(index, trailing):
+    raft = leader(compacted=8, settings=Settings(trailing_entries=trailing))
     raft.compacted(snapshot(index, 1))
     assert raft.state.snapshot_index == 8
     assert not raft.ready().writes
@@ -407,13 +408,14 @@ def test_what_was_handed_out_for_writing_promises_nothing_of_the_log_that_begins
     assert raft.state.uncommitted_bytes == 0
 
 
-def test_the_configuration_of_a_snapshot_is_in_force_at_once_and_an_uncommitted_one_is_forgotten():
+@pytest.mark.parametrize("at", [1, 6])
+def test_the_configuration_of_a_snapshot_is_in_force_at_once_and_an_uncommitted_one_is_forgotten(at):
     raft = start(log=(1, 1))
     payload = encode_configuration(make_configuration(5))
     run = Run(Term(1), Index(3), Kind.CONFIGURATION, 0.0, (payload,))
     receive(raft, "2", AppendEntries(Term(1), PeerId("2"), Index(2), Term(1), Index(0), 0, (run,)))
-    raft.receive(PeerId("2"), install(7, 3, configuration=make_configuration(4), at=6), 0.0)
-    assert raft.state.configurations == [(6, make_configuration(4))]
+    raft.receive(PeerId("2"), install(7, 3, configuration=make_configuration(4), at=at), 0.0)
+    assert raft.state.configurations == [(at, make_configuration(4))]
     assert raft.ready().configuration == make_configuration(4)
 
 
