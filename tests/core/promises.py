@@ -21,12 +21,15 @@ class Promises:
         self.votes = {}  # (term, voter): whom it voted for
         self.acknowledged = {}  # name: (term, index, term of the entry there)
         self.matches = {}  # name: [(progress, its match index)]
-        self.patience = {}  # name: until when, by its own clock, it promised its leader to vote for nobody
+        self.patience = {}  # name: (until when, by its own clock, it promised a leader to vote for nobody; its term)
+        self.released = set()  # (term, leader) of those who told another peer to campaign
 
     def note_sent(self, name, to, message, disk):
         """Note what a message promises that leaves now."""
         if isinstance(message, RequestVoteReply) and message.vote_granted:
             self.votes[message.term, name] = to
+        elif isinstance(message, TimeoutNow):
+            self.released.add((message.term, name))
         elif isinstance(message, AppendEntriesReply) and message.success and disk.start < message.match_index:
             assert message.match_index <= disk.last, f"{name} acknowledges {message.match_index} before it is durable"
             if message.match_index > self.acknowledged.get(name, (0, 0, 0))[1] or self.is_later(name, message):
@@ -81,10 +84,17 @@ class Promises:
             if has_voted:
                 self.patience.pop(name, None)
         elif has_voted:
-            is_free = state.now >= self.patience.get(name, state.now)
+            is_free = name not in self.patience or state.now >= self.patience[name][0]
             assert is_free, f"{name} votes for {state.voted_for} within the patience that it promised (thesis 6.4.1)"
-        elif isinstance(message, AppendEntries) and message.lease and state.leader == message.leader_id:
-            self.patience[name] = state.now + state.settings.election_timeout_min
+        elif isinstance(message, AppendEntries) and message.lease and message.term == state.term:
+            self.patience[name] = (state.now + state.settings.election_timeout_min, state.term)
+
+    def check_lease(self, name, state, clock):
+        """Check that a leader which answers by lease knows what is committed, and is given a majority's patience."""
+        assert state.commit_index >= state.role.first_index, f"{name} has a lease before it knows what is committed"
+        assert (state.term, name) not in self.released, f"{name} has a lease, and let another one campaign"
+        patient = {peer for peer, (until, term) in self.patience.items() if term == state.term and clock(peer) < until}
+        assert majorities(state.groups, {*patient, name}), f"{name} has a lease, and only {patient} are patient"
 
 
 def check_answers(message, committed, state, answers):
@@ -102,3 +112,15 @@ def check_answers(message, committed, state, answers):
         assert not is_refused, (
             f"{state.peer} refuses what follows on entry {message.prev_log_index}, which is committed"
         )
+
+
+def check_bound(taken, state):
+    """Check that no more waits than may once proposals were taken: neither for a quorum nor for the own disk.
+
+    Args:
+        taken: the indexes of those that were.
+        state: the leader's state since.
+    """
+    safe = min(state.commit_index, state.persisted_index)
+    waiting = sum(size for last, size in state.uncommitted if last > safe)
+    assert not taken or waiting <= state.settings.uncommitted_bytes_max, f"{state.peer} lets {waiting} bytes wait"

@@ -19,13 +19,13 @@ import msgspec
 from quorate.core import Raft
 from quorate.core.configuration import Configuration, Member, decode_configuration
 from quorate.core.invariants import check, check_step, facts
-from quorate.core.messages import InstallSnapshot
+from quorate.core.messages import InstallSnapshot, RequestPreVote
 from quorate.core.state import Leader
 from quorate.errors import ConfigurationError, NotLeader
 from quorate.settings import Settings
 from quorate.testing.drive import join
 from quorate.types import Address, HardState, Index, Kind, PeerId, Stored
-from tests.core.promises import Promises, check_answers
+from tests.core.promises import Promises, check_answers, check_bound
 
 NAMES = [PeerId(name) for name in "1234567"]
 
@@ -47,8 +47,9 @@ class Disk:
             self.compaction = ready.compaction
             start = float("inf") if ready.compaction.replaces_log else ready.compaction.start
             self.runs = {index: run for index, run in self.runs.items() if index > start}
+        if ready.entries:
+            self.runs = {index: kept for index, kept in self.runs.items() if index < ready.entries[0].first}
         for run in ready.entries:
-            self.runs = {index: kept for index, kept in self.runs.items() if index < run.first}
             self.runs |= {index: run.part(Index(index), Index(index)) for index in range(run.first, run.last + 1)}
 
     def copy(self):
@@ -114,6 +115,7 @@ class Walk:
             snapshot_entries=dice.choice([1, 4]),
             catch_up_timeout=2.0,
             clock_drift_max=0.1,
+            **dice.choice([{}, {"command_bytes_max": 100, "uncommitted_bytes_max": 100}]),
         )
         drift = self.settings.clock_drift_max
         self.peers = {
@@ -121,9 +123,12 @@ class Walk:
         }
         self.flight = []  # (sender, to, message)
         self.old = deque(maxlen=OLD_MAX)  # the same, of those that have arrived
+        self.late = []  # (when, the same, of those that were kept back)
         self.shipping = []  # (sender, life, to, message)
         self.cut = set()
+        self.alone = None  # a leader that was cut off from all others
         self.promises = Promises()
+        self.absent = None  # who stays away when all is well
         self.leaders = {}
         self.committed = {}  # index: (term, payload, by whom it was first seen committed: the term)
         self.floors = {}  # (name, life, read): how much was committed when it was asked
@@ -241,7 +246,11 @@ class Walk:
         if self.dice.random() < self.repetition:
             self.flight.append((sender, to, message))
         self.old.append((sender, to, message))
-        if self.peers[to].raft is not None and (sender, to) not in self.cut:
+        if (sender, to) not in self.cut:
+            self.arrive(sender, to, message)
+
+    def arrive(self, sender, to, message):
+        if self.peers[to].raft is not None:
             self.give(to, lambda raft: self.receive(raft, sender, message))
 
     def receive(self, raft, sender, message):
@@ -277,7 +286,7 @@ class Walk:
     def propose(self, name):
         self.number += 1
         payloads = [b"%d" % self.number] * self.dice.choice([1, 1, 3])
-        self.try_to(name, lambda raft: raft.propose(payloads, self.clock(name)))
+        self.try_to(name, lambda raft: check_bound(raft.propose(payloads, self.clock(name)), raft.state))
 
     def try_to(self, name, act):
         try:
@@ -293,6 +302,7 @@ class Walk:
             self.floors[name, self.peers[name].life, read] = self.highest
             if by_lease and raft.state.outbox.reads and raft.state.outbox.reads[-1].id == read:
                 self.counts["leases"] += 1
+                self.promises.check_lease(name, raft.state, self.clock)
 
         self.try_to(name, ask)
 
@@ -332,6 +342,7 @@ class Walk:
         after = facts(state)
         check_step(peer.facts, after)
         before, peer.facts = peer.facts, after
+        assert state.uncommitted_bytes == sum(size for _, size in state.uncommitted), "what waits is counted"
         self.promises.check_kept(name, state)
         if after.is_leader:
             if not before.is_leader or before.hard_state.term < after.hard_state.term:
@@ -385,6 +396,10 @@ class Walk:
             peer = self.peers[name]
             if peer.raft and peer.raft.deadline() <= self.clock(name) and dice.random() < 0.7:
                 self.tick(name)
+        for due in [kept for when, kept in self.late if when <= self.now]:
+            for sender, to, message in due:
+                self.arrive(sender, to, message)
+        self.late = [(when, kept) for when, kept in self.late if when > self.now]
         for _ in range(4):
             if self.flight and dice.random() < self.briskness:
                 place = dice.randrange(len(self.flight)) if dice.random() < self.disorder else 0
@@ -423,7 +438,9 @@ class Walk:
             (2 * trouble, self.part),
             (trouble, self.strand),
             (0.02, self.echo),
+            (0.01, self.hold),
             (trouble, self.crash),
+            (trouble, self.restart),
             (trouble, self.stall),
             (2 * trouble, self.lose),
         ]
@@ -441,16 +458,30 @@ class Walk:
                 return
 
     def read_by_lease(self, name):
-        self.read(name, by_lease=True)
+        self.read(self.dice.choice([name, *self.leading()]), by_lease=True)
 
     def echo(self, name):
-        """Let a message that has arrived come once more."""
+        """Let a message that has arrived come once more: one of another term than its receiver's, if there is one."""
         if self.old:
-            self.flight.append(self.dice.choice(self.old))
+            of_another = self.dice.random() < 0.5 and [packet for packet in self.old if self.is_of_another_term(packet)]
+            self.flight.append(self.dice.choice(of_another or self.old))
+
+    def is_of_another_term(self, packet):
+        _, to, message = packet
+        peer = self.peers[to]
+        return peer.raft and not isinstance(message, RequestPreVote) and message.term != peer.raft.state.term
+
+    def hold(self, name):
+        """Keep back what is on its way from one peer, or to it: it comes late, whatever links are cut by then."""
+        end = self.dice.randrange(2)
+        kept = [packet for packet in self.flight if packet[end] == name]
+        self.flight = [packet for packet in self.flight if packet[end] != name]
+        self.late.append((self.now + self.dice.uniform(0, 4 * self.settings.election_timeout_min), kept))
 
     def heal(self, name):
-        """Mend all links."""
-        self.cut = set()
+        """Mend all links; seldom before those that a leader was cut off from have found another."""
+        if self.alone is None or len(self.leading()) != 1 or self.dice.random() < 0.2:
+            self.cut, self.alone = set(), None
 
     def transfer(self, name):
         to = self.dice.choice([None, *self.involved])
@@ -465,7 +496,12 @@ class Walk:
                 self.give(told, lambda raft, told=told: raft.unreachable(lost, self.clock(told)))
 
     def part(self, name):
-        """Cut some links of one peer, or all between two halves; in one direction or in both."""
+        """Cut some links of one peer, or all between two halves, or one of a leader's; in one direction or in both."""
+        self.alone = None
+        if self.dice.random() < 0.3 and self.leading():
+            leader = self.dice.choice(self.leading())
+            self.cut = {(leader, name), (name, leader)} if self.dice.random() < 0.7 else {(leader, name)}
+            return
         is_halved = self.dice.random() < 0.3
         apart = self.dice.sample(self.involved, len(self.involved) // 2) if is_halved else [name]
         share, one_way = (1.0, 0.05) if is_halved else (0.7, 0.3)
@@ -474,12 +510,26 @@ class Walk:
         self.cut |= {(b, a) for a, b in sorted(self.cut) if self.dice.random() >= one_way}
 
     def strand(self, name):
-        """Leave a leader alone, and mend all other links; it may take writes that nobody else will have."""
-        alone = self.dice.choice(self.leading() or [name])
+        """Leave a leader alone, and mend all other links; it may take writes that nobody else will have, or too late.
+
+        One that follows on a leader which is alone already is the next.
+        """
+        leading = [leader for leader in self.leading() if leader != self.alone]
+        if self.alone and not leading:
+            return
+        self.alone = alone = self.dice.choice(leading or [name])
         links = [(alone, other) for other in self.involved if other != alone]
-        self.cut = {*links, *((other, alone) for _, other in links)}
         for _ in range(self.dice.randrange(4)):
             self.propose(alone)
+        if self.dice.random() < 0.5 and self.peers[alone].raft is not None:
+            self.obey(alone)
+            self.hold(alone)
+        self.cut = {*links, *((other, alone) for _, other in links)}
+
+    def restart(self, name):
+        """Crash, and be back at once."""
+        self.crash(name)
+        self.start(name)
 
     def stall(self, name):
         """Let time pass in which nobody moves."""
@@ -491,30 +541,36 @@ class Walk:
         self.haste = 1.0
         self.cut = set()
         for name, peer in self.peers.items():
-            if peer.raft is None:
+            if peer.raft is None and name != self.absent:
                 self.start(name)
         end = self.now + span
         while self.now < end and not enough():
             self.now += 0.01
             for name, peer in self.peers.items():
-                self.obey(name)
-                while peer.writes:
-                    self.persist(name)
-                while peer.applied < peer.commit:
-                    self.apply(name)
-                if peer.raft.deadline() <= self.clock(name):
-                    self.tick(name)
+                if peer.raft is not None:
+                    self.go_on(name, peer)
             for _ in range(len(self.flight)):
                 self.deliver(0)
             for _ in range(len(self.shipping)):
                 self.ship(0, works=True)
 
+    def go_on(self, name, peer):
+        """Let one peer do all that it has to do, with a quick disk."""
+        self.obey(name)
+        while peer.writes:
+            self.persist(name)
+        while peer.applied < peer.commit:
+            self.apply(name)
+        if peer.raft.deadline() <= self.clock(name):
+            self.tick(name)
+
     def is_well(self):
         """Tell whether one peer leads, and all that are to know what it knows do."""
-        leaders = [peer.raft.state for peer in self.peers.values() if isinstance(peer.raft.state.role, Leader)]
+        leaders = [self.peers[name].raft.state for name in self.leading()]
         if len(leaders) != 1 or not leaders[0].configuration.is_settled or leaders[0].role.transfer:
             return False
-        members = [(member, self.peers[member.id].raft.state) for member in leaders[0].configuration.everyone]
+        everyone = leaders[0].configuration.everyone
+        members = [(member, self.peers[member.id].raft.state) for member in everyone if member.id != self.absent]
         return all(
             (state.commit_index == self.highest and state.configuration == leaders[0].configuration)
             or (state.bare and member.kind == "learner")
@@ -525,13 +581,33 @@ class Walk:
         """Give the reads that wait at members."""
         return {key for key in self.floors if key[0] in {member.id for member in configuration.everyone}}
 
+    def dispensable(self):
+        """Give those without whom a majority is left of all that may be in force anywhere; nobody beside witnesses.
+
+        A witness votes for nobody who lacks what it holds, and cannot lead: there one more may be needed.
+        """
+        found = []
+        for peer in self.peers.values():
+            states = [] if peer.raft is None else peer.raft.state.configurations
+            held = [decode_configuration(payload) for _, payload in peer.disk.configurations()]
+            if peer.disk.compaction:
+                held.append(decode_configuration(peer.disk.compaction.snapshot.configuration))
+            found += [*(configuration for _, configuration in states), *held]
+        if any(member.kind == "witness" for configuration in found for member in configuration.everyone):
+            return []
+        groups = [group for configuration in found for group in configuration.groups]
+        return [name for name in self.involved if all(len(group) > 2 for group in groups if name in group)]
+
     def run(self, steps):
-        """Walk that many steps, then let all be well and see that the group is."""
+        """Walk that many steps, then let all be well, but for one peer perhaps, and see that the group is."""
         for _ in range(steps):
             self.step()
+        self.absent = self.dice.choice([None, *self.dispensable()])
+        if self.absent:
+            self.crash(self.absent)
         self.calm(5.0, self.is_well)
         before = self.highest
-        leaders = [name for name, peer in self.peers.items() if isinstance(peer.raft.state.role, Leader)]
+        leaders = self.leading()
         assert len(leaders) == 1, f"when all is well somebody leads, not {leaders}"
         state = self.peers[leaders[0]].raft.state
         assert state.configuration.is_settled, f"a change comes to its end: {state.configuration}"
@@ -541,6 +617,8 @@ class Walk:
         assert self.highest > before or state.role.transfer, "when all is well writes are committed"
         current = state.configuration
         for member in current.everyone:
+            if member.id == self.absent:
+                continue
             other = self.peers[member.id].raft.state
             if other.bare and member.kind == "learner":
                 continue  # it was a witness: it takes nothing before its data directory was emptied

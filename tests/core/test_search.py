@@ -84,7 +84,7 @@ def configuration_not_rolled_back(monkeypatch):
     monkeypatch.setattr(replication, "truncate", keep)
 
 
-@caught_by_walk(4, "configurations are those of the log")
+@caught_by_walk(11, "configurations are those of the log")
 def uncommitted_configuration_in_a_snapshot(monkeypatch):
     """Row 52."""
 
@@ -167,7 +167,7 @@ def lease_after_a_transfer_that_was_given_up(monkeypatch):
     monkeypatch.setattr(reads, "has_lease", forget)
 
 
-@caught_by_walk(1, "reads at 8 when 9 was committed before")
+@caught_by_walk(1, "reads at 0 when 7 was committed before")
 def read_index_before_the_first_commit_of_the_term(monkeypatch):
     """Row 35."""
     begin = reads.begin_round
