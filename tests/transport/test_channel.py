@@ -132,6 +132,16 @@ async def test_more_writes_than_one_request_may_have_leave_as_several():
     ]
 
 
+async def test_where_writes_are_not_joined_each_leaves_as_the_call_that_it_is():
+    wire = Wire()
+    wire.channel.commands_max = 1
+    for number in (1, 2):
+        wire.channel.post("peer1", first_write(number))
+    await asyncio.sleep(0)
+    calls = [request.call for request in decode_frame(wire.frames[0], BYTES_MAX)[1]]  # type: ignore[union-attr]
+    assert calls == [WriteCall(b"c", 1.0, 7, number, 1) for number in (1, 2)]
+
+
 async def test_writes_that_do_not_fit_into_a_frame_together_leave_one_by_one_and_one_too_long_for_any_is_told_so():
     wire = Wire()
     sizes = [BYTES_MAX // 2, BYTES_MAX, BYTES_MAX // 2, 10]

@@ -68,7 +68,7 @@ class FrameChannel:
     Deadlines are swept: one timer for all calls, set for the first of them.
 
     Attributes:
-        commands_max: the most writes that travel as one request.
+        commands_max: the most writes that travel as one request; with 1 each goes as a ``WriteCall``.
     """
 
     commands_max: int = COMMANDS_MAX
@@ -119,7 +119,11 @@ class FrameChannel:
         self._waiting[number] = future, deadline
         if deadline < self._sweep_at:
             self._set_sweep(deadline)
-        if isinstance(call, FirstWrite):
+        if not isinstance(call, FirstWrite):
+            self._next = None
+        elif self.commands_max == 1:
+            call = call.call()
+        else:
             if (
                 self._next == (call.sequence, call.session, call.timeout, peer)
                 and len(self._commands) < self.commands_max
@@ -130,8 +134,6 @@ class FrameChannel:
             self._commands = [call.command]
             self._next = (call.sequence + 1, call.session, call.timeout, peer)
             call = WritesCall(self._commands, call.timeout, call.session, call.sequence, call.settled())
-        else:
-            self._next = None
         if not self._requests and not self._taken_back:
             self._loop.call_soon(self._flush)
         self._requests.append(Request(number, peer, call))
