@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from .catalogue import Mutant
+from .catalogue import ROOT, Mutant
 
 SECONDS = {1: 10.0, 2: 60.0, 3: 600.0}
 """How many seconds of one core a search has for a fault of each tier."""
@@ -43,6 +43,12 @@ NAMED_TESTS = {
     "": ("tests/api", "tests/store/test_disk.py"),
 }
 """The tests of what lies in a folder of the package."""
+
+SEARCH_TESTS = "tests/core/test_search.py"
+"""Tests that walk through seeds: they are searches."""
+
+SLOW_TESTS = ("cli", "demo", "elixir", "kill", "typing", "walk")
+"""What the names of files say whose tests start many processes: they are asked last."""
 
 
 _running: set[subprocess.Popen[str]] = set()
@@ -125,11 +131,23 @@ def search_command(engine: str, seconds: float, *which: str) -> list[str]:
 def pytest_command(paths: Sequence[str], without: Iterable[str]) -> list[str]:
     """Give what runs tests up to the first that fails, but for some.
 
-    Without those that walk through seeds, which are searches, and those that plant faults themselves.
+    Without ``SEARCH_TESTS``, and those that plant faults themselves.
     """
-    quick = ["-m", "not slow", "-k", "not planted", "--ignore", "tests/core/test_search.py"]
+    quick = ["-m", "not slow", "-k", "not planted"]
     deselected = [argument for test in without for argument in ("--deselect", test)]
-    return [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", *quick, *deselected, *paths]
+    return [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", *quick, *deselected, *quick_first(paths)]
+
+
+def quick_first(paths: Sequence[str]) -> list[str]:
+    """Give the files of tests that are meant, those last whose tests are slow."""
+    files: list[str] = []
+    for path in paths:
+        folder = (ROOT / path).is_dir()
+        files += (
+            [str(each.relative_to(ROOT)) for each in sorted((ROOT / path).rglob("test_*.py"))] if folder else [path]
+        )
+    asked = [file for file in files if file != SEARCH_TESTS]
+    return sorted(asked, key=lambda file: any(word in Path(file).stem for word in SLOW_TESTS))
 
 
 def look(engine: str, mutant: Mutant, tree: Path, sound: Path, seconds_max: float, first: int = 0) -> Found:
