@@ -223,6 +223,18 @@ def test_whoever_waits_for_a_write_when_its_peer_becomes_a_witness_is_told():
     assert apply.is_idle
 
 
+def test_the_writes_of_a_leader_that_lost_its_log_and_leads_again_are_answered_in_the_order_of_the_log():
+    apply = new_apply()
+    (lost,) = waiting(apply, 3, 1)
+    apply.apply([sets(1, ["a"])])
+    (mine,) = waiting(apply, 2, 1, term=3)
+    apply.apply([sets(2, ["b"], term=3)])
+    assert (mine.told, lost.told) == (["b"], [])
+    apply.apply([sets(3, ["c"], term=3)])
+    assert [type(told) for told in lost.told] == [NotCommitted]
+    assert apply.is_idle
+
+
 # Without a quorum.
 
 
