@@ -216,19 +216,23 @@ def test_another_source_is_looked_through_anew_and_a_line_cut_short_is_left_out(
     assert [engine for engine, _ in again.asked] == ["walk", "tests"]
 
 
-def test_what_fails_without_the_fault_is_no_catch(monkeypatch, tmp_path) -> None:
+def test_what_fails_without_the_fault_or_not_again_is_no_catch(monkeypatch, tmp_path) -> None:
     tree, sound = tmp_path / "tree", tmp_path / "sound"
     broken = {"1", "tests/test_a.py::test_a"}
+    order = ["tests/test_a.py::test_a", "tests/test_a.py::test_shaky", "tests/test_a.py::test_b"]
     asked: list[str] = []
 
     def run(command, where, _seconds):
         asked.append(where.name)
         words = " ".join(command)
         if "pytest" in words:
+            alone = next((name for name in order if words.endswith(name) and "--deselect" not in words), "")
             if where == sound:
-                failed = next((name for name in broken if words.endswith(name)), "")
+                failed = alone if alone in broken else ""
+            elif alone:
+                failed = "" if "shaky" in alone else alone
             else:
-                failed = "tests/test_a.py::test_b" if "--deselect" in words else "tests/test_a.py::test_a"
+                failed = order[words.count("--deselect")]
             return Run(int(bool(failed)), f"FAILED {failed} - it does\n" if failed else "", 1.0)
         number = re.search(r"--(?:first|seed) (\d+)", words)
         seed = number[1] if number else "1"
@@ -237,8 +241,10 @@ def test_what_fails_without_the_fault_is_no_catch(monkeypatch, tmp_path) -> None
 
     monkeypatch.setattr(engines, "run_command", run)
     assert look("walk", FAULT, tree, sound, 10.0) == ("seed 2: it fails", 2.0, 3)
-    assert look("tests", FAULT, tree, sound, 10.0) == ("tests/test_a.py::test_b", 2.0, 0)
-    assert asked == ["tree", "sound"] * 4
+    assert asked == ["tree", "sound"] * 2
+    asked.clear()
+    assert look("tests", FAULT, tree, sound, 10.0) == ("tests/test_a.py::test_b", 3.0, 0)
+    assert asked == ["tree", "tree", "sound"] * 3
 
 
 def test_what_engines_print_is_read() -> None:
