@@ -20,7 +20,7 @@ from quorate.core import Raft
 from quorate.core.configuration import Configuration, Member, decode_configuration
 from quorate.core.invariants import check, check_step, facts
 from quorate.core.messages import InstallSnapshot, RequestPreVote
-from quorate.core.state import Leader
+from quorate.core.state import Follower, Leader
 from quorate.errors import ConfigurationError, NotLeader
 from quorate.settings import Settings
 from quorate.testing.drive import join
@@ -352,6 +352,9 @@ class Walk:
         # A lone voter wins its election before its vote is durable: nobody hears of that, and it may win it once more.
         if isinstance(state.role, Leader) and state.durable.term == state.term:
             self.check_leader(name, state)
+        if isinstance(state.role, Follower) and state.role.leader is not None:
+            follows = state.role.leader
+            assert self.leaders.get(state.term) == follows, f"{name} follows {follows}, who does not lead {state.term}"
 
     def check_leader(self, name, state):
         if state.term in self.leaders:
