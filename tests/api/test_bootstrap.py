@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from quorate import Address, InvalidConfiguration, Node, Unavailable
+from quorate import Address, InvalidConfiguration, Node, Settings, Unavailable
 from quorate.core import Configuration, Member
+from quorate.core.messages import AppendEntries
 from quorate.machines import KV, Stack
+from quorate.transport import Packet
 from quorate.transport.calls import BootstrapCall, Failure, Request
-from quorate.types import PeerId
+from quorate.types import Index, PeerId, Term
 
 from .cluster import SETTINGS, cluster, free_ports
+from .virtual import DELAY, World, address_of, run_world
 
 
 async def started(nodes: object, *names: str) -> None:
@@ -134,6 +137,26 @@ async def test_a_peer_whose_disk_was_wiped_is_not_taken_for_the_one_it_was(tmp_p
         assert (status.last_index, status.configuration) == (0, ()), "nothing is sent to the id it has now"
         with pytest.raises(InvalidConfiguration, match=f"{victim}@.* is not the peer that belongs to this group"):
             await leader.set_configuration(*nodes.addresses)
+
+
+@pytest.mark.covers("pitfall 78")
+def test_a_leader_of_another_group_is_not_heard_though_it_has_the_id_of_a_member() -> None:
+    async def tell(world: World) -> None:
+        leader, follower, _ = await world.form(KV, "a", "b", "c")
+        term = follower.status().term
+        sender = leader.status().id
+
+        async def hear(group: str, term: int) -> int:
+            message = AppendEntries(Term(term), sender, Index(0), Term(0), Index(0))
+            packet = Packet(group, sender, follower.status().id, message)
+            follower._seat.receive(address_of(leader), packet)
+            await asyncio.sleep(DELAY / 2)
+            return follower.status().term
+
+        assert await hear("another", term + 5) == term
+        assert await hear(follower.status().group, term + 2) == term + 2
+
+    run_world(3, Settings(), tell)
 
 
 @pytest.mark.parametrize("host", ["", "a b", "[::1]", "x/y"])

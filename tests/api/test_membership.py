@@ -1,4 +1,7 @@
-"""Changing the members of a group on real nodes: every form of it, under load, refused, cut short."""
+"""Changing the members of a group on real nodes: every form of it, under load, refused, cut short.
+
+Where it is cut short by the loss of its leader, also on virtual time.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,20 @@ from quorate import (
     Node,
     OutcomeUnknown,
     Peer,
+    Settings,
     Stopped,
     Unavailable,
     connect,
 )
 from quorate.core import Member
+from quorate.errands import ChangeMembers
 from quorate.machines import KV, Stack
 from quorate.transport.calls import ChangeCall, Failure, Request
 from quorate.types import PeerId
 
 from .cluster import SETTINGS, Cluster, cluster, free_ports
+from .test_apply import Noted
+from .virtual import World, address_of, run_world
 
 QUICK = msgspec.structs.replace(SETTINGS, catch_up_timeout=0.8, change_timeout=10.0)
 
@@ -289,6 +296,24 @@ async def test_a_leader_that_is_lost_on_the_way_leaves_the_outcome_open() -> Non
         await nodes.stop(leader.name)
         with pytest.raises(OutcomeUnknown, match=r"the change goes on|may go on"):
             await change
+
+
+def test_a_leader_that_is_deposed_on_the_way_does_not_say_that_nothing_was_changed() -> None:
+    async def tell(world: World) -> None:
+        leader, *_ = await world.form(KV, "a", "b", "c")
+        await leader.write(KV.set, "k", "v")  # Now it knows what is committed.
+        state, waiter = leader._seat.raft.state, Noted()
+        assert state.configuration is not None
+        current = state.configuration.members
+        newcomer = Member(PeerId("newcomer"), Address("d", "10.0.0.9", 7000))
+        leader._seat.run(ChangeMembers(waiter, current, (*current, newcomer)))
+        await world.until(lambda: len(leader.status().members) == 4)
+        world.network.isolate(address_of(leader))
+        await world.until(lambda: leader.status().role != "leader")
+        assert [type(told) for told in waiter.told] == [OutcomeUnknown]
+        assert "the change goes on under the next leader" in str(waiter.told[0])
+
+    run_world(3, Settings(), tell)
 
 
 async def test_a_deadline_that_passes_leaves_the_outcome_open() -> None:

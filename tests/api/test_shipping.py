@@ -28,7 +28,7 @@ from quorate.types import Index, PeerId, Snapshot, Term
 from quorate.waiters import FutureWaiter
 
 from .cluster import SETTINGS, cluster
-from .virtual import Later, World, address_of, run_world
+from .virtual import DELAY, Later, World, address_of, run_world
 
 PIECE = 100
 SMALL = Settings(snapshot_chunk_bytes=PIECE, call_timeout=2.0, reconnect_delay_max=1.0)
@@ -585,6 +585,26 @@ def test_until_a_machine_is_restored_nothing_is_applied_and_nothing_kept_of_the_
         monkeypatch.undo()
         held.pop()()
         await world.until(lambda: late.status().last_applied == leader.status().last_applied)
+
+    run_world(3, COMPACTING, tell)
+
+
+def test_what_was_committed_while_a_machine_was_restored_is_applied_as_soon_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def tell(world: World) -> None:
+        leader, late = await form_with_one_behind(world)
+        held = hold_restoring(late, monkeypatch)
+        world.network.cut.clear()
+        await world.until(lambda: held)
+        await fill(leader, 50, "more")
+        index = leader.status().last_index
+        await world.until(lambda: late.status().commit_index == index)
+        world.network.isolate(address_of(late))
+        await asyncio.sleep(5 * DELAY)  # Nothing is under way any more: neither entries nor heartbeats.
+        held.pop()()
+        await asyncio.sleep(5 * DELAY)
+        assert late.status().last_applied == index
 
     run_world(3, COMPACTING, tell)
 

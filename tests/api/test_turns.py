@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 
+import msgspec
 import pytest
 
 from quorate import Peer, Settings, Unavailable
@@ -96,6 +97,18 @@ def test_what_is_committed_is_told_at_once_when_nobody_writes_again():
         assert [peer.status().last_applied for peer in followers] == [index, index]
 
     run_world(3, WITHOUT_HEARTBEATS, tell)
+
+
+def test_what_one_turn_does_not_apply_is_applied_in_the_next_ones_at_once():
+    async def tell(world: World) -> None:
+        leader, *followers = await world.form(KV, "a", "b", "c")
+        await asyncio.sleep(1.0)
+        await asyncio.gather(*(leader.write(KV.set, f"k{number}", "v") for number in range(WRITES)))
+        index = leader.status().last_applied
+        await asyncio.sleep(2.5 * DELAY)  # As above: no heartbeat is due.
+        assert [peer.status().last_applied for peer in followers] == [index, index]
+
+    run_world(3, msgspec.structs.replace(WITHOUT_HEARTBEATS, apply_entries_max=3), tell)
 
 
 def test_a_sync_that_decides_nothing_costs_no_turn(monkeypatch: pytest.MonkeyPatch):
