@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from quorate import Address, Node, Peer, Unavailable
+from quorate import Address, Node, Peer, Settings, Unavailable
 from quorate.addresses import HEARD_MAX, Addresses
 from quorate.core import Configuration, Member
+from quorate.core.state import Follower, Leader, State
 from quorate.machines import KV
-from quorate.types import PeerId, is_node
+from quorate.types import Index, PeerId, is_node
 
 from .cluster import SETTINGS, Cluster, cluster, free_ports
 
@@ -130,6 +131,18 @@ def test_one_that_was_removed_or_is_not_named_yet_is_answered_where_it_spoke() -
     assert addresses.find(PeerId("x"), THREE) is None
     addresses.hear(PeerId("x"), "heard:1", None)
     assert addresses.find(PeerId("x"), None) == addresses.find(PeerId("x"), THREE) == "heard:1"
+
+
+def test_a_leader_sends_nobody_to_itself() -> None:
+    """It would be asked again at once, by whom it could not answer just now."""
+    addresses = Addresses(A.address, {})
+    state = State(A.id, Settings(), lambda: 0.0, 0.0, configurations=[(Index(1), THREE)])
+    assert addresses.redirect(state) is None
+    state.role = Follower(leader=B.id)
+    assert addresses.redirect(state) == addresses.leader(state) == B.address
+    state.role = Leader({}, first_index=Index(1), heartbeat_deadline=0.0)
+    assert addresses.leader(state) == A.address
+    assert addresses.redirect(state) is None
 
 
 def test_garbage_and_crowds_are_not_remembered() -> None:

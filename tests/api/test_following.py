@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import socket
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,8 +16,9 @@ from quorate.errors import OutcomeUnknown, Overloaded
 from quorate.following import LEARN_SECONDS, PAUSE_MAX, PAUSE_MIN
 from quorate.machines import KV
 from quorate.testing.clock import VirtualLoop
-from quorate.transport import Channel
-from quorate.transport.memory import MemoryTransport
+from quorate.transport import Answer, Channel, Packet
+from quorate.transport.calls import CancelCall, ReadCall, Request
+from quorate.transport.memory import MemoryNetwork, MemoryTransport
 from tests.api.cluster import SETTINGS, cluster, free_ports
 from tests.api.virtual import World, address_of, run_world
 
@@ -240,6 +242,41 @@ def test_pauses_grow_to_a_limit_are_jittered_and_end_at_the_deadline() -> None:
     others, _ = tries_of(1.0)  # the most that chance takes off: half
     halves = [later - sooner for (sooner, _), (later, _) in itertools.pairwise(others)]
     assert halves[:5] == pytest.approx([pause / 2 for pause in pauses[:5]])
+
+
+class Holding:
+    """A node that answers nothing, and notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def receive_packets(self, source: str, packets: Sequence[Packet]) -> None:
+        pass
+
+    def lose_node(self, node: str) -> None:
+        pass
+
+    def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
+        self.requests += requests
+
+
+@pytest.mark.parametrize(("place", "is_told"), [("unix:/run/kv.sock", True), ("10.0.0.1:7000", False)])
+async def test_a_node_at_its_local_socket_is_told_when_the_first_call_of_a_client_is_given_up(
+    place: str, is_told: bool
+) -> None:
+    network, node = MemoryNetwork(), Holding()
+    await MemoryTransport(network, place).listen(node)
+    async with connect(KV, f"a@{place}", transport=lambda: MemoryTransport(network, "10.0.1.1:1")) as kv:
+        read = asyncio.create_task(kv.read(KV.get, "foo"))
+        while not node.requests:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        read.cancel()
+        await asyncio.gather(read, return_exceptions=True)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    (asked, *told) = node.requests
+    assert isinstance(asked.call, ReadCall)
+    assert [request.call for request in told] == [CancelCall(asked.id)] * is_told
 
 
 # Why there was no answer.

@@ -64,6 +64,17 @@ def test_writes_to_many_groups_cost_no_more_messages_than_to_one():
     run_world(3, Settings(), tell)
 
 
+def test_all_peers_of_a_node_that_wrote_in_one_turn_are_answered_by_one_sync():
+    async def tell(world: World) -> None:
+        peers = [(await world.form(KV, name, nodes=1))[0] for name in "abc"]
+        await asyncio.gather(*(peer.write(KV.set, "k", "0") for peer in peers))
+        before = world.loop.time()
+        await asyncio.gather(*(peer.write(KV.set, "k", "1") for peer in peers))
+        assert world.loop.time() - before < 1.5 * DELAY, "each is told when the one batch is durable"
+
+    run_world(1, Settings(), tell)
+
+
 def test_a_caller_who_is_back_a_moment_later_costs_no_more_messages_and_who_stops_is_noticed():
     async def tell(world: World) -> None:
         leader, *followers = await world.form(KV, "a", "b", "c")

@@ -28,9 +28,11 @@ async def test_packets_arrive_in_order_with_the_address_of_their_source(any_benc
     assert at_left.sources == [right.address]
 
 
-async def test_a_node_sends_to_itself(any_bench: Bench):
+async def test_a_node_sends_to_itself_and_nothing_arrives_while_it_sends(any_bench: Bench):
+    """What arrived at once would come into the middle of the turn that sends it."""
     node, recorder = await any_bench.any_node()
     node.send(node.address, [vote(1)])
+    assert recorder.packets == []
     await until(lambda: recorder.packets == [vote(1)])
     assert recorder.sources == [node.address]
 

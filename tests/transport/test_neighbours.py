@@ -231,6 +231,22 @@ async def test_a_dial_that_has_just_ended_does_not_drop_the_one_that_was_begun_s
     await place.neighbours.stop()
 
 
+async def test_a_dial_that_ended_drops_nothing_of_what_is_known_since_its_neighbour_was_dropped():
+    place = Place()
+    place.line = Line("z", dialled=True)
+    place.neighbours.send("z", [b"1"])
+    before = place.neighbours._neighbours["z"]
+    assert before.dial is not None
+    await before.dial
+    await place.neighbours.stop()
+    place.line.opened_at -= SETTINGS.reconnect_delay_max
+    place.leave(place.line)
+    assert place.neighbours.unsent("z") == 0
+    place.join(Line("z", dialled=False))
+    place.neighbours._end_dial("z", before)  # the loop may come to this callback only now
+    assert place.neighbours.unsent("z") == 7
+
+
 async def test_a_neighbour_that_closes_at_once_is_not_dialled_at_once():
     place = Place(Settings(reconnect_delay_min=60.0, reconnect_delay_max=60.0))
     place.line = Line("z", dialled=True)
