@@ -437,13 +437,17 @@ async def fill(peer: Peer[KV], count: int, prefix: str = "k") -> None:
 
 async def form_with_one_behind(world: World) -> tuple[Peer[KV], Peer[KV]]:
     """Give the leader of three, and a follower that will need a snapshot as soon as it is heard."""
-    peers = await world.form(KV, "a", "b", "c")
-    leader, late = peers[0], peers[1]
+    leader, late, _ = await world.form(KV, "a", "b", "c")
+    await leave_behind(world, leader, late)
+    return leader, late
+
+
+async def leave_behind(world: World, leader: Peer[KV], late: Peer[KV]) -> None:
+    """Cut a follower off until it needs a snapshot."""
     world.network.isolate(address_of(late))
     await asyncio.sleep(2 * COMPACTING.election_timeout_max)
     await fill(leader, 400)
     await world.until(lambda: leader.status().first_index > late.status().last_index + 1)
-    return leader, late
 
 
 @pytest.mark.parametrize("goes_on", [False, True], ids=["nothing was written since", "writes go on"])
@@ -629,6 +633,41 @@ def test_a_snapshot_that_comes_while_one_is_restored_takes_its_place(monkeypatch
         await world.until(lambda: late.status().last_applied == leader.status().last_applied)
 
     run_world(3, COMPACTING, tell)
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["they were read before", "they are gone from the disk"])
+def test_entries_that_are_read_to_be_applied_while_a_snapshot_comes_in_are_let_go(
+    is_read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tell(world: World) -> None:
+        leader, late, _ = await world.form(KV, "a", "b", "c")
+        await leader.write(KV.set, "k", "v")
+        await asyncio.sleep(1.0)
+        held: list[Callable[[], None]] = []
+        read = late._seat.read_durable
+
+        def hold(first: Index, last: Index, done: Callable[[Any], None]) -> None:
+            if is_read:
+                read(first, last, lambda runs: held.append(lambda: done(runs)))
+            else:
+                held.append(lambda: read(first, last, done))
+
+        monkeypatch.setattr(late._seat, "read_durable", hold)
+        applied = late.status().last_applied
+        await leader.write(KV.set, "k", "w")
+        await world.until(lambda: held)
+        await leave_behind(world, leader, late)
+        world.network.cut.clear()
+        await world.until(lambda: late.status().last_applied > applied)
+        await asyncio.sleep(1.0)  # Now its disk has the snapshot, too.
+        monkeypatch.undo()
+        held.pop()()
+        await leader.write(KV.set, "still", "here")
+        await world.until(lambda: late.status().last_applied == leader.status().last_applied)
+        assert late._seat.failure is None
+        assert await late.read(KV.get, "still") == "here"
+
+    run_world(3, msgspec.structs.replace(COMPACTING, cache_bytes_max=0), tell)
 
 
 # Witnesses and newcomers, on real nodes.

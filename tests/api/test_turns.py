@@ -10,14 +10,17 @@ import msgspec
 import pytest
 
 from quorate import Peer, Settings, Unavailable
+from quorate.calling import describe
+from quorate.core.messages import AppendEntries
 from quorate.machines import KV
 from quorate.news import HABIT, PATIENCE
 from quorate.seat import Seat
 from quorate.store import Batch
 from quorate.store.disk import Disk
-from quorate.types import Index
+from quorate.transport import Packet
+from quorate.types import Index, Kind, Run, Term
 
-from .virtual import DELAY, World, run_world
+from .virtual import DELAY, World, address_of, run_world
 
 WRITES = 40
 GROUPS = 5
@@ -198,6 +201,41 @@ def test_one_read_of_a_slow_disk_serves_many_turns_that_apply(monkeypatch: pytes
         assert reads == [range(first, first + WRITES)]
 
     run_world(1, Settings(cache_bytes_max=0, apply_entries_max=1), tell)
+
+
+def test_what_a_slow_disk_has_yet_to_truncate_is_not_applied():
+    """A read goes before the writes that wait: the disk still holds what a leader of before has left there."""
+
+    async def tell(world: World) -> None:
+        leader, follower, other = await world.form(KV, "a", "b", "c")
+        await leader.write(KV.set, "k", "")
+        await asyncio.sleep(1.0)
+        world.network.isolate(address_of(follower))
+        status = follower.status()
+        first, earlier, later = status.last_index + 1, status.term + 1, status.term + 2
+
+        def hear(sender: Peer[KV], term: int, prev: tuple[int, int], values: str, commit: int) -> None:
+            payloads = tuple(describe(KV).encode_write(KV.append, ("k", value)) for value in values)
+            entries = (Run(Term(term), Index(prev[0] + 1), Kind.COMMAND, 0.0, payloads),) if values else ()
+            author = sender.status().id
+            place = Index(prev[0]), Term(prev[1])
+            message = AppendEntries(Term(term), author, *place, Index(commit), entries=entries)
+            follower._seat.receive(address_of(sender), Packet(status.group, author, status.id, message))
+
+        hear(leader, earlier, (first - 1, status.term), "abc", first - 1)
+        await asyncio.sleep(10 * DELAY)
+        world.disks[world.place(follower)].seconds = 0.1
+        hear(other, later, (first, earlier), "", first - 1)
+        await asyncio.sleep(DELAY)  # The disk is busy with the term.
+        hear(other, later, (first, earlier), "xy", first + 2)
+        await asyncio.sleep(1.0)
+        assert follower.status().last_applied == first + 2
+        machine = follower._seat.apply.machine
+        assert isinstance(machine, KV)
+        assert machine.entries == {"k": "axy"}
+        await follower.stop()
+
+    run_world(3, Settings(cache_bytes_max=0, apply_entries_max=1), tell)
 
 
 def is_answered_at_once(reading: Coroutine[object, None, object]) -> bool:
