@@ -42,7 +42,8 @@ INTRODUCTION = """\
 
 How fast quorate is beside etcd, PySyncObj and two limits, measured in one run on one machine. **Figures of different
 runs must not be compared**: disks, clocks and neighbours differ. What can be carried elsewhere are the ratios. This
-page is written by the commands on it; `make bench` makes all of it anew, `make bench-quick` a short comparison.
+page is written by the commands on it; `make bench` makes all of it anew, `make bench-quick` a short comparison. Of
+what is not reached, [another page](bottlenecks.md) says what stands in the way.
 
 Every system runs as three processes on loopback, fresh in each round, and the systems take turns round after round.
 Callers make one call after the other, of values of 64 bytes. A ratio is taken within each round; shown is the median
