@@ -238,6 +238,43 @@ def test_what_a_slow_disk_has_yet_to_truncate_is_not_applied():
     run_world(3, Settings(cache_bytes_max=0, apply_entries_max=1), tell)
 
 
+def test_what_was_read_to_be_sent_in_a_term_that_is_over_is_not_sent_in_a_later_one(monkeypatch: pytest.MonkeyPatch):
+    held: list[Callable[[], None]] = []
+    sent: list[Packet] = []
+
+    async def tell(world: World) -> None:
+        leader, late, other = await world.form(KV, "a", "b", "c")
+        seat = leader._seat
+        read, post = seat.read_durable, seat.post
+
+        def hold(first: Index, last: Index, done: Callable[[tuple[Run, ...]], None]) -> None:
+            read(first, last, lambda runs: held.append(lambda: done(runs)))
+
+        def note(node: str, packet: Packet) -> None:
+            sent.append(packet)
+            post(node, packet)
+
+        world.network.isolate(address_of(late))
+        await leader.write(KV.set, "k", "v")
+        await asyncio.sleep(1.0)
+        monkeypatch.setattr(seat, "read_durable", hold)
+        world.network.cut.clear()
+        await world.until(lambda: held)
+        monkeypatch.undo()
+        world.network.isolate(address_of(leader))
+        await world.until(lambda: other.status().role == "leader" and leader.status().role != "leader")
+        world.network.cut.clear()
+        await other.write(KV.set, "k", "w")
+        await other.transfer_leadership(leader.address)
+        monkeypatch.setattr(seat, "post", note)
+        held.pop()()
+        await leader.write(KV.set, "k", "x")
+        await world.until(lambda: late.status().last_applied == leader.status().last_applied)
+        assert {packet.message.term for packet in sent} == {leader.status().term}
+
+    run_world(3, Settings(cache_bytes_max=0), tell)
+
+
 def is_answered_at_once(reading: Coroutine[object, None, object]) -> bool:
     """Take the first step of a call, and tell whether it was the last."""
     try:
