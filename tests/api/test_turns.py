@@ -17,6 +17,7 @@ from quorate.news import HABIT, PATIENCE
 from quorate.seat import Seat
 from quorate.store import Batch
 from quorate.store.disk import Disk
+from quorate.store.snapshots import MemorySnapshots
 from quorate.transport import Packet
 from quorate.types import Index, Kind, Run, Term
 
@@ -335,3 +336,22 @@ def test_entries_that_one_message_cannot_hold_follow_in_the_next_ones_without_a_
         assert world.network.refused == 0
 
     run_world(3, settings, tell)
+
+
+def test_a_snapshot_stays_until_the_log_durably_points_at_the_next_one():
+    async def tell(world: World) -> None:
+        (peer,) = await world.form(KV, "a", nodes=1)
+        store = peer._seat.snapshots._store
+        assert isinstance(store, MemorySnapshots)
+        await peer.write(KV.set, "k", "u")
+        first = await peer.take_snapshot()
+        await peer.write(KV.set, "k", "v")
+        last = peer.status().last_applied
+        world.disks[0].seconds = 1.0
+        taking = asyncio.create_task(peer.take_snapshot())
+        await asyncio.sleep(0.5)
+        assert sorted(snapshot.index for snapshot in store._files) == [first, last]
+        assert await taking == last
+        await world.until(lambda: len(store._files) == 1)
+
+    run_world(1, Settings(), tell)
