@@ -415,6 +415,7 @@ def test_a_session_that_ended_in_idleness_is_replaced_and_one_that_ended_in_doub
         del world.network.deliver  # All replies arrive again.
         with pytest.raises(SessionExpired):
             await doubtful
+        assert not kv._tickets._session, "the next write begins in another"
         assert await kv.write(KV.append, "k", "d") == "abcd"
         await kv.close()
 
@@ -596,6 +597,21 @@ async def test_what_an_ended_session_left_is_seated_before_what_comes_later_and_
     assert await seated(tickets, opener, second) == (8, 1)
     assert (await after_it, await later) == ((8, 2), (8, 3))
     assert [tickets.settled(ticket) for ticket in (first, second, third)] == [1, 1, 1]
+
+
+async def test_nothing_that_an_ended_session_left_overtakes_in_the_next_one_what_does_not_know_of_it_yet():
+    tickets, opener = Tickets(), Opener()
+    opener.gate.set()
+    first, second, third = [tickets.draw() for _ in range(3)]
+    for ticket in (first, second, third):
+        await seated(tickets, opener, ticket)
+    tickets.expired(7)
+    assert await seated(tickets, opener, first) == (8, 1)
+    waiting = asyncio.create_task(seated(tickets, opener, third))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    assert await seated(tickets, opener, second) == (8, 2)
+    assert await waiting == (8, 3)
 
 
 async def test_a_session_that_cannot_be_opened_is_opened_by_the_next():
