@@ -8,7 +8,7 @@ import pytest
 
 from quorate.apply import Apply, Query, split
 from quorate.calling import describe
-from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Unavailable
+from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
 from quorate.machine import StateMachine, read, write
 from quorate.machines import KV
 from quorate.tables import Replicated, Tables, encode_tables, restored
@@ -221,6 +221,28 @@ def test_whoever_waits_for_a_write_when_its_peer_becomes_a_witness_is_told():
     apply.apply([bare(1, 1), bare(2, 1, term=2)])
     assert [type(waiter.told[0]) for waiter in (*mine, *other)] == [OutcomeUnknown, NotCommitted]
     assert apply.is_idle
+
+
+class Picky(StateMachine):
+    """Refuses one thing, and has a bug."""
+
+    @write
+    def take(self, thing: str) -> str:
+        if thing == "bad":
+            raise Rejected("it is bad", thing)
+        return thing[0]
+
+
+def test_whoever_waits_is_told_what_the_handler_says_refuses_or_raises():
+    apply = Apply(Picky(), describe(Picky))
+    waiters = waiting(apply, 1, 3)
+    payloads = tuple(describe(Picky).encode_write(Picky.take, (thing,)) for thing in ("good", "bad", ""))
+    apply.apply([Run(Term(1), Index(1), Kind.COMMAND, 0.0, payloads)])
+    said, refused, raised = (waiter.told[0] for waiter in waiters)
+    assert said == "g"
+    assert isinstance(refused, Rejected)
+    assert (refused.reason, refused.details) == ("it is bad", ("bad",))
+    assert isinstance(raised, MachineError)
 
 
 def test_the_writes_of_a_leader_that_lost_its_log_and_leads_again_are_answered_in_the_order_of_the_log():

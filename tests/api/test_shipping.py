@@ -562,6 +562,23 @@ def test_stopping_does_not_wait_for_a_machine_that_is_being_restored() -> None:
     between_two(tell)
 
 
+def test_how_a_snapshot_was_sent_in_a_term_that_is_over_concerns_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def tell(world: World) -> None:
+        leader, _ = await form_with_one_behind(world)
+        raft, told = leader._seat.raft, list[object]()
+        ends: list[Callable[[bool], None]] = []
+        monkeypatch.setattr(leader._seat.snapshots, "ship", lambda _, done: ends.append(done))
+        monkeypatch.setattr(raft, "shipped", lambda *what, **how: told.append((what, how)))
+        world.network.cut.clear()
+        await world.until(lambda: ends)
+        monkeypatch.setattr(raft.state, "term", Term(raft.state.term + 1))
+        ends[0](True)
+        assert not told
+        monkeypatch.undo()
+
+    run_world(3, COMPACTING, tell)
+
+
 def hold_restoring(peer: Peer[KV], monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     """Let a peer's machine be restored only when what is put into the list is called."""
     held: list[Callable[[], None]] = []

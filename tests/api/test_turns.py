@@ -355,3 +355,19 @@ def test_a_snapshot_stays_until_the_log_durably_points_at_the_next_one():
         await world.until(lambda: len(store._files) == 1)
 
     run_world(1, Settings(), tell)
+
+
+def test_what_the_disk_has_not_got_yet_is_sent_and_applied_from_memory(monkeypatch: pytest.MonkeyPatch):
+    async def tell(world: World) -> None:
+        leader, *followers = await world.form(KV, "a", "b", "c")
+        await leader.write(KV.set, "k", "u")
+        read: list[object] = []
+        monkeypatch.setattr(leader._seat, "read_durable", lambda *asked: read.append(asked))
+        world.disks[world.place(leader)].seconds = 1.0
+        last = leader.status().last_index
+        assert await leader.write(KV.set, "k", "v") == "v"
+        assert leader._seat.raft.state.persisted_index == last
+        assert all(peer.status().last_index > last for peer in followers)
+        assert read == []
+
+    run_world(3, Settings(cache_bytes_max=0), tell)
