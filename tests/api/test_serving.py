@@ -7,10 +7,12 @@ import asyncio
 import msgspec
 import pytest
 
-from quorate import Peer
+from quorate import Peer, Unavailable
 from quorate.calling import describe
 from quorate.forwarding import Forwarding
+from quorate.links import Links
 from quorate.machines import KV
+from quorate.serving import CallWaiter
 from quorate.settings import Settings
 from quorate.transport.calls import Failure, OpenSessionCall, Reply, Request, SessionIs, Value, WriteCall, WritesCall
 from tests.api.virtual import World, run_world
@@ -132,3 +134,30 @@ def test_at_a_local_socket_each_is_a_call_of_its_own():
         await forwarding.stop()
 
     run_world(1, SETTINGS, tell)
+
+
+def test_a_call_is_answered_once_whatever_becomes_known_later():
+    replies: list[Reply] = []
+    waiter = CallWaiter(3, replies.append, 1.0)
+    waiter.succeed(value("a"))
+    waiter.fail(Unavailable("late"))
+    waiter.succeed(value("b"))
+    assert replies == [Reply(3, value("a"))]
+
+
+class SlowTransport:
+    """A transport whose connections take a moment to open."""
+
+    async def connect(self, node: str) -> object:
+        await asyncio.sleep(0.05)
+        return f"a connection to {node}"
+
+
+async def test_a_caller_that_gives_up_takes_no_connection_away_that_others_wait_for():
+    links = Links()
+    first, second = (asyncio.create_task(links.channel("x:1", SlowTransport)) for _ in range(2))  # type: ignore[arg-type]
+    await asyncio.sleep(0.01)
+    first.cancel()
+    assert await second == "a connection to x:1"
+    with pytest.raises(asyncio.CancelledError):
+        await first

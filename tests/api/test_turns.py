@@ -371,3 +371,16 @@ def test_what_the_disk_has_not_got_yet_is_sent_and_applied_from_memory(monkeypat
         assert read == []
 
     run_world(3, Settings(cache_bytes_max=0), tell)
+
+
+def test_a_peer_is_of_a_group_only_once_its_log_durably_says_so():
+    async def tell(world: World) -> None:
+        peer = await world.nodes[0].start_peer(KV, name="a")
+        world.disks[0].seconds = 1.0
+        forming = asyncio.create_task(peer.set_configuration(peer.address))
+        await world.until(lambda: peer._seat.raft.state.configuration is not None)
+        assert not peer._seat._group
+        await forming
+        assert peer._seat._group == peer.status().group
+
+    run_world(1, Settings(), tell)
