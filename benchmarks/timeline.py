@@ -48,6 +48,8 @@ WATCHED: tuple[tuple[type, str], ...] = (
 
 CALL = "Seat.write begins"
 
+ACKNOWLEDGED = "µs until the follower's event loop knows, and acknowledges"
+
 PATH: tuple[tuple[str, str, str], ...] = (
     ("µs until the leader has handed its frames to the system", "leader", "Loop._send_frames ends"),
     ("µs until a follower hears of it", "follower", "Connection.data_received begins"),
@@ -55,7 +57,7 @@ PATH: tuple[tuple[str, str, str], ...] = (
     ("µs until the disk thread begins", "follower", "RocksDBStore.append begins"),
     ("µs until the record is written", "follower", "RocksDBStore.append ends"),
     ("µs until it is synced", "follower", "RocksDBStore.sync ends"),
-    ("µs until the follower's event loop knows, and acknowledges", "follower", "Loop._persisted begins"),
+    (ACKNOWLEDGED, "follower", "Loop._persisted begins"),
     ("µs until the leader hears of that", "leader", "Connection.data_received begins"),
     ("µs until it is committed, and applied at the leader", "leader", "Apply.apply ends"),
 )
@@ -168,7 +170,7 @@ def medians(leader: Noted, followers: Sequence[Noted]) -> dict[str, float]:
 
 def way(leader: Noted, followers: Sequence[Noted], begin: float, end: float) -> dict[str, float]:
     """Give when each step of the write between two calls was done, seconds after the first; infinity for never."""
-    found = min((steps(leader, follower, PATH, begin) for follower in followers), key=lambda each: [*each.values()][-3])
+    found = min((steps(leader, follower, PATH, begin) for follower in followers), key=lambda each: each[ACKNOWLEDGED])
     found[AGAIN] = end
     found |= steps(leader, leader, BESIDE, leader.first("Disk.write begins", begin))
     return {text: when - begin if when <= end else math.inf for text, when in found.items()}

@@ -159,9 +159,7 @@ class Peer(Generic[M]):
         check_size(encoded, self._settings)
         if self._consistency == "lease" and self._seat.may_answer_now():
             return reply.detach(self._seat.answer_now(encoded))
-        waiter = self._waiter(reply.detach)
-        self._seat.read(encoded, waiter, self._consistency)
-        return await waiter.future
+        return await self._begin_read(encoded, reply.detach, self._consistency)
 
     @overload
     async def read_stale(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> StaleRead[R]: ...
@@ -191,9 +189,7 @@ class Peer(Generic[M]):
         """
         encoded, reply = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
-        waiter = self._waiter(reply.detach_stale)
-        self._seat.read(encoded, waiter, "stale")
-        return await waiter.future
+        return await self._begin_read(encoded, reply.detach_stale, "stale")
 
     @overload
     def watch(self, *, after: int | Change[Any] | None = None) -> Watch[Event]: ...
@@ -426,6 +422,14 @@ class Peer(Generic[M]):
     def _repr_html_(self) -> str:
         """Give its status as a table, for notebooks."""
         return self.status()._repr_html_()
+
+    def _begin_read(
+        self, query: bytes, detach: Callable[[object], object], consistency: Consistency
+    ) -> asyncio.Future[Any]:
+        """Read, and give what is resolved with the reply."""
+        waiter = self._waiter(detach)
+        self._seat.read(query, waiter, consistency)
+        return waiter.future
 
     async def _events(self, prefixes: tuple[bytes, ...], place: Place | None) -> Events:
         """Wait for the events that begin so, from a place on."""

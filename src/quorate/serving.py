@@ -219,13 +219,10 @@ def write_all(
                 check_size(command, settings)
                 check(command)
                 if session:
-                    payload, waiter = (
-                        encode_write(session, sequence, call.settled, command),
-                        CallWaiter(number, answer, deadline),
-                    )
+                    payload = encode_write(session, sequence, call.settled, command)
+                    writes.append((payload, CallWaiter(number, answer, deadline)))
                 else:
-                    payload, waiter = command, CallWaiter(number, answer, deadline, value, command)
-                writes.append((payload, waiter))
+                    writes.append((command, CallWaiter(number, answer, deadline, value, command)))
                 number, sequence = number + 1, sequence + 1
         except (TypeError, ValueError) as error:
             failure = unsound(place, error)

@@ -124,7 +124,7 @@ class Tickets:
     def settled(self, ticket: Ticket) -> int:
         """Give the first place in a write's session whose write still needs an answer, as things are now."""
         # Of a session that has ended no answers are kept: there it does not matter.
-        return next(iter(self._seated.values())).sequence if ticket.order in self._seated else 1
+        return self.first() if ticket.order in self._seated else 1
 
     async def turn(self, ticket: Ticket, deadline: float) -> bool:
         """Wait until a write whose try has failed may be tried again; tell whether it had to wait.

@@ -514,6 +514,17 @@ async def seated(tickets: Tickets, opener: Opener, ticket: Ticket) -> tuple[int,
     return ticket.session, ticket.sequence
 
 
+async def left_behind(count: int) -> tuple[Tickets, Opener, list[Ticket]]:
+    """Give writes whose session, the first one, ended before they were answered."""
+    tickets, opener = Tickets(), Opener()
+    opener.gate.set()
+    drawn = [tickets.draw() for _ in range(count)]
+    for ticket in drawn:
+        await seated(tickets, opener, ticket)
+    tickets.expired(7)
+    return tickets, opener, drawn
+
+
 async def test_a_write_made_as_the_session_opens_comes_after_those_that_wait_for_it():
     tickets, opener = Tickets(), Opener()
     tasks = [asyncio.create_task(seated(tickets, opener, tickets.draw())) for _ in range(3)]
@@ -582,12 +593,7 @@ async def test_what_is_settled_follows_the_first_write_that_needs_an_answer():
 
 
 async def test_what_an_ended_session_left_is_seated_before_what_comes_later_and_in_its_order():
-    tickets, opener = Tickets(), Opener()
-    opener.gate.set()
-    first, second, third = [tickets.draw() for _ in range(3)]
-    for ticket in (first, second, third):
-        await seated(tickets, opener, ticket)
-    tickets.expired(7)
+    tickets, opener, (first, second, third) = await left_behind(3)
     tickets.expired(7)  # Each of them is told.
     later, after_it = (asyncio.create_task(seated(tickets, opener, ticket)) for ticket in (tickets.draw(), third))
     await asyncio.sleep(0.01)
@@ -600,12 +606,7 @@ async def test_what_an_ended_session_left_is_seated_before_what_comes_later_and_
 
 
 async def test_nothing_that_an_ended_session_left_overtakes_in_the_next_one_what_does_not_know_of_it_yet():
-    tickets, opener = Tickets(), Opener()
-    opener.gate.set()
-    first, second, third = [tickets.draw() for _ in range(3)]
-    for ticket in (first, second, third):
-        await seated(tickets, opener, ticket)
-    tickets.expired(7)
+    tickets, opener, (first, second, third) = await left_behind(3)
     assert await seated(tickets, opener, first) == (8, 1)
     waiting = asyncio.create_task(seated(tickets, opener, third))
     await asyncio.sleep(0.01)
