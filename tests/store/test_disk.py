@@ -254,6 +254,18 @@ async def test_a_log_is_loaded_between_the_writes(bench):
     assert bench.store.calls == ["append a:1", "sync", "load a", "append a:2", "sync"]
 
 
+async def test_a_log_is_loaded_behind_all_that_was_written_to_it_before(bench):
+    """A peer that is stopped and started again must not begin with less than what its old life still has written."""
+    bench.write("w1", batch("a", 1))
+    bench.write("w2", batch("a", 2))
+    bench.read(1)
+    loading = asyncio.ensure_future(bench.disk.load("a"))
+    await asyncio.sleep(0)
+    bench.executor.drain()
+    assert (await loading).last == 2
+    assert bench.store.calls == ["append a:1", "sync", "append a:2", "sync", "read a:1", "load a"]
+
+
 async def test_a_damaged_log_stops_only_the_one_who_loads_it(bench):
     bench.store.faults["load"] = Corrupted("bad")
     loading = asyncio.ensure_future(bench.disk.load("a"))

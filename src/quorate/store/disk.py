@@ -176,6 +176,8 @@ class Disk:
     async def load(self, log: str, visit: Callable[[Run], None] | None = None) -> Stored:
         """Load a log as ``LogStore.load`` does, among the reads; ``visit`` is called on the disk's thread.
 
+        Sees all that was written to it before, by a peer that was stopped a moment ago.
+
         Raises:
             Corrupted: this log is damaged; the others go on.
             StoreError: the disk has failed or is stopping.
@@ -192,6 +194,9 @@ class Disk:
             if not loaded.done():
                 loaded.set_exception(error)
 
+        if self._writes:
+            # Were some of them written behind its back, the new life of a peer would acknowledge what they truncated.
+            self._read_is_next = False
         self._reads.append(_Job(lambda: self._store.load(log, visit), done, refused, of_one_log=True))
         self._start()
         return await loaded
