@@ -285,6 +285,25 @@ def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path, monkeypatch, number
     assert list(store.chunks(FIRST)) == CHUNKS
 
 
+def test_pieces_whose_sync_failed_are_not_believed_when_a_second_one_succeeds(tmp_path, monkeypatch):
+    """The second one proves nothing: the system may have dropped what it could not write, and told so once."""
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, "refused")
+
+    store = SnapshotFiles(tmp_path)
+    content = written(FIRST, CHUNKS)
+    ship(store, FIRST, content)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", refuse)
+        with pytest.raises(StoreError, match="refused"):
+            store.received(FIRST, len(content))
+    assert store.receive(FIRST, len(content), b"") == 0
+    ship(store, FIRST, content)
+    store.received(FIRST, len(content))
+    assert list(store.chunks(FIRST)) == CHUNKS
+
+
 @pytest.mark.covers("pitfall 62")
 def test_a_file_is_durable_before_it_has_its_name_and_the_name_before_it_counts(tmp_path, monkeypatch):
     steps: list[str] = []

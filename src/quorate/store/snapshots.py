@@ -117,7 +117,7 @@ class SnapshotStore(Protocol):
 
         Raises:
             Corrupted: it is not the whole file, or is damaged, or stands for something else; it is removed.
-            StoreError: the disk failed.
+            StoreError: the disk failed; it is removed, too.
         """
         ...
 
@@ -311,7 +311,12 @@ class SnapshotFiles:
             except (FileNotFoundError, ValueError) as error:
                 part.unlink(missing_ok=True)
                 raise Corrupted(damage_on_the_way(part, error)) from error
-            put_in_place(part, self._path(snapshot))
+            try:
+                put_in_place(part, self._path(snapshot))
+            except BaseException:
+                # Of pieces whose sync failed nothing is known; a second one would succeed, and prove nothing.
+                part.unlink(missing_ok=True)
+                raise
 
     def keep(self, snapshot: Snapshot | None) -> None:
         """Remove all but one snapshot; see ``SnapshotStore.keep``."""
