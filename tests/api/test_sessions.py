@@ -43,8 +43,8 @@ from quorate.sessions import (
 from quorate.tables import encode_tables, restored
 from quorate.testing.effects import effects
 from quorate.tickets import Ticket, Tickets
-from quorate.transport.calls import Failure, Value
-from quorate.transport.frames import FrameKind, decode_frame
+from quorate.transport.calls import Failure, Request, Value, WriteCall
+from quorate.transport.frames import FrameError, FrameKind, decode_frame, encode_frame
 from quorate.transport.memory import MemoryTransport
 from quorate.types import Index, Kind, Run, Snapshot, Term
 from tests.api.test_apply import Noted
@@ -274,6 +274,22 @@ def test_sessions_are_in_the_snapshot():
     again.restore_to(restored(FUSSY, chunks), Snapshot(Index(2), Term(1), 0.0, Index(1), b""))
     assert applied(again, [adds(1, 1, "a"), adds(1, 2, "b")]) == [Value(b"\x01"), Value(b"\x02")]
     assert again.machine.log == apply.machine.log == ["a", "b"]
+    assert encode_tables(again.tables) == encode_tables(apply.tables)
+
+
+@pytest.mark.parametrize("refused", [2**63, NUMBER_MAX])
+def test_no_place_comes_from_the_network_behind_which_there_is_none_that_a_snapshot_can_hold(refused):
+    """MessagePack has no number behind the largest: with it in a session no peer could take a snapshot any more."""
+    command = FUSSY.encode_write(Fussy.add, ("a",))
+    far = WriteCall(command, 1.0, 1, refused, refused)
+    with pytest.raises(FrameError):
+        decode_frame(encode_frame(FrameKind.REQUESTS, [Request(1, "peer1", far)]), 1 << 20)
+    last = WriteCall(command, 1.0, 1, 2**63 - 1, 2**63 - 1)
+    frame = encode_frame(FrameKind.REQUESTS, [Request(1, "peer1", last)])
+    assert decode_frame(frame, 1 << 20) == (FrameKind.REQUESTS, [Request(1, "peer1", last)])
+    apply = fussy()
+    assert applied(apply, [adds(1, last.sequence, "a", last.settled)]) == [Value(b"\x01")]
+    again = restored(FUSSY, apply.freeze())
     assert encode_tables(again.tables) == encode_tables(apply.tables)
 
 

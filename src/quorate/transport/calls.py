@@ -43,15 +43,13 @@ Timeout = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
 Mark = Annotated[bytes, msgspec.Meta(max_length=64)]
 """What stands for how a peer stands: ours have 16 bytes."""
 
-Number = Annotated[int, msgspec.Meta(ge=0)]
-"""A number of a session, as it comes from the network; MessagePack has none of more than 64 bits."""
-
-
 COMMANDS_MAX = 1_024
 """The most commands of one ``WritesCall``: so many writes of a session may be under way."""
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-"""A number that others are counted on from, as it comes from the network."""
+"""A number that others are counted on from, as it comes from the network.
+
+Far below the largest of MessagePack: what follows it goes into snapshots."""
 
 
 class WriteCall(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="write"):
@@ -67,9 +65,9 @@ class WriteCall(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="wri
 
     command: bytes
     timeout: Timeout
-    session: Number = 0
-    sequence: Number = 0
-    settled: Number = 0
+    session: Id = 0
+    sequence: Id = 0
+    settled: Id = 0
 
 
 class WritesCall(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="writes"):
@@ -88,9 +86,9 @@ class WritesCall(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="wr
 
     commands: Annotated[list[Annotated[bytes, msgspec.Meta(min_length=1)]], msgspec.Meta(max_length=COMMANDS_MAX)]
     timeout: Timeout
-    session: Number
+    session: Id
     sequence: Id
-    settled: Number
+    settled: Id
 
     def call(self, place: int) -> WriteCall:
         """Give the call for the command at a place among them, alone."""
