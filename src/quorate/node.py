@@ -236,7 +236,7 @@ class Node:
 
         Raises:
             ValueError: the name or an address cannot be used, or the name runs on this node already.
-            Stopped: the node is not running.
+            Stopped: the node is not running, or was stopped meanwhile.
             StoreLocked: the data directory belongs to another node or group.
             Corrupted: what is on the disk is not what was written.
             StoreError: the disk failed.
@@ -265,6 +265,8 @@ class Node:
             opened = await reopen(name, machine_type, self._directory, self._disk, self.settings, surroundings)
         finally:
             self._starting.discard(name)
+        if self._surroundings is not surroundings:
+            raise Stopped(f"{name} was not started: the node was stopped meanwhile")
         address = Address(name, *parse_node(surroundings.transport.address))
         reach = Addresses(address, self._told)
         seat = Seat(name, opened.raft, opened.apply, opened.snapshots, reach, self.settings, loop, opened.time)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from quorate import (
     write,
 )
 from quorate.machines import KV
+from quorate.reopening import Reopened, reopen
 from quorate.transport.calls import Failure, Reply, Request, StatusCall, error_from_failure
 
 from .cluster import SETTINGS, cluster, free_ports
@@ -316,3 +318,21 @@ async def test_what_is_asked_of_a_node_while_it_stops_is_told_so() -> None:
         assert isinstance(reply.answer, Failure)
         with pytest.raises(Stopped, match="the node was stopped"):
             raise error_from_failure(reply.answer)
+
+
+async def test_a_peer_that_starts_while_its_node_stops_is_told_so_and_is_not_left_behind(monkeypatch) -> None:
+    node = Node("127.0.0.1:0", store="memory", settings=SETTINGS)
+    await node.start()
+
+    async def reopen_as_the_node_stops(*args: Any) -> Reopened:
+        opened = await reopen(*args)
+        await node.stop()
+        return opened
+
+    with monkeypatch.context() as patch:
+        patch.setattr("quorate.node.reopen", reopen_as_the_node_stops)
+        with pytest.raises(Stopped, match="stopped meanwhile"):
+            await node.start_peer(KV, name="peer1")
+    assert node.peers == ()
+    async with node:
+        await node.start_peer(KV, name="peer1")

@@ -165,7 +165,7 @@ class Node:
 
         Raises:
             ValueError: the name or an address cannot be used, or the name runs on this node already.
-            Stopped: the node is not running.
+            Stopped: the node is not running, or was stopped meanwhile.
             StoreLocked: the data directory belongs to another node or group.
             Corrupted: what is on the disk is not what was written.
             StoreError: the disk failed.
