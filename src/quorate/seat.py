@@ -309,13 +309,15 @@ class Seat:
         last = Index(min(self._commit_index, first + self.raft.state.settings.apply_entries_max - 1))
         if self._durable < self._written and last == self._commit_index and not self.apply.is_awaited:
             return  # Writing needs the interpreter too, and somebody waits for the acknowledgement: that goes first.
-        runs = self._read_ahead or self._sender.cache.take(first, last, self.raft.state.settings.append_bytes_max)
-        if runs is None:
+        if self._read_ahead:
+            runs, self._read_ahead = split(self._read_ahead, last)
+        elif (taken := self._sender.cache.take(first, last, self.raft.state.settings.append_bytes_max)) is not None:
+            runs = taken
+        else:
             self._is_reading_to_apply = True
             self.read_durable(first, self._commit_index, self._apply_read)
             return
-        these, self._read_ahead = split(runs, last)
-        self.apply.apply(these)
+        self.apply.apply(runs)
         # The next turn comes after those who were answered just now: what they write goes with it.
         if self._news.is_next or self.apply.last_applied < self._commit_index:
             self._outside.wake(self)

@@ -94,12 +94,20 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True, dict=True):
         voters = {member.id for member in self.voters}
         return tuple([member for member in self.target if member.votes and member.id not in voters])
 
+    @cached_property
+    def by_id(self) -> dict[PeerId | None, Member]:
+        """All who receive entries, by their ids."""
+        return {member.id: member for member in self.everyone}
+
+    @cached_property
+    def witnesses(self) -> frozenset[PeerId]:
+        """The ids of the witnesses, and of those that catch up to become one."""
+        everyone = (*self.members, *self.outgoing, *self.target)
+        return frozenset([member.id for member in everyone if member.kind == "witness"])
+
     def member(self, peer: PeerId | None) -> Member | None:
         """Give who has that id, or None when nobody does."""
-        for member in self.everyone:
-            if member.id == peer:
-                return member
-        return None
+        return self.by_id.get(peer)
 
     def named(self, name: str) -> Member | None:
         """Give who has that name, or None when nobody does."""
@@ -112,7 +120,7 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     def is_witness(self, peer: PeerId) -> bool:
         """Tell whether a peer is a witness, or catches up to become one."""
-        return any(m.id == peer and m.kind == "witness" for m in (*self.members, *self.outgoing, *self.target))
+        return peer in self.witnesses
 
 
 def check_members(members: Members) -> None:

@@ -219,7 +219,8 @@ def receive_append_entries(state: State, sender: PeerId, request: AppendEntries)
         send(state, sender, refused)
         return
     # Candidates 3. If AppendEntries RPC received from new leader: convert to follower
-    become_follower(state, state.term, sender, f"{name(state, sender)} leads term {state.term}")
+    if state.leader != sender:
+        become_follower(state, state.term, sender, f"{name(state, sender)} leads term {state.term}")
     assert isinstance(state.role, Follower), "who hears a leader of its term follows"
     state.role.heard = state.now
     if request.lease:

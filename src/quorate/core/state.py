@@ -188,18 +188,17 @@ class Unpersisted:
     since: float
 
 
-@dataclass(slots=True)
-class Outbox:
-    """What accumulates for the next ``Ready``; see there."""
+class Outbox(msgspec.Struct):
+    """What accumulates for the next ``Ready``; see there. A struct, for one is made in every turn of every peer."""
 
     configuration: Configuration | None = None
     compaction: Compaction | None = None
-    messages: list[Envelope] = field(default_factory=list)
-    entries: list[Run] = field(default_factory=list)
-    messages_after_persist: list[Envelope] = field(default_factory=list)
-    reads: list[ReadReady] = field(default_factory=list)
-    dropped: list[ReadId] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    messages: list[Envelope] = []
+    entries: list[Run] = []
+    messages_after_persist: list[Envelope] = []
+    reads: list[ReadReady] = []
+    dropped: list[ReadId] = []
+    events: list[Event] = []
 
     @property
     def is_empty(self) -> bool:

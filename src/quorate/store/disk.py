@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar, cast
+
+import msgspec
 
 from quorate.errors import Corrupted, StoreError
 from quorate.store import Batch, LogStore
@@ -108,8 +109,7 @@ class ThreadExecutor:
             run()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Job(Generic[T]):
+class _Job(msgspec.Struct, Generic[T], frozen=True):
     """One piece of work for the disk, and who is told how it went.
 
     Attributes:

@@ -191,7 +191,7 @@ def extent_after(batch: Batch, extent: Extent) -> Extent:
         extent = Extent(compaction.start, last, compaction.snapshot.index)
     if batch.runs:
         _check_runs(log, batch.runs, extent)
-        extent = extent._replace(last=batch.runs[-1].last)
+        extent = Extent(extent.start, batch.runs[-1].last, extent.snapshot_index)
     if extent.last < extent.snapshot_index:
         raise ValueError(
             f"the log of {log} would end at {extent.last}, below its snapshot, which is of {extent.snapshot_index}"

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import astuple
 
 from quorate.core.messages import AppendEntries, InstallSnapshot, Message
 from quorate.transport import Packet
@@ -319,10 +320,9 @@ def _check_numbers(fields: Message | Snapshot) -> None:
     Raises:
         ValueError: one cannot.
     """
-    for name in fields.__struct_fields__:
-        number = getattr(fields, name)
+    for place, number in enumerate(astuple(fields)):
         if type(number) is int and not 0 <= number <= NUMBER_MAX:
-            raise ValueError(f"{name} is {number}")
+            raise ValueError(f"{fields.__struct_fields__[place]} is {number}")
 
 
 def _check_entries(message: AppendEntries) -> None:

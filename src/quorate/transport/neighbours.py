@@ -98,7 +98,9 @@ class Neighbours:
 
     def send(self, node: str, frames: Sequence[bytes]) -> None:
         """Write frames to a node; without a connection dial it, and keep the newest frames meanwhile."""
-        neighbour = self._neighbours.setdefault(node, Neighbour())
+        neighbour = self._neighbours.get(node)
+        if neighbour is None:
+            neighbour = self._neighbours[node] = Neighbour()
         neighbour.is_ours = True
         if neighbour.connections:
             for frame in frames:

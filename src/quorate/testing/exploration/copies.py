@@ -15,7 +15,7 @@ import msgspec
 from quorate.core import Message, Raft, Ready
 from quorate.core.messages import AppendEntries, AppendEntriesReply, InstallSnapshot, RequestVote, RequestVoteReply
 from quorate.core.progress import Progress
-from quorate.core.state import Candidate, CatchUp, Follower, Leader, State, Unpersisted
+from quorate.core.state import Candidate, CatchUp, Follower, Leader, Outbox, State, Unpersisted
 from quorate.testing.contents import Contents
 from quorate.testing.record import Peer
 
@@ -50,10 +50,10 @@ KEY_NAMES: dict[type, tuple[str, ...]] = {}
 
 
 def field_names(kind: type) -> tuple[str, ...]:
-    """Give the names of the fields of a dataclass; none for any other type."""
+    """Give the names of the fields of a dataclass, or of an outbox; none for any other type."""
     if kind not in ALL_NAMES:
         fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
-        ALL_NAMES[kind] = tuple(field.name for field in fields)
+        ALL_NAMES[kind] = Outbox.__struct_fields__ if kind is Outbox else tuple(field.name for field in fields)
     return ALL_NAMES[kind]
 
 
@@ -88,7 +88,7 @@ def copy(value: object) -> object:
     names = field_names(kind)
     if not names:
         return value
-    copied = object.__new__(kind)
+    copied = Outbox() if kind is Outbox else object.__new__(kind)
     for name in names:
         setattr(copied, name, copy(getattr(value, name)))
     return copied
