@@ -113,12 +113,14 @@ class Node:
         self._make_surroundings = surroundings or self._real_surroundings
         self._surroundings: Surroundings | None = None
         self._directory: Directory | None = None
+        self._store: LogStore | None = None
         self._disk: Disk | None = None
         self._loop: Loop | None = None
         self._places: dict[str, Place] = {}
         self._by_id: dict[PeerId, Seat] = {}
         self._starting: set[str] = set()
         self._address_keepers: dict[str, asyncio.Task[None]] = {}
+        self._ending: asyncio.Task[None] | None = None
         self._ask = make_ask(lambda: self._running().transport, self.receive_requests, self._told)
 
     @property
@@ -149,12 +151,22 @@ class Node:
             return
         if sys.flags.optimize:
             raise RuntimeError("quorate checks its invariants with assert; run Python without -O")
+        await self._let_go()
         surroundings = self._surroundings = self._make_surroundings()
+
+        # What is opened is kept at once: were the start cancelled just then, nobody else could let go of it.
+        def open_directory() -> Directory:
+            self._directory = surroundings.directory(surroundings.transport.address)
+            return self._directory
+
+        def open_logs(directory: Directory) -> LogStore:
+            self._store = surroundings.store(directory)
+            return self._store
+
         try:
             await surroundings.transport.listen(self)
-            address = surroundings.transport.address
-            self._directory = directory = await blocking(surroundings.executor, lambda: surroundings.directory(address))
-            store = await blocking(surroundings.executor, lambda: surroundings.store(directory))
+            directory = await blocking(surroundings.executor, open_directory)
+            store = await blocking(surroundings.executor, lambda: open_logs(directory))
         except BaseException:
             await self._let_go()
             raise
@@ -187,9 +199,11 @@ class Node:
 
     async def stop(self) -> None:
         """Stop every peer, then let go of disk and network. Idempotent."""
-        for place in list(self._places.values()):
-            await place.peer.stop()
-        await self._let_go()
+        try:
+            for place in list(self._places.values()):
+                await place.peer.stop()
+        finally:
+            await self._let_go()
 
     async def __aenter__(self) -> Self:
         """Start the node."""
@@ -272,7 +286,8 @@ class Node:
         seat = Seat(name, opened.raft, opened.apply, opened.snapshots, reach, self.settings, loop, opened.time)
 
         async def close() -> None:
-            await self._stop_peer(name)
+            if name in self._places and self._places[name].seat is seat:  # Else another life of it runs by now.
+                await self._stop_peer(name)
 
         random_ = surroundings.random.random
         membership = Membership(
@@ -381,39 +396,55 @@ class Node:
         place = self._places.get(name)
         if place is None:
             return
-        keeper = self._address_keepers.pop(name, None)
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
         seat = place.seat
-        await seat.close(self.settings.election_timeout_max)
-        self._places.pop(name, None)
-        self._by_id.pop(place.id, None)
-        if self._loop is not None:
-            self._loop.remove(seat, Stopped(f"{name} was stopped"))
+        try:
+            keeper = self._address_keepers.pop(name, None)
+            if keeper is not None:
+                keeper.cancel()
+                await asyncio.gather(keeper, return_exceptions=True)
+            await seat.close(self.settings.election_timeout_max)
+        finally:
+            # Also when the caller is cancelled: a peer that takes no calls must not lead on.
+            if self._places.get(name) is place:  # Else it was stopped twice at once, and may have been started again.
+                del self._places[name], self._by_id[place.id]
+                if self._loop is not None:
+                    self._loop.remove(seat, Stopped(f"{name} was stopped"))
 
     async def _let_go(self) -> None:
-        """Let go of network and disk, in this order: nothing may be promised that is not written."""
+        """Let go of network and disk, also when the caller is cancelled: then the next one waits until that is done.
+
+        Raises:
+            CancelledError: the caller was cancelled.
+        """
         surroundings, self._surroundings = self._surroundings, None
-        if surroundings is None:
-            return
+        if surroundings is not None:
+            try:
+                await self._end(surroundings)
+            except asyncio.CancelledError:
+                self._ending = asyncio.create_task(self._end(surroundings), name="end of a node")
+                raise
+        elif self._ending is not None:
+            await asyncio.shield(self._ending)
+
+    async def _end(self, surroundings: Surroundings) -> None:
+        """Let go of network and disk, in this order: nothing may be promised that is not written. May be begun anew."""
         if self._loop is not None:
             self._loop.stop(Stopped("the node was stopped"))
-        local, self._local = self._local, None
-        if local is not None:
-            for part in local:
-                await part.stop()
+        for part in self._local or ():
+            await part.stop()
         await surroundings.transport.stop()
         if self._disk is not None:
             await self._disk.stop()
         else:
             surroundings.executor.stop()
+            if self._store is not None:
+                self._store.close()
         surroundings.aside.stop()
         if self._directory is not None:
             self._directory.close()
         self._places.clear()
         self._by_id.clear()
-        self._disk = self._loop = self._directory = None
+        self._disk = self._loop = self._directory = self._store = self._local = None
 
     def _joined(self, name: str, group: str) -> None:
         """Keep in the peer's identity which group it belongs to."""
