@@ -132,7 +132,7 @@ class Calls(msgspec.Struct, frozen=True):
         try:
             decoded = self.decode(encoded)
         except MachineError as error:
-            raise TypeError(str(error)) from error
+            raise TypeError(str(error)) from None
         if not self.plain[type(decoded)] and nests_too_deep(encoded):
             raise TypeError(f"the arguments nest deeper than {NESTING_MAX} levels, or have maps as keys")
 
@@ -144,13 +144,24 @@ class Calls(msgspec.Struct, frozen=True):
 
         Raises:
             Rejected: the machine refused; the details hold nothing that belongs to it.
-            MachineError: the call cannot be decoded, or the machine raised; ``__cause__`` is what it raised.
-            MemoryError: as the machine raised it. This and the next two, and what is no ``Exception``, need not be
+            MachineError: the machine raised, and ``__cause__`` is what; or a read cannot be decoded.
+            TypeError: a write cannot be decoded. This and the next three, and what is no ``Exception``, need not be
                 alike on every peer: they must stop the peer.
+            MemoryError: as the machine raised it.
             RecursionError: likewise.
             OSError: likewise.
         """
-        decoded = self.decode(encoded)
+        try:
+            decoded = self.decode(encoded)
+        except MachineError as error:
+            if self.kind == "read":
+                raise
+            # It was checked before it entered the log: another program could read it, and peers that run that one
+            # apply it. To go on without it would part this peer from them, and lose what was acknowledged.
+            raise TypeError(
+                f"the log holds a command that this {self.machine.__name__} cannot read: {error}. Start the peer with"
+                " the program that it had, or with one that takes the old arguments: new ones need a default"
+            ) from error
         call = self.by_struct[type(decoded)]
         try:
             if call.takes_struct:
@@ -171,7 +182,7 @@ class Calls(msgspec.Struct, frozen=True):
         """Decode a call into its struct.
 
         Raises:
-            MachineError: it cannot be decoded, which is alike on every peer.
+            MachineError: it cannot be decoded, which is alike on every peer that runs the same program.
             MemoryError: this peer has not enough of it.
             OSError: a struct's own ``__post_init__`` raised it.
         """

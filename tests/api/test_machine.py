@@ -301,7 +301,7 @@ def test_new_parameters_with_defaults_read_old_commands():
 
 def test_an_old_program_refuses_arguments_it_does_not_know():
     new = describe(GrownKV).encode_write(GrownKV.set, ("a", "b"))
-    with pytest.raises(MachineError, match=r"ShortKV\.set: Expected `array` of at most length"):
+    with pytest.raises(TypeError, match=r"ShortKV\.set: Expected `array` of at most length"):
         describe(ShortKV).run_write(ShortKV(), new)
 
 
@@ -490,21 +490,23 @@ HOSTILE = [
 
 @pytest.mark.parametrize("payload", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize("machine", [KV, MatchedKV, Open, StateMachine])
-def test_hostile_payloads_are_machine_errors(payload, machine):
+def test_hostile_payloads_are_refused_and_never_run(payload, machine):
     described = describe(machine)
-    with pytest.raises(MachineError):
+    with pytest.raises(TypeError):
+        described.check_write(payload)
+    with pytest.raises(TypeError):
         described.run_write(machine(), payload)
     with pytest.raises(MachineError):
         described.run_read(machine(), payload)
 
 
 @given(st.binary(max_size=40) | st.binary(max_size=20).map(lambda rest: b"\x94\xa3set" + rest))
-def test_any_bytes_run_or_are_a_machine_error(payload):
+def test_any_bytes_run_or_cannot_be_read(payload):
     outcomes = []
     for _ in range(2):
         try:
             outcomes.append(describe(KV).run_write(KV(), payload))
-        except MachineError as error:
+        except TypeError as error:
             outcomes.append(str(error))
     assert outcomes[0] == outcomes[1]
 
@@ -570,8 +572,8 @@ class PickyMachine(StateMachine):
     def handle_write(self, command: Picky) -> None: ...
 
 
-def test_a_struct_that_refuses_its_fields_is_a_machine_error():
-    with pytest.raises(MachineError, match="Picky: ArithmeticError: too much"):
+def test_a_struct_that_refuses_its_fields_cannot_be_read():
+    with pytest.raises(TypeError, match="Picky: ArithmeticError: too much"):
         describe(PickyMachine).run_write(PickyMachine(), b"\x92\xa5Picky\x02")
     with pytest.raises(FileNotFoundError):
         describe(PickyMachine).run_write(PickyMachine(), b"\x92\xa5Picky\x09")

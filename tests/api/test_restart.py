@@ -143,6 +143,63 @@ async def test_a_log_with_commands_that_the_machine_lacks_is_refused(tmp_path: P
             await node.start_peer(KV, name="peer1")
 
 
+class Sum(StateMachine):
+    """A machine that will be changed."""
+
+    total: int
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    @write
+    def add(self, number: int) -> int:
+        self.total += number
+        return self.total
+
+    @read
+    def get(self) -> int:
+        return self.total
+
+
+class Unfit(StateMachine):
+    """The same with a new parameter that has no default: what the log holds cannot be called."""
+
+    total: int
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    @write
+    def add(self, number: int, unit: str) -> int:
+        self.total += number
+        return self.total
+
+    @read
+    def get(self) -> int:
+        return self.total
+
+
+@pytest.mark.parametrize("in_session", [False, True])
+async def test_a_log_whose_commands_the_machine_cannot_read_stops_the_peer(tmp_path: Path, in_session: bool) -> None:
+    """To go on without them would lose what was acknowledged, and part the peer from those of the old program."""
+    async with cluster(Sum, 1, tmp_path) as nodes:
+        leader = await nodes.form()
+        address = nodes.address("peer1")
+        if in_session:
+            async with connect(Sum, address) as client:
+                await client.write(Sum.add, 7)
+        else:
+            await leader.write(Sum.add, 7)
+    async with Node(address.node, data_dir=tmp_path / "peer1") as node:
+        unfit = await node.start_peer(Unfit, name="peer1")
+        with pytest.raises(Stopped, match=r"this Unfit cannot read: Unfit\.add: .* new ones need a default"):
+            _ = [status async for status in unfit.watch_status()]
+    async with Node(address.node, data_dir=tmp_path / "peer1") as node:
+        again = await node.start_peer(Sum, name="peer1")
+        await again.leader()
+        assert await again.read(Sum.get) == 7
+
+
 class Fragile(StateMachine):
     """A machine with a bug, and one with a mood."""
 

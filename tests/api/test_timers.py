@@ -258,7 +258,7 @@ def test_timers_run_before_the_first_entry_of_their_time_in_the_order_in_which_t
         run_of(2, 105.0, b"", kind=Kind.NOOP),
         run_of(2, 105.0, encode_opening(OpenSession(1.0))),
         run_of(2, 105.0, call(Alarms.draw)),
-        run_of(2, 105.0, b"\x91\xa7nothing"),
+        run_of(2, 105.0, call(Alarms.fail, "a", 1)),
     ],
 )
 def test_any_entry_brings_the_time(entry):
