@@ -59,7 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     append_bytes_max: int = 1 * MIB
     in_flight_max: int = 32
     uncommitted_bytes_max: int = 64 * MIB
-    cache_bytes_max: int = 8 * MIB
+    cache_bytes_max: int = 4 * MIB
     events_bytes_max: int = 4 * MIB
     apply_entries_max: int = 512
     frame_bytes_max: int = 8 * MIB
