@@ -40,6 +40,9 @@ from quorate.replies import ENCODER, IMMUTABLE, ReplyType, detached, members, sh
 COMBINATIONS_MAX = 256
 """How many combinations of types are told apart for the arguments of one call."""
 
+NOT_ALIKE = (MemoryError, RecursionError, OSError)
+"""What a write may raise on one peer and not on another: it stops the peer, and never becomes a reply."""
+
 
 class Named(msgspec.Struct, frozen=True, array_like=True):
     """The beginning of every command and query: the arguments after it are skipped."""
@@ -147,7 +150,7 @@ class Calls(msgspec.Struct, frozen=True):
             MachineError: the machine raised, and ``__cause__`` is what; or a read cannot be decoded.
             TypeError: a write cannot be decoded. This and the next three, and what is no ``Exception``, need not be
                 alike on every peer: they must stop the peer.
-            MemoryError: as the machine raised it.
+            MemoryError: as a write raised it.
             RecursionError: likewise.
             OSError: likewise.
         """
@@ -172,9 +175,11 @@ class Calls(msgspec.Struct, frozen=True):
             if all(type(detail) in IMMUTABLE for detail in refusal.details):
                 raise
             raise Rejected(refusal.reason, *map(detached, refusal.details)) from None
-        except (MemoryError, RecursionError, OSError):
-            raise
         except Exception as error:
+            # A read has changed nothing, so it parts nobody: were it to stop a peer, its caller would ask the next one,
+            # and one bad read would stop them all.
+            if self.kind == "write" and isinstance(error, NOT_ALIKE):
+                raise
             undo(machine)
             raise MachineError(f"{call.label} raised {described(error)}") from error
 

@@ -152,8 +152,8 @@ class StateMachine:
                 return value
 
     A method that refuses raises ``Rejected`` before it changes anything. Any other exception is a bug in the machine,
-    alike on every peer, and reaches the caller as ``MachineError``; but MemoryError, RecursionError and OSError, which
-    need not be alike on every peer, stop the peer.
+    alike on every peer, and reaches the caller as ``MachineError``; but MemoryError, RecursionError and OSError of a
+    write, which need not be alike on every peer, stop the peer.
 
     ``Command`` and ``Query`` structs, taken by ``handle_write`` and ``handle_read``, are the other form; one machine
     may use both. The classes that annotations name must be defined above the machine, at module level.

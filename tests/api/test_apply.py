@@ -223,6 +223,26 @@ def test_whoever_waits_for_a_write_when_its_peer_becomes_a_witness_is_told():
     assert apply.is_idle
 
 
+def test_a_read_that_stops_the_peer_leaves_nobody_waiting():
+    class Halt(BaseException):
+        """No ``Exception``, as what ends a program is none."""
+
+    class Halting(StateMachine):
+        @read
+        def halt(self, really: bool) -> str:
+            if really:
+                raise Halt
+            return "not yet"
+
+    apply, waiters = Apply(Halting(), describe(Halting)), [Noted(), Noted(), Noted()]
+    queries = [describe(Halting).encode_read(Halting.halt, (really,)) for really in (False, True, False)]
+    with pytest.raises(Halt):
+        apply.read(Index(0), [Query(query, waiter) for query, waiter in zip(queries, waiters, strict=True)])
+    apply.stop("it was halted")
+    first, halted, last = (waiter.told[0] for waiter in waiters)
+    assert (first, str(halted), str(last)) == ("not yet", "it was halted", "it was halted")
+
+
 class Picky(StateMachine):
     """Refuses one thing, and has a bug."""
 

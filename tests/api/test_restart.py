@@ -21,7 +21,6 @@ from quorate import (
     Stopped,
     StoreError,
     StoreLocked,
-    Unavailable,
     connect,
     read,
     write,
@@ -29,6 +28,7 @@ from quorate import (
 from quorate.machines import KV
 from quorate.reopening import Reopened, reopen
 from quorate.transport.calls import Failure, Reply, Request, StatusCall, error_from_failure
+from quorate.types import Consistency
 
 from .cluster import SETTINGS, cluster, free_ports
 
@@ -225,6 +225,10 @@ class Fragile(StateMachine):
     def read_a_file(self) -> int:
         raise OSError("no such file")
 
+    @read
+    def read_for_ever(self) -> int:
+        return self.read_for_ever()
+
 
 async def test_a_command_that_raises_is_answered_and_poisons_nothing(tmp_path: Path) -> None:
     """The original's log is poisoned for ever by one."""
@@ -251,25 +255,18 @@ async def test_what_is_not_deterministic_stops_the_peer_and_is_no_reply() -> Non
         assert "MemoryError" in (leader.status().why or "")
 
 
-async def test_a_read_by_lease_that_is_not_deterministic_stops_the_peer_too() -> None:
-    async with cluster(Fragile, 1) as nodes:
-        leader = (await nodes.form()).with_options(consistency="lease")
-        assert await leader.read(Fragile.counted) == 0
-        for _ in range(2):  # At once, and of a peer that has stopped.
-            with pytest.raises(Stopped, match="no such file"):
-                await leader.read(Fragile.read_a_file)
-        assert "no such file" in (leader.status().why or "")
-
-
-async def test_a_read_that_is_not_deterministic_stops_the_peer_and_leaves_nobody_waiting() -> None:
-    async with cluster(Fragile, 1) as nodes:
-        leader = await nodes.form()
-        reads = [leader.read(Fragile.counted), leader.read(Fragile.read_a_file), leader.read(Fragile.counted)]
-        async with asyncio.timeout(10):
-            first, failed, last = await asyncio.gather(*reads, return_exceptions=True)
-        assert first == 0
-        assert isinstance(failed, Unavailable), failed
-        assert isinstance(last, Unavailable), last
+@pytest.mark.parametrize("consistency", ["linearizable", "lease", "stale"])
+async def test_a_read_that_fails_stops_no_peer(consistency: Consistency) -> None:
+    """Its caller would ask the next peer, and the next one: one bad read would stop the group."""
+    async with cluster(Fragile, 3) as nodes:
+        await nodes.form()
+        async with connect(Fragile, *nodes.addresses) as client:
+            asking = client.with_options(consistency=consistency)
+            for bad, why in ((Fragile.read_a_file, "OSError: no such file"), (Fragile.read_for_ever, "RecursionError")):
+                with pytest.raises(MachineError, match=why):
+                    await asking.read(bad)
+            assert [status.why for status in await client.status()] == [None] * 3
+            assert await client.write(Fragile.divide, 2) == 0.5
 
 
 async def test_cancelling_a_call_shifts_no_later_reply() -> None:
