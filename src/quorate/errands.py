@@ -19,12 +19,16 @@ from quorate.errors import (
     InvalidConfiguration,
     NotLeader,
     OutcomeUnknown,
+    Overloaded,
     QuorateError,
     Stopped,
     Unavailable,
 )
 from quorate.types import Address, PeerId, Term
 from quorate.waiters import Waiter
+
+ERRANDS_MAX = 10_000
+"""With so many who wait at a peer nobody else waits there for a leader: each of them is looked at in every turn."""
 
 
 class FormGroup(msgspec.Struct):
@@ -94,6 +98,14 @@ Waiting = FindLeader | HandOver | ChangeMembers | BecomeMember
 
 Errand = FormGroup | Waiting
 """Everything that can be asked beside writes and reads."""
+
+
+def is_one_too_many(errand: Errand, waiting: int) -> bool:
+    """Refuse to wait for a leader where so many wait already: whoever may call at all may ask for that."""
+    if waiting < ERRANDS_MAX or not isinstance(errand, FindLeader):
+        return False
+    errand.waiter.fail(Overloaded(f"{ERRANDS_MAX} wait at this peer already"))
+    return True
 
 
 def start(errand: Errand, raft: Raft, addresses: Addresses, name: str, now: float) -> bool:

@@ -242,6 +242,7 @@ class Peer(Generic[M]):
 
         Raises:
             Unavailable: there was none until the deadline; the message says why.
+            Overloaded: too many wait for one here already.
             Stopped: the peer has stopped.
         """
         waiter = self._waiter()

@@ -19,7 +19,7 @@ from quorate.apply import Apply, Query, split
 from quorate.core import QUIET, Envelope, Event, EventKind, Message, Raft
 from quorate.core.messages import InstallSnapshot
 from quorate.core.report import why_no_leader, why_removed
-from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_over, start, stopped
+from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_one_too_many, is_over, start, stopped
 from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped
 from quorate.news import News
 from quorate.outside import Outside
@@ -203,7 +203,8 @@ class Seat:
 
     def run(self, errand: Errand) -> None:
         """Begin what is asked beside writes and reads."""
-        if self._is_refused(errand.waiter):
+        waiting = len(self._errands) + len(self._waiting)
+        if self._is_refused(errand.waiter) or is_one_too_many(errand, waiting):
             return
         self._errands.append(errand)
         self._outside.wake(self)

@@ -205,6 +205,31 @@ def test_reads_do_not_pile_up_at_a_follower_whose_leader_does_not_hear_it() -> N
     run_world(3, SETTINGS, tell)
 
 
+def test_those_who_wait_for_a_leader_beyond_the_bound_are_refused_at_once(monkeypatch) -> None:
+    """Each of them is looked at in every turn: without a bound a stranger could make a peer too slow to be elected."""
+    monkeypatch.setattr("quorate.errands.ERRANDS_MAX", 3)
+
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "a", "b", "c")
+        follower, books = peers[1], Books(world)
+        other = [world.nodes[world.place(peer)] for peer in (peers[0], peers[2])]
+        for node in other:
+            await node.stop()
+        await asyncio.sleep(2 * SETTINGS.election_timeout_max)
+        for _ in range(5):
+            books.begin(lambda: follower.leader())
+        await asyncio.sleep(0.05)
+        assert books.outcomes == {"Overloaded": 2}
+        await books.settle()
+        assert books.outcomes == {"Overloaded": 2, "Unavailable": 3}
+        books.begin(lambda: follower.leader())
+        await asyncio.sleep(0.05)
+        assert sum(books.outcomes.values()) == 5, "whoever was told makes room"
+        await books.settle()
+
+    run_world(3, SETTINGS, tell)
+
+
 def test_a_machine_that_is_being_restored_costs_no_memory() -> None:
     """The leader goes on; what it sends meanwhile waits on the disk of the follower."""
 

@@ -198,6 +198,7 @@ class Peer(Generic[M]):
 
         Raises:
             Unavailable: there was none until the deadline; the message says why.
+            Overloaded: too many wait for one here already.
             Stopped: the peer has stopped.
         """
         return self._background.call(self._peer.leader, other_than=other_than)
