@@ -265,7 +265,7 @@ def test_a_change_under_way_is_shown_with_how_far_each_has_come() -> None:
     leader = msgspec.structs.replace(
         status_of("a", role="leader", leader="a"),
         members=(
-            MemberStatus(address=Address("a", "h", 1), id=PeerId("1"), kind="voter", becomes=None),
+            MemberStatus(address=Address("a", "h", 1), id=PeerId("id-a"), kind="voter", becomes=None),
             MemberStatus(
                 address=Address("b", "h", 2), id=PeerId("2"), kind="learner", becomes="voter", match_index=Index(5)
             ),
@@ -274,8 +274,9 @@ def test_a_change_under_way_is_shown_with_how_far_each_has_come() -> None:
             ),
         ),
     )
-    groups, _ = grouped([found(leader)], {Address("b", "h", 2): "h:2 is silent"})
-    assert list(groups[0].unreachable) == [Address("b", "h", 2)], "learners are members too"
+    silent = {Address("b", "h", 2): "h:2 is silent", Address("c", "h", 3): "h:3 is silent"}
+    groups, _ = grouped([found(leader)], silent)
+    assert list(groups[0].unreachable) == list(silent), "learners are members too"
     stream = io.StringIO()
     show(Output(stream), groups, {})
     assert stream.getvalue().splitlines()[-4:-1] == [
@@ -287,6 +288,26 @@ def test_a_change_under_way_is_shown_with_how_far_each_has_come() -> None:
     assert [(member["address"], member["becomes"]) for member in fields["members"]][:2] == [
         ("a@h:1", None),
         ("b@h:2", "voter"),
+    ]
+
+
+def test_a_peer_that_was_replaced_under_its_name_is_not_taken_for_the_member() -> None:
+    leader = found(status_of("a", role="leader", leader="a"))
+    status = msgspec.structs.replace(status_of("c", term=3), id=PeerId("id-old"), why="it was removed")
+    old = Found(Address("c", "elsewhere", 3), status)
+    stream = io.StringIO()
+    groups, _ = grouped([leader, found(status_of("b", leader="a")), old], {})
+    show(Output(stream), groups, {})
+    assert stream.getvalue().splitlines() == [
+        "NAME  KIND   ROLE         TERM  LEADER  COMMIT  APPLIED  LAST  ADDRESS",
+        "a     voter  leader          2  a            7        6     8  h:1",
+        "b     voter  follower        2  a            7        6     8  h:2",
+        "c     -      follower        3  -            7        6     8  elsewhere:3",
+        "c     voter  not reached     -  -            -        -     -  h:3",
+        "c was not reached: another peer answers as c@h:3",
+        "c at elsewhere:3 is no member: it was removed",
+        "a leads this group in term 2; 2 of its 3 members answered.",
+        "",
     ]
 
 

@@ -18,6 +18,7 @@ from quorate.cli.output import Output
 from quorate.transport.calls import Failure, Request, StatusCall, StatusIs, error_from_failure
 from quorate.transport.local import Target
 from quorate.transport.tcp import TCPTransport
+from quorate.types import PeerId
 
 TIMEOUT = 2.0
 """How long each peer has to answer, seconds."""
@@ -43,7 +44,7 @@ class Group(msgspec.Struct):
 
     Attributes:
         id: the group's id; empty for a peer that belongs to none.
-        found: those that answered.
+        found: those that answered; also one that was a member once, and says that it belongs to the group.
         unreachable: the reason for each member that did not.
     """
 
@@ -53,13 +54,21 @@ class Group(msgspec.Struct):
 
     @property
     def latest(self) -> Status:
-        """What the peer that is in the highest term says."""
-        return max((found.status for found in self.found), key=lambda status: (status.term, status.role == "leader"))
+        """What the peer that is in the highest term says; one that is no member any longer counts for nothing else."""
+        return max(
+            (found.status for found in self.found),
+            key=lambda status: (is_member(status, status), status.term, status.role == "leader"),
+        )
 
     @property
     def leader(self) -> Status | None:
         """The leader that answered; None when there is none, or it was not reached."""
         return self.latest if self.latest.role == "leader" else None
+
+
+def is_member(status: Status, latest: Status) -> bool:
+    """Tell whether a peer is among the members that ``latest`` knows: by its id, since a name may be another's now."""
+    return any(member.id == status.id for member in latest.members)
 
 
 def run_status(options: argparse.Namespace) -> int:
@@ -83,7 +92,7 @@ async def survey(addresses: Sequence[Target], tls: TLS | None = None) -> tuple[l
         The groups found, and the reason for each address that was not reached and is no member of any of them.
     """
     transport = TCPTransport(None, settings=Settings(call_timeout=TIMEOUT), tls=tls, random=random.random)
-    found: dict[tuple[str, str], Found] = {}
+    found: dict[PeerId, Found] = {}
     unreachable: dict[Target, str] = {}
     asked: dict[Target, None] = {}
     waiting: list[Target] = list(dict.fromkeys(addresses))
@@ -97,7 +106,7 @@ async def survey(addresses: Sequence[Target], tls: TLS | None = None) -> tuple[l
                     continue
                 for status in answer:
                     reached_at = msgspec.structs.replace(address, name=status.name)
-                    found.setdefault((status.group or status.id, status.name), Found(reached_at, status))
+                    found.setdefault(status.id, Found(reached_at, status))
             waiting = [member for member in members_of(found) if member not in asked]
     finally:
         await transport.stop()
@@ -125,14 +134,11 @@ async def ask(transport: TCPTransport, address: Target) -> tuple[Status, ...] | 
             return f"{address.node} answered with {type(other).__name__}, which is no status"
 
 
-def members_of(found: dict[tuple[str, str], Found]) -> list[Target]:
+def members_of(found: dict[PeerId, Found]) -> list[Target]:
     """Give the members of all groups found that have not answered yet."""
     statuses = [peer.status for peer in found.values()]
     members: dict[Target, None] = {
-        member.address: None
-        for status in statuses
-        for member in status.members
-        if (status.group, member.address.name) not in found
+        member.address: None for status in statuses for member in status.members if member.id not in found
     }
     return list(members)
 
@@ -150,12 +156,18 @@ def grouped(found: list[Found], unreachable: dict[Target, str]) -> tuple[list[Gr
         group.found.append(peer)
     left = dict(unreachable)
     for group in groups.values():
-        names = {peer.status.name for peer in group.found}
-        for member in dict.fromkeys(member.address for peer in group.found for member in peer.status.members):
-            if member.name not in names and member in unreachable:
+        answered = {peer.status.id for peer in group.found}
+        members = {member.id: member.address for member in group.latest.members}
+        known = {member.id: member.address for peer in group.found for member in peer.status.members} | members
+        for member_id, member in known.items():
+            if member_id in answered:
+                continue
+            if member in unreachable:
                 group.unreachable[member] = unreachable[member]
                 left.pop(member, None)
                 left.pop(Address("", member.host, member.port), None)
+            elif member_id in members:
+                group.unreachable[member] = f"another peer answers as {member}"
     return list(groups.values()), left
 
 
@@ -165,6 +177,9 @@ def show(output: Output, groups: list[Group], unreachable: dict[Target, str]) ->
         output.table(COLUMNS, table_rows(group), right=NUMBERS)
         for member, reason in group.unreachable.items():
             output.line(f"{member.name} was not reached: {reason}", "yellow")
+        for peer in group.found:
+            if peer.status.why and group.id and not is_member(peer.status, group.latest):
+                output.line(f"{peer.status.name} at {peer.address.node} is no member: {peer.status.why}", "yellow")
         output.line(summary(group), "green" if group.leader else "red")
         for line in changes(group.latest):
             output.line(line, "yellow")
@@ -178,15 +193,16 @@ def show(output: Output, groups: list[Group], unreachable: dict[Target, str]) ->
 def table_rows(group: Group) -> list[tuple[str, ...]]:
     """Give the rows of a group's table: who answered, then who did not."""
     rows = []
-    kinds = {member.address.name: member.kind for member in group.latest.members}
+    kinds = {member.id: member.kind for member in group.latest.members}
+    silent: dict[Target, str] = {member.address: member.kind for member in group.latest.members}
     for peer in group.found:
         status = peer.status
         leader = status.leader.name if status.leader else "-"
         numbers = (status.commit_index, status.last_applied, status.last_index)
         texts = (status.role, str(status.term), leader, *map(str, numbers), peer.address.node)
-        rows.append((status.name, kinds.get(status.name, "-"), *texts))
+        rows.append((status.name, kinds.get(status.id, "-"), *texts))
     absent = ("not reached", "-", "-", "-", "-", "-")
-    return rows + [(member.name, kinds.get(member.name, "-"), *absent, member.node) for member in group.unreachable]
+    return rows + [(member.name, silent.get(member, "-"), *absent, member.node) for member in group.unreachable]
 
 
 def changes(status: Status) -> list[str]:
@@ -208,7 +224,8 @@ def changes(status: Status) -> list[str]:
 def summary(group: Group) -> str:
     """Say in a sentence who leads a group, or why nobody does."""
     latest = group.latest
-    reached = f"{len(group.found)} of its {len(latest.members)} members answered"
+    members = sum(is_member(peer.status, latest) for peer in group.found)
+    reached = f"{members} of its {len(latest.members)} members answered"
     if not group.id:
         return f"{latest.name} belongs to no group: {latest.why}."
     if group.leader:
