@@ -164,17 +164,11 @@ class Seat:
             self._outside.wake(self)
 
     def receive(self, source: str, packet: Packet) -> None:
-        """Take a message of another peer, unless it is of another group.
-
-        A peer without a configuration belongs to no group yet: whoever knows its id speaks for the one it will join.
-        """
-        configuration = self.raft.state.configuration
+        """Take a message of another peer, unless it is of another group."""
         if isinstance(packet.message, InstallSnapshot):
             self.counts[EventKind.IGNORED] += 1  # Only `receive_snapshot` knows whether its file is here.
-        elif self.failure is None and (configuration is None or configuration.group == packet.group):
-            if configuration is None:
-                self._sender.founder = (packet.sender, packet.group)
-            self.addresses.hear(packet.sender, source, configuration)
+        elif self.failure is None and self._is_ours(packet.sender, packet.group):
+            self.addresses.hear(packet.sender, source, self.raft.state.configuration)
             self._messages.append((packet.sender, packet.message))
             self._outside.wake(self)
         else:
@@ -190,10 +184,10 @@ class Seat:
         elif message.term < state.term:
             waiter.fail(NotLeader(self.addresses.redirect(state), self.name))
         elif message.snapshot.index <= state.commit_index:
-            self._take_in(message)  # All of it is known here: the core will say so, and need no file.
+            self._take_in(call.group, message)  # All of it is known here: the core will say so, and need no file.
             waiter.succeed(call.size)
         else:
-            self.snapshots.receive(call, waiter, self._take_in)
+            self.snapshots.receive(call, waiter, partial(self._take_in, call.group))
 
     def take_snapshot(self, waiter: Waiter) -> None:
         """Take a snapshot of what is applied now; the waiter is given its index once it is durable."""
@@ -368,6 +362,13 @@ class Seat:
         waiter.fail(Stopped(str(self.failure or f"{self.name} is stopping")))
         return True
 
+    def _is_ours(self, sender: PeerId, group: str) -> bool:
+        """Tell whether a message is of this peer's group, or of the one that it may join by what waits in its inbox."""
+        configuration = self.raft.state.configuration
+        if configuration is not None:
+            return configuration.group == group
+        return self._sender.takes_founder(sender, group, is_first=not self._messages)
+
     def _propose(self, now: float) -> None:
         """Propose all commands of this turn as one batch."""
         self._news.expect(now)
@@ -460,9 +461,9 @@ class Seat:
         self.raft.compacted(snapshot)
         self._outside.wake(self)
 
-    def _take_in(self, message: InstallSnapshot) -> None:
+    def _take_in(self, group: str, message: InstallSnapshot) -> None:
         """Let the core decide what becomes of a snapshot whose file is here, whole and durable."""
-        if self.failure is None:
+        if self.failure is None and self._is_ours(message.leader_id, group):
             self._messages.append((message.leader_id, message))
             self._outside.wake(self)
 

@@ -62,6 +62,23 @@ class Sender:
         self._way = way
         self._reading: set[PeerId] = set()
 
+    def takes_founder(self, sender: PeerId, group: str, *, is_first: bool) -> bool:
+        """Note who speaks to a peer without a configuration: whoever knows its id speaks for the group it will join.
+
+        Args:
+            sender: who speaks.
+            group: of which group that one is.
+            is_first: whether nothing else waits to be looked at. Else another group is refused: by what waits the peer
+                may join that of before, and logs of two groups would be one.
+
+        Returns:
+            Whether it may be listened to.
+        """
+        if not is_first and self.founder is not None and self.founder[1] != group:
+            return False
+        self.founder = (sender, group)
+        return True
+
     def send(self, raft: Raft, envelope: Envelope) -> None:
         """Send a message, with the entries it offers or the snapshot it names."""
         message = envelope.message
