@@ -164,8 +164,7 @@ class Process:
         self.snapshots.crash(self._random)
         if life.peer is not None:
             life.peer._seat.snapshots.stop("it was killed")
-        for task in list(life.tasks):
-            task.cancel()
+        self._bury(life)
 
     def wipe(self) -> None:
         """Empty the disk of a process, which dies if it runs: whoever starts from it is another peer."""
@@ -255,6 +254,18 @@ class Process:
         self.disk.crash(self._random)
         self.snapshots.crash(self._random)
         self.life = None
+
+    def _bury(self, life: Life) -> None:
+        """Cancel what goes on in a process that was killed, and what begins when that is cancelled, until all is over.
+
+        A program that is killed clears up nothing.
+        """
+        ending = life.node._ending
+        left = [*life.tasks, *([] if ending is None or ending.done() else [ending])]
+        for task in left:
+            task.cancel()
+        if left:
+            self._loop.call_soon(self._bury, life)
 
     def _empty(self) -> None:
         """Begin with an empty disk."""
