@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from quorate import errands
 from quorate.core import membership, raft, replication, snapshot, state
 from quorate.core.configuration import encode_configuration
 from quorate.core.quorum import majority
-from quorate.errors import ChangeInProgress
+from quorate.errors import ChangeInProgress, Unavailable
 from quorate.seat import Seat
 from quorate.snapshots import Snapshots
-from quorate.testing.disk import SimulatedSnapshots
+from quorate.store.snapshots import MemorySnapshots
 from quorate.testing.profile import DiskRates
 from quorate.testing.scenario import ScenarioError, check_file
 from quorate.types import Compaction, Index, Snapshot
@@ -143,7 +144,7 @@ def file_dropped_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     def drop(self, index, but=()) -> None:
         self._files = {kept: file for kept, file in self._files.items() if kept.index > index}
 
-    monkeypatch.setattr(SimulatedSnapshots, "drop_before", drop)
+    monkeypatch.setattr(MemorySnapshots, "drop_before", drop)
 
 
 def compaction_without_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +181,23 @@ def snapshot_of_another_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quorate.keeping.Attribute.freeze", freeze_late)
 
 
+def change_answered_when_it_is_appended(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_changed = errands.is_changed
+
+    def is_appended(errand, raft) -> bool:
+        configuration = raft.state.configuration
+        if configuration.is_settled and configuration.members == errand.members:
+            errand.waiter.succeed(None)
+            return True
+        return is_changed(errand, raft)
+
+    monkeypatch.setattr(errands, "is_changed", is_appended)
+
+
+def change_that_goes_on_told_as_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errands, "OutcomeUnknown", Unavailable)
+
+
 # What may catch it first, and seeds among which the first that catches it comes early.
 PLANTS: dict[Plant, tuple[str, range]] = {
     change_before_the_first_commit: ("ChangeAfterCommit", range(110, 210)),
@@ -188,7 +206,8 @@ PLANTS: dict[Plant, tuple[str, range]] = {
     removed_peer_still_counted: ("CoreInvariants", range(50)),
     uncommitted_configuration_in_a_snapshot: ("SnapshotIsCommitted", range(50)),
     pointer_before_the_file: ("SnapshotBeforePointer", range(20)),
-    file_dropped_too_early: ("StartsAndStops NothingFails", range(20)),
+    file_dropped_too_early: ("SnapshotIsKept", range(20)),
+    change_answered_when_it_is_appended: ("ChangeIsCommitted", range(20)),
     compaction_without_a_snapshot: ("CoreInvariants", range(20)),
 }
 
@@ -203,9 +222,10 @@ def test_a_planted_fault_is_caught(plant: Plant, monkeypatch: pytest.MonkeyPatch
 # Few seeds have what these need: snapshots on a slow disk while clients write, or one change after the other.
 IN_A_WORLD: dict[Plant, tuple[str, dict[str, Any]]] = {
     snapshot_of_another_state: (
-        "MachinesEqual",
+        "SnapshotOfOneState",
         {"clients": 4, "burst": 4, "aside": DiskRates(latency=0.3, stall=0.0, stall_max=0.0)},
     ),
+    change_that_goes_on_told_as_not_made: ("RefusedIsFinal", {"size": 3, "spares": 2, "change_pause": 0.05}),
     second_change_while_one_is_under_way: ("OneChangeAtATime", {"size": 3, "spares": 2, "change_pause": 0.05}),
 }
 

@@ -11,6 +11,7 @@ from quorate import sessions
 from quorate.sessions import Session, Sessions, is_over
 from quorate.tables import Tables, frozen
 from quorate.testing.simulation import Simulation
+from quorate.tickets import Tickets
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -71,6 +72,12 @@ def the_session_s_id_of_another_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sessions, "open", lambda self, command, _, now: opened(self, command, next(ids), now))
 
 
+def seated_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes that a session left behind when it ended go into the next one as they learn of it."""
+    is_next = Tickets._is_next
+    monkeypatch.setattr(Tickets, "_is_next", lambda self, ticket: self._session != 0 or is_next(self, ticket))
+
+
 PLANTED: list[tuple[Plant, set[str]]] = [
     (sessions_left_out_of_the_snapshot, {"MachinesEqual"}),
     (numbers_of_all_clients_in_one_table, {"MachinesEqual", "AckedDurable", "Linearizable"}),
@@ -79,6 +86,7 @@ PLANTED: list[tuple[Plant, set[str]]] = [
     (a_gap_is_jumped, {"MachinesEqual", "AckedDurable", "Linearizable"}),
     (an_expired_session_goes_on, {"MachinesEqual", "AckedDurable"}),
     (the_session_s_id_of_another_peer, {"MachinesEqual", "LivenessFailure"}),
+    (seated_in_any_order, {"OrderOfCalls"}),
 ]
 
 

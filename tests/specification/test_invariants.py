@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from quorate.apply import Apply
+from quorate.apply import Apply, Proposed
 from quorate.calling import describe
 from quorate.core.configuration import encode_configuration
 from quorate.core.invariants import facts
@@ -14,9 +16,10 @@ from quorate.machines import KV
 from quorate.store import Batch
 from quorate.testing.drive import lead, make_configuration, start
 from quorate.testing.invariants import History, Violation
-from quorate.testing.watch import WatchedApply
+from quorate.testing.watch import WatchedApply, WatchedRaft
 from quorate.transport import Packet
-from quorate.types import HardState, Index, Kind, PeerId, Run, Snapshot, Term
+from quorate.types import Compaction, HardState, Index, Kind, PeerId, ReadId, Run, Snapshot, Term
+from quorate.waiters import FutureWaiter
 
 GROUP = make_configuration(3)
 PAYLOAD = encode_configuration(GROUP)
@@ -27,6 +30,7 @@ def run(term, first, *payloads, kind=Kind.COMMAND):
 
 
 FIRST = run(1, 1, PAYLOAD, kind=Kind.CONFIGURATION)
+SNAPSHOT = Snapshot(Index(1), Term(1), 0.0, Index(1), PAYLOAD)
 
 
 @pytest.fixture
@@ -139,6 +143,28 @@ def starts_with_another_log(history):
     history.started("a", start("1", log=(1, 1)).state)
 
 
+def gives_back_another_log(history):
+    history.check_disk("a", [run(1, 1, b"other")])
+
+
+def gives_back_less(history):
+    history.check_disk("a", [])
+
+
+def snapshot_dropped_while_the_log_begins_with_it(history):
+    history.written("a", Batch("a", None, (), Compaction(SNAPSHOT, Index(1), Term(1))))
+    history.check_kept("a", lambda _snapshot: False)  # It is not durable yet that the log does.
+    assert history.violation is None
+    history.persisted("a", 1)
+    history.check_kept("a", lambda snapshot: snapshot == SNAPSHOT)
+    assert history.violation is None
+    history.check_kept("a", lambda _snapshot: False)
+
+
+def witness_with_commands(history):
+    history.written("a", Batch("a", None, (run(1, 2, b"x"),)), is_witness=True)
+
+
 def asks_for_votes_first(history):
     request = RequestVote(Term(2), PeerId("1"), Index(1), Term(1))
     history.sent("a", [Packet("group", PeerId("1"), PeerId("2"), request)])
@@ -162,6 +188,76 @@ def reads_what_was(history):
     history.check_read("a", Index(1), 2)
 
 
+def answers_before_it_has_applied(history):
+    watched = watched_machine(history)
+    watched._reads = [(Index(2), ())]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Apply, "_answer_reads", lambda self: self._reads.clear())
+        watched._answer_reads()
+
+
+def told_in_reverse(history):
+    core = watched_core(history)
+    core.persisted(2)
+    core.persisted(1)
+
+
+def forgets_who_reads(history):
+    core = watched_core(history)
+    core._dropped = (ReadId(7),)
+    core.is_waited_for = lambda read: read == ReadId(8)
+    core.ready()
+    assert history.violation is None
+    core._dropped = (ReadId(8),)
+    core.ready()
+
+
+def forgets_who_writes(history):
+    watched = watched_machine(history)
+    watched.expect(Index(1), Term(1), [FutureWaiter(SimpleNamespace(done=lambda: False), 9.0)])
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Apply, "restore_to", lambda self, state, snapshot: None)
+        watched.restore_to(None, SNAPSHOT)
+
+
+def expects_in_another_order(history):
+    watched = watched_machine(history)
+    watched._proposed = [Proposed(Index(5), Term(1), ())]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Apply, "expect", lambda self, *batch: self._proposed.append(Proposed(*batch)))
+        watched.expect(Index(3), Term(2), ())
+
+
+def stale_read_as_new_as_nobody_has_told(history):
+    watched_core(history).check_age(5.1, Index(1))
+
+
+def stale_read_as_new_as_what_is_not_applied(history):
+    core = watched_core(history)
+    core.check_age(4.8, Index(0))  # At that time it did not hold entry 1 committed.
+    assert history.violation is None
+    core.check_age(5.0, Index(0))
+
+
+def watched_core(history, *, heard=5.0):
+    """Give a peer that has been told what is committed, at an instant and a tenth of a second before it."""
+    core = WatchedRaft(start("2"), "b", history, lambda _raft, _event: None)
+    for now in (heard - 0.1, heard):
+        core.receive(PeerId("1"), AppendEntries(Term(1), PeerId("1"), Index(1), Term(1), Index(1)), now)
+    return core
+
+
+def snapshot_written_while_the_machine_goes_on(history):
+    watched = watched_machine(history)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Apply, "freeze", lambda self: map(str.encode, self.machine.entries.values()))
+        watched.machine.set("key", "frozen")
+        watched.last_applied = Index(1)
+        chunks = watched.freeze()
+        watched.machine.set("key", "later")
+        list(chunks)
+
+
 def snapshot_of_more(history):
     history.check_snapshot("a", Snapshot(Index(2), Term(1), 0.0, Index(1), PAYLOAD))
 
@@ -180,9 +276,13 @@ def machines_differ(history):
         history.compare_machine(name, apply)
 
 
-def applies_less_than_before(history):
+def watched_machine(history):
     described = describe(KV)
-    watched = WatchedApply(Apply(described.machine(), described), "a", history)
+    return WatchedApply(Apply(described.machine(), described), "a", history)
+
+
+def applies_less_than_before(history):
+    watched = watched_machine(history)
     watched.last_applied = Index(5)
     watched.apply = lambda runs: WatchedApply.apply(watched, runs)
     apply = Apply.apply
@@ -227,11 +327,23 @@ BROKEN = {
     committed_entry_overwritten: "AckedDurable",
     acknowledged_and_applied_by_nobody: "AckedDurable",
     starts_with_another_log: "DiskTruth",
+    gives_back_another_log: "DiskTruth",
+    gives_back_less: "DiskTruth",
+    snapshot_dropped_while_the_log_begins_with_it: "SnapshotIsKept",
+    snapshot_written_while_the_machine_goes_on: "SnapshotOfOneState",
+    witness_with_commands: "WitnessHoldsNoData",
     asks_for_votes_first: "PersistBeforeSend",
     votes_first: "PersistBeforeSend",
     acknowledges_first: "PersistBeforeSend",
     leads_first: "PersistBeforeSend",
     reads_what_was: "ReadFloor",
+    answers_before_it_has_applied: "ReadFloor",
+    told_in_reverse: "DurableInOrder",
+    forgets_who_reads: "NobodyIsForgotten",
+    forgets_who_writes: "NobodyIsForgotten",
+    expects_in_another_order: "ExpectedInOrder",
+    stale_read_as_new_as_nobody_has_told: "StaleAge",
+    stale_read_as_new_as_what_is_not_applied: "StaleAge",
     snapshot_of_more: "SnapshotIsCommitted",
     snapshot_with_another_configuration: "SnapshotIsCommitted",
     machines_differ: "MachinesEqual",

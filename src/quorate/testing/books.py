@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
 from quorate.core.state import Leader, State
 from quorate.transport import Packet
-from quorate.types import Compaction, HardState, Index, Kind, PeerId, Run, Term
+from quorate.types import Compaction, HardState, Index, Kind, PeerId, Run, Snapshot, Term
 
 Entry = tuple[Term, int | None]
 """An entry as it is compared: its term, and a digest of all it holds; None where a witness keeps no command."""
@@ -114,6 +114,7 @@ class Book:
         hard_state: term and vote that are durable.
         written: all entries, durable or not.
         durable: the entries that survive a crash.
+        snapshot: the one that stands for what is before these; None as long as they begin with the first.
         pieces: the batches that are not durable yet.
     """
 
@@ -121,6 +122,7 @@ class Book:
     hard_state: HardState = HardState()
     written: Entries = field(default_factory=Entries)
     durable: Entries = field(default_factory=Entries)
+    snapshot: Snapshot | None = None
     pieces: deque[Piece] = field(default_factory=deque)
 
     def persist(self, piece: Piece) -> None:
@@ -129,6 +131,7 @@ class Book:
             self.hard_state = piece.hard_state
         if piece.compaction is not None:
             self.durable.compact(piece.compaction)
+            self.snapshot = piece.compaction.snapshot
         if piece.entries:
             self.durable.cut(piece.first)
             self.durable.held += piece.entries

@@ -6,6 +6,8 @@ Each call must be answered by its deadline, and what it is told is held against 
 from __future__ import annotations
 
 import asyncio
+import itertools
+from bisect import bisect
 from collections import Counter, deque
 from collections.abc import Sequence
 from functools import partial
@@ -64,6 +66,8 @@ class Clients:
         self.outcomes: Counter[str] = Counter()
         self.recorder: Recorder = Recorder(self._instant)
         self._latest_instant: int = 0
+        self._count = itertools.count()
+        self._written: dict[str, list[tuple[int, int]]] = {}
         self._workload = workload
         self._machine = describe(workload.machine)
         self._profile = profile
@@ -106,6 +110,7 @@ class Clients:
             The reply, which may be None, or the error; a ``CancelledError`` when nobody waits any longer.
         """
         encoded = self._encode(call)
+        place = next(self._count)
         number = self._invoke(name, call)
         floor = self._workload.began(call)
         if call.is_write:
@@ -128,6 +133,8 @@ class Clients:
                 life.tasks.pop(task, None)
         self._record(number, outcome)
         self._judge(name, call, encoded, floor, outcome)
+        if call.is_write and life is None and not isinstance(outcome, BaseException):
+            self._check_order(name, place, encoded)
         if isinstance(outcome, StaleRead) and life is not None:
             if outcome.index < life.stale_index:
                 text = f"{name}: {call} was answered after index {outcome.index}, and {life.stale_index} before"
@@ -232,6 +239,25 @@ class Clients:
             wrong = self._workload.answered(call, floor, outcome)
             if wrong is not None:
                 self._history.fail("Linearizable", f"{name}: {wrong}")
+
+    def _check_order(self, name: str, place: int, encoded: bytes) -> None:
+        """Check that the writes of a client took effect in the order of its calls, as far as they were answered.
+
+        Args:
+            name: the client.
+            place: of the call among all calls.
+            encoded: what it wrote.
+        """
+        index = self._history.place(encoded)
+        if index is None:
+            return
+        written = self._written.setdefault(name, [])
+        at = bisect(written, (place, index))
+        around = [*(one for _, one in written[:at][-1:]), index, *(one for _, one in written[at : at + 1])]
+        if around != sorted(around):
+            text = f"{name} made calls one after the other that took effect at {', '.join(map(str, around))}"
+            self._history.fail("OrderOfCalls", text)
+        written.insert(at, (place, index))
 
     def _finish(self, name: str, call: Call, word: str, outcome: object = None) -> None:
         """Count and trace the end of a call."""

@@ -8,7 +8,7 @@ of elections; what it writes is told to an ``Observer``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from random import Random
 from typing import Any, Protocol, TypeVar
 
@@ -134,6 +134,11 @@ class SimulatedSnapshots(MemorySnapshots):
         super().received(snapshot, size)
         self._placing.append(snapshot)
         self._seen("received")
+
+    def drop_before(self, index: Index, but: Collection[Index] = ()) -> None:
+        """Remove old ones; see ``SnapshotStore.drop_before``."""
+        super().drop_before(index, but)
+        self._seen("drops")
 
     def holds(self, snapshot: Snapshot) -> bool:
         """Tell whether a snapshot is durably in place."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from quorate.apply import Apply
 from quorate.calling import describe, set_context
@@ -226,12 +226,19 @@ class History:
         """Note that a disk was emptied: whoever starts from it is another peer."""
         self.books[name] = Book()
 
-    def written(self, name: str, batch: Batch) -> None:
+    def written(self, name: str, batch: Batch, *, is_witness: bool = False) -> None:
         """Check a batch that was appended to a peer's log.
 
+        Args:
+            name: the peer.
+            batch: what was appended.
+            is_witness: whether the peer's own log names it as a witness, or as one to be.
+
         Raises:
-            Violation: it contradicts another peer's log, or leaves a hole.
+            Violation: it contradicts another peer's log, or leaves a hole, or holds what a witness is not to have.
         """
+        if is_witness and any(run.kind is Kind.COMMAND for run in batch.runs):
+            raise self.fail("WitnessHoldsNoData", f"{name} is a witness, and was sent what commands say")
         book, entries = self.books[name], list[Entry]()
         log = book.written
         if batch.compaction is not None:
@@ -278,6 +285,27 @@ class History:
                 self._check_hard_state(name, book.hard_state, piece.hard_state)
             self._check_overwritten(name, book, piece)
             book.persist(piece)
+
+    def check_disk(self, name: str, runs: Iterable[Run]) -> None:
+        """Check that a peer's disk gives back what was written to it, when nothing is on its way there.
+
+        Raises:
+            Violation: it gives back something else.
+        """
+        if [(run.term, digest) for run in runs for digest in digests(run)] != self.books[name].durable.held:
+            raise self.fail("DiskTruth", f"the disk of {name} gives back another log than was written to it")
+
+    def check_kept(self, name: str, holds: Callable[[Snapshot], bool]) -> None:
+        """Check that the snapshot which a peer's durable log begins with is there; ``holds`` tells of each.
+
+        Raises:
+            Violation: it is gone.
+        """
+        snapshot = self.books[name].snapshot
+        if snapshot is not None and not holds(snapshot):
+            raise self.fail(
+                "SnapshotIsKept", f"snapshot {snapshot.index}, which the log of {name} begins with, is gone"
+            )
 
     def forgot(self, name: str) -> None:
         """Note that a crash lost what was not durable.
@@ -430,6 +458,10 @@ class History:
         if place is None:
             raise self.fail("AckedDurable", "a client was told that its write happened, and no peer has applied it")
         return place
+
+    def place(self, command: bytes) -> int | None:
+        """Give the index at which a command took effect; None if it did not yet, or was written more than once."""
+        return self._places.get(hash(command)) if self._proposed[hash(command)] == 1 else None
 
     def refused(self, command: bytes, error: str) -> None:
         """Check that a command of which a client was told that it certainly did not happen never does.

@@ -2,18 +2,21 @@
 
 All by way of the public API, at drawn times, from within a drawn process; what it is told may be that nobody knows. The
 one rule kept is that of the documentation: a disk is emptied only when its peer is no member any longer. Knows the
-processes; judges nothing but the errors.
+processes; judges the errors, and what is said of changes by what is committed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any, get_args
 
 from quorate.core import Configuration, Member
+from quorate.core.configuration import configuration_text, decode_configuration
 from quorate.errors import (
     ChangeInProgress,
     DiskFull,
@@ -34,11 +37,30 @@ from quorate.types import MemberKind
 NAME = "operator"
 KNOWN = (ChangeInProgress, DiskFull, InvalidConfiguration, NotLeader, OutcomeUnknown, Stopped, Unavailable)
 """The errors that what is asked here may end with."""
+CERTAINLY_NOT = (ChangeInProgress, InvalidConfiguration, NotLeader, Stopped, Unavailable)
+"""Those that say that the members are not changed."""
 
 START_TIME = 0.1
 """How long somebody waits for a process to start before its peer is named, seconds."""
 
 Ask = Callable[[Peer[Any]], Coroutine[Any, Any, object]]
+Wanted = Callable[[Configuration], bool]
+"""Tells whether the members are as somebody wanted them."""
+
+
+@dataclass(slots=True)
+class Change:
+    """A change of the members that somebody asked for.
+
+    Attributes:
+        what: in words.
+        is_made_in: tells whether a configuration has the members so.
+        error: why it certainly was not made; empty as long as it may be.
+    """
+
+    what: str
+    is_made_in: Wanted
+    error: str = ""
 
 
 class Operator:
@@ -66,8 +88,17 @@ class Operator:
         self._trace = trace
         self._random = random
         self._asked: dict[asyncio.Task[object], str] = {}
+        self._changes: list[Change] = []
         for process in processes:
             process.joined = lambda name, word: self._ended(f"{name} joins", "join", word)
+
+    async def add_first(self, peer: Peer[Any], process: Process, kind: MemberKind) -> None:
+        """Add a process that runs to a group that has just been formed, before anything goes wrong."""
+        name = process.name
+        change = Change(f"add {name} ({kind})", lambda known: stands(known, name, kind, 0))
+        self._changes.append(change)
+        await peer.add_peer(process.address, kind=kind)
+        self._told(change, None)
 
     async def work(self, until: float) -> None:
         """Ask something now and then until that instant; what is not answered by then is given up."""
@@ -92,6 +123,21 @@ class Operator:
         for task in list(self._asked):
             task.cancel()
 
+    def judge(self) -> None:
+        """Check that each change of the members was asked for, by somebody who was not told that it is not made.
+
+        Raises:
+            Violation: one was not.
+        """
+        known = [decode_configuration(payload) for _, payload in self._history.configurations]
+        settled = [configuration for configuration in known if configuration.is_settled]
+        for before, after in itertools.pairwise(settled):
+            asked = [change for change in self._changes if change.is_made_in(after) and not change.is_made_in(before)]
+            if before.members != after.members and all(change.error for change in asked):
+                told = "; ".join(f"{change.what} -> {change.error}" for change in asked) or "nobody asked for it"
+                text = f"{configuration_text(before)} became {configuration_text(after)}: {told}"
+                raise self._history.fail("RefusedIsFinal", text)
+
     # What is asked.
 
     def _add(self, configuration: Configuration) -> None:
@@ -103,6 +149,7 @@ class Operator:
         seeds = tuple(member.address for member in configuration.members)
         if process.life is None and self._random.random() < 0.5:
             process.join = seeds
+            self._changes.append(Change(f"{process.name} joins", lambda known: known.named(process.name) is not None))
             self._trace.add(CLIENT_SYMBOL, NAME, f"{process.name} starts to join as {kind}")
             _ = process.start()
             return
@@ -113,13 +160,20 @@ class Operator:
             await asyncio.sleep(START_TIME)
             await peer.add_peer(address, kind=kind, priority=priority)
 
-        self._ask(f"add {process.name} ({kind})", "add", add)
+        self._change(
+            f"add {process.name} ({kind})", "add", add, lambda known: stands(known, address.name, kind, priority)
+        )
 
     def _remove(self, configuration: Configuration) -> None:
         """Remove a member."""
         name = self._member(configuration).address.name
         if len(configuration.members) > 1:
-            self._ask(f"remove {name}", "remove", lambda peer: peer.remove_peer(name))
+            self._change(
+                f"remove {name}",
+                "remove",
+                lambda peer: peer.remove_peer(name),
+                lambda known: known.named(name) is None,
+            )
 
     def _replace(self, configuration: Configuration) -> None:
         """Put a newcomer in the place of a member."""
@@ -133,14 +187,22 @@ class Operator:
                 await asyncio.sleep(START_TIME)
                 await peer.replace_peer(name, address)
 
-            self._ask(f"replace {name} by {process.name}", "replace", replace)
+            def is_replaced(known: Configuration) -> bool:
+                return known.named(name) is None and known.named(address.name) is not None
+
+            self._change(f"replace {name} by {process.name}", "replace", replace, is_replaced)
 
     def _turn(self, configuration: Configuration) -> None:
         """Make a voter of a learner, or a learner of a voter."""
         member, kind = self._member(configuration), self._kind()
         if "witness" not in (member.kind, kind):
             address = member.address
-            self._ask(f"turn {address.name} into a {kind}", "turn", lambda peer: peer.add_peer(address, kind=kind))
+            self._change(
+                f"turn {address.name} into a {kind}",
+                "turn",
+                lambda peer: peer.add_peer(address, kind=kind),
+                lambda known: stands(known, address.name, kind, 0),
+            )
 
     def _set_all(self, configuration: Configuration) -> None:
         """Name all members anew."""
@@ -150,13 +212,23 @@ class Operator:
         for process in chosen:
             process.kind = "voter"
         if addresses:
-            names = ", ".join(address.name for address in addresses)
-            self._ask(f"set {names}", "set", lambda peer: peer.set_configuration(*addresses))
+            names = [address.name for address in addresses]
+            self._change(
+                f"set {', '.join(names)}",
+                "set",
+                lambda peer: peer.set_configuration(*addresses),
+                lambda known: {member.address.name for member in known.members} == set(names),
+            )
 
     def _prefer(self, configuration: Configuration) -> None:
         """Give a member another priority."""
         name, priority = self._member(configuration).address.name, self._random.randint(-1, 2)
-        self._ask(f"prefer {name} by {priority}", "prefer", lambda peer: peer.set_priority(name, priority))
+        self._change(
+            f"prefer {name} by {priority}",
+            "prefer",
+            lambda peer: peer.set_priority(name, priority),
+            lambda known: (member := known.named(name)) is not None and member.priority == priority,
+        )
 
     def _transfer(self, configuration: Configuration) -> None:
         """Hand over leadership, to whoever is best or to a drawn member."""
@@ -214,10 +286,32 @@ class Operator:
         kinds: tuple[MemberKind, ...] = get_args(MemberKind)
         return self._random.choices(kinds, (2, 1, 1))[0]
 
-    def _ask(self, what: str, verb: str, ask: Ask, life: Life | None = None) -> None:
+    def _change(self, what: str, verb: str, ask: Ask, is_made_in: Wanted) -> None:
+        """Ask for other members."""
+        change = Change(what, is_made_in)
+        self._changes.append(change)
+        self._ask(what, verb, ask, told=lambda error: self._told(change, error))
+
+    def _told(self, change: Change, error: BaseException | None) -> None:
+        """Hold what somebody is told of a change against what is committed, now and in the end."""
+        if isinstance(error, CERTAINLY_NOT):
+            change.error = type(error).__name__
+        known = (decode_configuration(payload) for _, payload in self._history.configurations)
+        if error is None and not any(one.is_settled and change.is_made_in(one) for one in known):
+            self._history.fail("ChangeIsCommitted", f"{change.what} is told to be done, and that is not committed")
+
+    def _ask(
+        self,
+        what: str,
+        verb: str,
+        ask: Ask,
+        life: Life | None = None,
+        told: Callable[[BaseException | None], None] = lambda _error: None,
+    ) -> None:
         """Ask something from within a process of the group, and wait for the answer beside all else.
 
-        Not from within one that belongs to none yet: there, naming the members forms a group.
+        Not from within one that belongs to none yet: there, naming the members forms a group. ``told`` is given the
+        error, or None, unless nobody waits any longer.
         """
         running = [process.life for process in self._processes if process.life]
         lives = [life for life in running if life.peer and life.peer._seat.raft.state.configuration]
@@ -235,6 +329,8 @@ class Operator:
             del self._asked[task]
             error = None if task.cancelled() else task.exception()
             self._ended(what, verb, "cancelled" if task.cancelled() else type(error).__name__ if error else "ok")
+            if not task.cancelled():
+                told(error)
             if error is not None and not isinstance(error, KNOWN):
                 self._history.fail("ErrorsAreKnown", f"{what}: {type(error).__name__}: {error}")
 
@@ -244,3 +340,9 @@ class Operator:
         """Count and trace how something ended."""
         self.outcomes[f"{verb} {word}"] += 1
         self._trace.add(CLIENT_SYMBOL, NAME, f"{what} -> {word}")
+
+
+def stands(configuration: Configuration, name: str, kind: MemberKind, priority: int) -> bool:
+    """Tell whether a peer is a member of that kind and priority."""
+    member = configuration.named(name)
+    return member is not None and (member.kind, member.priority) == (kind, priority)

@@ -13,7 +13,7 @@ from typing import Any
 
 from quorate.core import Event, Raft
 from quorate.core.state import ROLE_NAMES
-from quorate.errors import InvalidConfiguration, OutcomeUnknown, Stopped, Unavailable
+from quorate.errors import InvalidConfiguration, OutcomeUnknown, Stopped, StoreError, Unavailable
 from quorate.loop import Clock
 from quorate.machine import StateMachine
 from quorate.node import Node
@@ -29,7 +29,7 @@ from quorate.testing.network import SimulatedNetwork, WatchedTransport
 from quorate.testing.profile import CALM_DISK, DiskRates
 from quorate.testing.watch import WatchedApply, WatchedRaft
 from quorate.transport import Packet
-from quorate.types import Address, Index, MemberKind, PeerId, Role
+from quorate.types import Address, Index, MemberKind, PeerId, Role, Run
 
 WALL_START = 1_700_000_000.0
 """What wall clocks show when a simulation begins, give or take the skew of each."""
@@ -135,6 +135,13 @@ class Process:
         return self.life is None and not self._is_used
 
     @property
+    def is_witness(self) -> bool:
+        """Whether its own log names its peer as a witness, or as one to be."""
+        peer = self.life.peer if self.life else None
+        state = peer._seat.raft.state if peer else None
+        return state is not None and state.configuration is not None and state.configuration.is_witness(state.peer)
+
+    @property
     def is_paused(self) -> bool:
         """Whether its process is paused."""
         return self.life is not None and self.life.clock.is_paused
@@ -160,8 +167,7 @@ class Process:
             return
         life.clock.kill()
         self._network.disconnect(self.address.node)
-        self.disk.crash(self._random)
-        self.snapshots.crash(self._random)
+        self._lose()
         if life.peer is not None:
             life.peer._seat.snapshots.stop("it was killed")
         self._bury(life)
@@ -193,7 +199,7 @@ class Process:
         if batch.compaction is not None and not self.snapshots.holds(batch.compaction.snapshot):
             index = batch.compaction.snapshot.index
             self._history.fail("SnapshotBeforePointer", f"{self.name} points at snapshot {index}, which is not durable")
-        self._history.written(self.name, batch)
+        self._history.written(self.name, batch, is_witness=self.is_witness)
         self.seen(self.name, "writes" if batch.compaction is None else "compacts")
 
     def persisted(self, count: int) -> None:
@@ -210,13 +216,16 @@ class Process:
         """Start the node and its peer; a peer that joins a group goes on with that by itself."""
         await life.node.start()
         seated = self._loop.create_future()
-        loop = life.node._loop
+        loop, clock = life.node._loop, life.clock
         assert loop is not None, "a running node has its loop"
         add = loop.add
 
         def watch(seat: Seat) -> None:
-            seat.raft = self.watch(seat.raft, self.name, self._history, self._noted)
-            seat.apply = WatchedApply(seat.apply, self.name, self._history)
+            raft = self.watch(seat.raft, self.name, self._history, self._noted)
+            apply = WatchedApply(seat.apply, self.name, self._history)
+            apply.check_age = lambda age: raft.check_age(clock.time() - age, apply.last_applied)
+            raft.is_waited_for = lambda read: read in seat._reads._rounds
+            seat.raft, seat.apply = raft, apply
             life.peer = life.node.peers[0]
             add(seat)
             seated.set_result(None)
@@ -251,8 +260,7 @@ class Process:
     async def _stop(self, life: Life) -> None:
         """Stop the node."""
         await life.node.stop()
-        self.disk.crash(self._random)
-        self.snapshots.crash(self._random)
+        self._lose()
         self.life = None
 
     def _bury(self, life: Life) -> None:
@@ -267,11 +275,23 @@ class Process:
         if left:
             self._loop.call_soon(self._bury, life)
 
+    def _lose(self) -> None:
+        """Lose what is not durable when a life ends, and look at what is left."""
+        self.disk.crash(self._random)
+        self.snapshots.crash(self._random)
+        runs: list[Run] = []
+        try:
+            _ = self.disk.load(self.name, runs.append)
+        except StoreError as error:
+            self._history.fail("DiskTruth", str(error))
+        else:
+            self._history.check_disk(self.name, runs)
+
     def _empty(self) -> None:
         """Begin with an empty disk."""
         random = self._random
         self.disk: SimulatedDisk = SimulatedDisk(self)
-        self.snapshots: SimulatedSnapshots = SimulatedSnapshots(lambda step: self.seen(self.name, step))
+        self.snapshots: SimulatedSnapshots = SimulatedSnapshots(self._stepped_aside)
         self._directory = SimulatedDirectory(self.snapshots, lambda: f"{random.getrandbits(64):016x}")
         self._is_used = False
 
@@ -304,6 +324,12 @@ class Process:
             directory=lambda _address: self._directory,
             store=lambda _directory: self.disk,
         )
+
+    def _stepped_aside(self, step: str) -> None:
+        """Show what was done with snapshots."""
+        if step == "drops":
+            self._history.check_kept(self.name, self.snapshots.holds)
+        self.seen(self.name, step)
 
     def _noted(self, raft: Raft, event: Event) -> None:
         """Pass an event of the core on."""

@@ -39,6 +39,10 @@ TELLING_SHARE = 0.2
 """In how many of them the machine emits events and sets timers."""
 
 
+EVENTS_BYTES_MAX = (100, 2 * KIB, 4 * MIB, 4 * MIB)
+"""How many bytes of events a peer holds: some three of them, or all that are ever emitted."""
+
+
 FIRST_ADDED: dict[MemberKind | None, int] = {None: 4, "learner": 1, "witness": 1}
 """What is added to a new group before anything goes wrong, and how often: most runs are over before they come to it."""
 
@@ -130,7 +134,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         usual = cls.draw_usual(random)
         world = random.choices((usual, shortened(usual, random), slowed(usual, random)), WORLDS)[0]
         added = random.choices(list(FIRST_ADDED), list(FIRST_ADDED.values()))[0]
-        return msgspec.structs.replace(world, tells=random.random() < TELLING_SHARE, added=added)
+        world = msgspec.structs.replace(world, tells=random.random() < TELLING_SHARE, added=added)
+        # Last of all: what else a seed draws stays as it was.
+        settings = msgspec.structs.replace(world.settings, events_bytes_max=random.choice(EVENTS_BYTES_MAX))
+        return msgspec.structs.replace(world, settings=settings)
 
     @classmethod
     def draw_usual(cls, random: Random) -> Profile:

@@ -241,6 +241,7 @@ class Simulation:
         until = self.loop.time() + self.profile.span
         await asyncio.gather(self.clients.work(until), self.operator.work(until), self._break_and_heal(until))
         await self._demand_equality()
+        self.operator.judge()
         await self.watchers.demand_all()
         await self.clients.close()
         for process in self.processes:
@@ -270,7 +271,7 @@ class Simulation:
             first = self.processes[self.profile.size]
             first.kind = kind
             await first.start()
-            await peer.add_peer(first.address, kind=kind)
+            await self.operator.add_first(peer, first, kind)
 
     async def _break_and_heal(self, until: float) -> None:
         """Inject faults until that instant; then heal a quorum, and then all, and demand progress of each."""

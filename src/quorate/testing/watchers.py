@@ -32,6 +32,8 @@ COUNT = 2
 AGAIN_SHARE = 0.05
 """How often one who has seen an event gives its watch up, and begins another one behind that event: until all is to be
 seen, for each new watch may begin with peers that know of nothing."""
+AWAY_MAX = 2.0
+"""How long it may be away in between, seconds: most often hardly at all."""
 
 
 class Seen(msgspec.Struct):
@@ -68,6 +70,7 @@ class Watchers:
         # Twice: whoever learns that what it asks for is gone begins anew with the first of the peers.
         self._patience = 2 * (len(addresses) + 3) * (settings.call_timeout + GRACE) + settings.election_timeout_max
         self._is_demanded = False
+        self._is_over = False
         self._clients: list[Client[Any]] = []
         self._seen: list[list[Seen]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -97,6 +100,7 @@ class Watchers:
             if self._loop.time() >= deadline:
                 raise self._history.fail("EventsArrive", f"a watcher has not seen the event at {last} in time")
             await asyncio.sleep(0.05)
+        self._is_over = True
         for client in self._clients:
             await client.close()
         await asyncio.gather(*self._tasks)
@@ -119,11 +123,14 @@ class Watchers:
                     seen[-1].events.append(Emitted(change.index, change.place, encoded))
                     if not self._is_demanded and self._random.random() < AGAIN_SHARE:
                         await watch.aclose()
+                        await asyncio.sleep(AWAY_MAX * self._random.random() ** 3)
                         watch = client.watch(after=change)
                         break
                 else:
                     return
             except Unavailable:
+                if self._is_over:
+                    return
                 await asyncio.sleep(0.05)
             except Compacted as gone:
                 await watch.aclose()
