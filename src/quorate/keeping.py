@@ -13,7 +13,7 @@ import itertools
 import typing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import msgspec
 from msgspec import inspect as forms
@@ -200,7 +200,7 @@ def attribute_of(name: str, label: str, annotation: Any) -> Attribute:  # noqa: 
         raise TypeError(f"{label} cannot be kept in a snapshot: {error}; annotate it otherwise, {ADVICE}") from error
     within = list(all_forms(form))
     for part in within:
-        if isinstance(part, forms.CustomType) and part.cls is not object:
+        if is_unknown(part):
             raise TypeError(
                 f"{label} cannot be kept in a snapshot: MessagePack has no form for {part.cls.__name__}; "
                 f"build it of classes that it has, {ADVICE}"
@@ -208,6 +208,21 @@ def attribute_of(name: str, label: str, annotation: Any) -> Attribute:  # noqa: 
     container = deque if is_deque else next((kind for known, kind in CONTAINERS if isinstance(form, known)), None)
     is_immutable = all(map(cannot_change, within if container is None else within[1:]))
     return Attribute(name, label, container, is_immutable, decoder)
+
+
+def unknown_class(annotation: Any) -> type | None:  # noqa: ANN401
+    """Give the first class in an annotation that MessagePack has no form for; None if there is none.
+
+    Raises:
+        TypeError: msgspec cannot read the annotation.
+        NameError: it names what is not defined.
+    """
+    return next((part.cls for part in all_forms(forms.type_info(annotation)) if is_unknown(part)), None)
+
+
+def is_unknown(form: forms.Type) -> TypeGuard[forms.CustomType]:
+    """Tell whether it is the form of a class that msgspec would ask hooks for, which we have none of."""
+    return isinstance(form, forms.CustomType) and form.cls not in (object, msgspec.UnsetType)
 
 
 def all_forms(form: forms.Type) -> Iterator[forms.Type]:

@@ -488,5 +488,8 @@ def check_decodable(call: CallType) -> None:
     try:
         msgspec.msgpack.Decoder(call.struct)
         msgspec.msgpack.Decoder(call.reply)
+        unknown = keeping.unknown_class(call.struct) or keeping.unknown_class(call.reply)
     except (TypeError, NameError) as error:
         raise TypeError(f"{call.label}: {error}") from error
+    if unknown is not None:
+        raise TypeError(f"{call.label}: MessagePack has no form for {unknown.__name__}; build it of what it has")

@@ -132,6 +132,37 @@ def test_parameters_without_a_place_or_type_are_refused():
                 return ""
 
 
+class Opaque:
+    """A class that is neither a dataclass nor a struct."""
+
+
+class Title(str):
+    """A text of its own class, which no text becomes again."""
+
+    __slots__ = ()
+
+
+def test_a_class_that_messagepack_has_no_form_for_is_refused_where_it_is_declared():
+    with pytest.raises(TypeError, match=r"Bad\.take: MessagePack has no form for Opaque; build it"):
+
+        class Bad(StateMachine):
+            @write
+            def take(self, things: list[Opaque]) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Bad2\.give: MessagePack has no form for complex; build it"):
+
+        class Bad2(StateMachine):
+            @read
+            def give(self) -> dict[str, complex]:
+                return {}
+
+    with pytest.raises(TypeError, match=r"Bad3\.call: MessagePack has no form for Title; build it"):
+
+        class Bad3(StateMachine):
+            @write
+            def call(self, title: Title | None) -> object: ...
+
+
 def test_annotations_that_cannot_be_resolved_are_refused():
     with pytest.raises(TypeError, match=r"annotations of Bad\.go cannot be resolved: .*Elsewhere.*above the machine"):
 
