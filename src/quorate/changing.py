@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import get_args
 
 import msgspec
 
@@ -430,12 +431,26 @@ def in_order(members: Sequence[Member]) -> Members:
     return tuple(sorted(members, key=lambda member: member.address.name))
 
 
+def checked_kind(kind: MemberKind) -> MemberKind:
+    """Give a kind of member that there is.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    if kind not in get_args(MemberKind):
+        raise ValueError(f"{kind!r} is no kind of member; there are {', '.join(get_args(MemberKind))}")
+    return kind
+
+
 def checked_priority(priority: int) -> int:
     """Give a priority that is within its bounds.
 
     Raises:
         ValueError: it is not.
+        TypeError: it is no whole number.
     """
+    if not isinstance(priority, int):
+        raise TypeError(f"a priority must be a whole number, not {priority!r}")
     if abs(priority) > PRIORITY_MAX:
         raise ValueError(f"a priority must be from {-PRIORITY_MAX} to {PRIORITY_MAX}, not {priority}")
     return priority

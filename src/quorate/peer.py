@@ -15,7 +15,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, get_args, overl
 
 from quorate.bootstrap import parse_addresses
 from quorate.calling import MachineType
-from quorate.changing import Membership, checked_priority
+from quorate.changing import Membership, checked_kind, checked_priority
 from quorate.errands import FindLeader, HandOver
 from quorate.errors import Stopped
 from quorate.events import Change, Event, Place
@@ -335,10 +335,8 @@ class Peer(Generic[M]):
             ValueError: there is no such kind, or the priority is out of its bounds.
             QuorateError: as ``set_configuration`` has it.
         """
-        if kind not in get_args(MemberKind):
-            raise ValueError(f"{kind!r} is no kind of member; there are {', '.join(get_args(MemberKind))}")
         (parsed,) = parse_addresses([address])
-        edit = self._membership.adding(parsed, kind, checked_priority(priority))
+        edit = self._membership.adding(parsed, checked_kind(kind), checked_priority(priority))
         await self._membership.change(edit, self._change_timeout)
 
     async def remove_peer(self, name: str) -> None:

@@ -100,7 +100,10 @@ def parse_node(text: str) -> tuple[str, int]:
 
     Raises:
         ValueError: the text is not of that form; the message shows one that is.
+        TypeError: it is no text.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} is no node's address, which is a text such as '127.0.0.1:7001'")
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:

@@ -161,3 +161,12 @@ def test_garbage_and_crowds_are_not_remembered() -> None:
 def test_what_a_node_is_told_is_checked(told: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="cannot be used"):
         Node("127.0.0.1:0", store="memory", addresses=told)
+
+
+@pytest.mark.parametrize("address", [None, 7001])
+def test_what_is_no_text_is_no_address_of_a_node(address: Any) -> None:
+    """As what the environment does not hold."""
+    with pytest.raises(TypeError, match=f"{address} is no node's address, which is a text such as"):
+        Node(address, store="memory")
+    with pytest.raises(TypeError, match="7001 is no node's address"):
+        Node("127.0.0.1:7001", store="memory", advertise=7001)  # type: ignore[arg-type]

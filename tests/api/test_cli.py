@@ -144,6 +144,40 @@ def test_a_machine_that_cannot_be_loaded_is_explained(
     assert "importlib" not in str(error.value)
 
 
+STATES = """
+from quorate import StateMachine
+
+class Bare(StateMachine):
+    def __init__(self) -> None:
+        self.entries = {}
+
+class Asking(StateMachine):
+    def __init__(self, size: int) -> None: ...
+
+class Buggy(StateMachine):
+    def __init__(self) -> None:
+        len(5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("machine", "sentence", "tracebacks"),
+    [
+        ("Bare", "quorate start: Bare.entries would be lost: it is not annotated at class level.", 0),
+        ("Asking", "quorate start: Asking.__init__() missing 1 required positional argument: 'size'", 0),
+        ("Buggy", "    len(5)\n", 1),
+    ],
+)
+def test_a_machine_that_cannot_be_started_is_explained_and_a_bug_of_its_own_is_shown_where_it_is(
+    tmp_path: Path, machine: str, sentence: str, tracebacks: int
+) -> None:
+    (tmp_path / "states.py").write_text(STATES)
+    done = quorate("start", f"states:{machine}", "--peer", "a@127.0.0.1:0", "--store", "memory", cwd=tmp_path)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert done.stderr.count("Traceback") == tracebacks
+
+
 def test_a_machine_is_found_in_the_current_directory(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MACHINES)
     done = quorate(
@@ -157,6 +191,12 @@ def test_a_durable_store_needs_a_directory() -> None:
     done = quorate("start", "quorate.machines:KV", "--peer", "a@127.0.0.1:0")
     assert done.returncode == 1
     assert "--data-dir is needed" in done.stderr
+
+
+def test_a_kind_without_a_group_to_join_is_refused() -> None:
+    done = quorate("start", "quorate.machines:KV", "--peer", "a@127.0.0.1:0", "--store", "memory", "--kind", "witness")
+    assert done.returncode == 1
+    assert "--kind witness is what a peer joins a group as: name a member of that with --join" in done.stderr
 
 
 def test_knobs_are_numbers_within_their_bounds() -> None:
@@ -188,12 +228,15 @@ def test_a_directory_that_is_not_a_nodes_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_directory_of_another_node_is_refused(tmp_path: Path) -> None:
-    node = ["quorate.machines:KV", "--data-dir", str(tmp_path / "data")]
-    assert quorate("shell", *node, "--peer", f"a@127.0.0.1:{free_port()}").returncode == 0
-    done = quorate("shell", *node, "--peer", f"b@127.0.0.1:{free_port()}")
+@pytest.mark.parametrize("has_moved", [False, True])
+def test_a_directory_of_another_peer_is_refused(tmp_path: Path, has_moved: bool) -> None:
+    """Or that peer would stay away, and one that belongs to nobody would be ready in its place."""
+    node, port = ["quorate.machines:KV", "--data-dir", str(tmp_path / "data")], free_port()
+    assert quorate("shell", *node, "--peer", f"a@127.0.0.1:{port}").returncode == 0
+    done = quorate("shell", *node, "--peer", f"b@127.0.0.1:{free_port() if has_moved else port}")
     assert done.returncode == 1
-    assert "belongs to the node at 127.0.0.1:" in done.stderr
+    assert "data holds the peer a, and none named b; start it under the name that it has" in done.stderr
+    assert quorate("shell", *node, "--peer", f"a@127.0.0.1:{port}").returncode == 0
 
 
 def test_tls_needs_all_three_files_and_sound_ones(tmp_path: Path) -> None:

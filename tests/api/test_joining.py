@@ -176,6 +176,13 @@ async def test_what_cannot_be_joined_is_refused_before_anything_is_started() -> 
         assert node.peers == ()
 
 
+async def test_a_kind_that_there_is_not_is_refused_before_anything_is_started() -> None:
+    async with Node("127.0.0.1:0", store="memory") as node:
+        with pytest.raises(ValueError, match="'boss' is no kind of member; there are voter, learner, witness"):
+            await node.start_peer(KV, name="peer1", kind="boss")  # type: ignore[arg-type]
+        assert node.peers == ()
+
+
 async def test_stopping_the_node_ends_a_join() -> None:
     (port,) = free_ports(1)
     node = Node("127.0.0.1:0", store="memory", settings=QUICK)

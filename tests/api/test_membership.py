@@ -200,6 +200,8 @@ async def test_the_preferred_peer_comes_to_lead() -> None:
         assert (await nodes.leader(other_than=leader.address)) is other
         with pytest.raises(ValueError, match="a priority must be from"):
             await other.set_priority(other.name, 10**9)
+        with pytest.raises(TypeError, match="a priority must be a whole number, not '5'"):
+            await other.set_priority(other.name, "5")  # type: ignore[arg-type]
 
 
 async def test_what_is_so_already_is_done_at_once() -> None:

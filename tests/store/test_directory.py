@@ -213,6 +213,15 @@ def test_peers_whose_store_was_deleted_are_refused(path):
         open_store("rocksdb", directory).close()
 
 
+@pytest.mark.parametrize("garbled", ["", "rockdb\n", "\0\0\0\0\0\0\0\0"])
+def test_a_garbled_name_of_the_engine_is_damage_and_no_other_engine(path, garbled):
+    prepared(path, "peer1")
+    (path / "store" / "engine").write_text(garbled)
+    sentence = r"store/engine is damaged: it names no engine .*put this file back"
+    with closing(DataDirectory.open(path, HOME)) as directory, pytest.raises(Corrupted, match=sentence):
+        open_store("rocksdb", directory)
+
+
 @pytest.mark.parametrize("kept", [[], ["engine"], ["engine", "mark"]])
 @pytest.mark.parametrize("engine", ["rocksdb", "lmdb"])
 def test_peers_whose_store_was_emptied_are_refused(path, engine, kept):

@@ -69,6 +69,7 @@ class Node:
             surroundings: everything the node lives in, for simulations.
 
         Raises:
+            TypeError: an address is no text.
             ValueError: an address cannot be read, ``local`` is no path for a socket, or ``data_dir`` is missing.
         """
         self._node = quorate.node.Node(
@@ -161,10 +162,11 @@ class Node:
             name: the peer's name: unique in its group and on this node; letters, digits, ``.``, ``_``, ``-``.
             join: the address of any member of a group, or of some, ``name@host:port``.
             kind: what it joins as: ``"voter"``; ``"learner"``, which receives everything and has no vote; or
-                ``"witness"``, which votes and keeps no data.
+                ``"witness"``, which votes and keeps no data. Without ``join`` whoever adds it says that.
 
         Raises:
-            ValueError: the name or an address cannot be used, or the name runs on this node already.
+            TypeError: the class is no state machine, or snapshots could not keep its state.
+            ValueError: the name, an address or the kind cannot be used, or the name runs on this node already.
             Stopped: the node is not running, or was stopped meanwhile.
             StoreLocked: the data directory belongs to another node or group.
             Corrupted: what is on the disk is not what was written.

@@ -13,11 +13,13 @@ import ssl
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
 
+import quorate
 from quorate import TLS, Node, Peer, QuorateError, Settings, StateMachine
 from quorate.cli.output import CommandError, Output
 from quorate.cli.progress import member_text, progress_shown
@@ -82,6 +84,11 @@ def traceback_text(error: BaseException) -> str:
     return "".join(shown.format(chain=False)).rstrip()
 
 
+def is_from_quorate(error: BaseException) -> bool:
+    """Tell whether an error was raised by quorate itself, and not by what it called."""
+    return traceback.extract_tb(error.__traceback__)[-1].filename.startswith(os.path.dirname(quorate.__file__))
+
+
 def tls_from(options: argparse.Namespace) -> TLS | None:
     """Give the certificates that were named, or None when none was.
 
@@ -140,10 +147,19 @@ async def opened(options: argparse.Namespace, machine: type[StateMachine]) -> As
 
     Raises:
         CommandError: they cannot be started.
+        TypeError: as the machine's own code raised it.
     """
     if options.data_dir is None and options.store != "memory":
         raise CommandError(
             "--data-dir is needed, a directory of this node's own; --store memory goes without, and forgets"
+        )
+    if options.kind != "voter" and not options.join:
+        raise CommandError(f"--kind {options.kind} is what a peer joins a group as: name a member of that with --join")
+    others = peers_in(options.data_dir) if options.data_dir and options.store != "memory" else []
+    if others and options.peer.name not in others:
+        raise CommandError(
+            f"{options.data_dir} holds the peer {', '.join(others)}, and none named {options.peer.name}; start it under"
+            " the name that it has, or give this one a directory of its own"
         )
     listen, tls = options.bind or options.peer.node, tls_from(options)
     node = Node(
@@ -167,7 +183,16 @@ async def opened(options: argparse.Namespace, machine: type[StateMachine]) -> As
             raise CommandError(listen_error_text(error, listen)) from error
         except (QuorateError, ValueError, RuntimeError) as error:
             raise CommandError(str(error)) from error
+        except TypeError as error:
+            if not is_from_quorate(error):  # but from the machine's own code: where it was raised is what matters
+                raise
+            raise CommandError(str(error)) from error
         yield node, peer
+
+
+def peers_in(data_dir: str) -> list[str]:
+    """Give the names of the peers that a data directory holds; none where there is no such directory."""
+    return sorted(path.parent.name for path in Path(data_dir).glob("peers/*/identity"))
 
 
 def listen_error_text(error: OSError, listen: str) -> str:

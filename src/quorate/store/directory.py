@@ -145,10 +145,15 @@ def _read(path: Path, kind: type[T]) -> T | None:
     try:
         return msgspec.json.decode(content, type=kind)
     except (ValueError, RecursionError) as error:
-        raise Corrupted(
-            f"{path} is damaged: {error}. Check the disk, then put this file back from a copy, or give this node an"
-            " empty data directory and let its peers join their groups anew (join=…)"
-        ) from error
+        raise Corrupted(damaged(path, str(error))) from error
+
+
+def damaged(path: Path, why: str) -> str:
+    """Say what to do about a small file that does not hold what was written."""
+    return (
+        f"{path} is damaged: {why}. Check the disk, then put this file back from a copy, or give this node an"
+        " empty data directory and let its peers join their groups anew (join=…)"
+    )
 
 
 def _write(path: Path, content: msgspec.Struct) -> None:
@@ -371,7 +376,7 @@ def _settle_engine(name: str, directory: DataDirectory) -> bool:
 
     Raises:
         StoreLocked: the directory holds a store of another engine.
-        Corrupted: the peers of the directory had a store, and it is gone.
+        Corrupted: the peers of the directory had a store, and it is gone; or nobody can tell its engine.
         StoreError: the disk refused.
     """
     peers = directory.peers()
@@ -380,6 +385,9 @@ def _settle_engine(name: str, directory: DataDirectory) -> bool:
         recorded = engine.read_text("ascii", "replace").strip() if engine.exists() else None
         if recorded is None and peers:
             raise Corrupted(lost_logs(directory.store_path.parent, peers))
+        if recorded is not None and recorded not in _PACKAGES:
+            why = f"it names no engine that there is ({' or '.join(_PACKAGES)}), but {recorded!r}"
+            raise Corrupted(damaged(engine, why))
         if recorded is None:
             replace_file(engine, name.encode() + b"\n")
         elif recorded != name:
