@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from quorate import errands
+from quorate.apply import Apply
 from quorate.core import membership, raft, replication, snapshot, state
 from quorate.core.configuration import encode_configuration
 from quorate.core.quorum import majority
 from quorate.errors import ChangeInProgress, Unavailable
 from quorate.seat import Seat
+from quorate.settings import MIB
 from quorate.snapshots import Snapshots
 from quorate.store.snapshots import MemorySnapshots
 from quorate.testing.profile import DiskRates
@@ -238,6 +240,24 @@ def test_a_planted_fault_is_caught_in_a_world_that_has_what_it_needs(
     plant(monkeypatch)
     world_of = usual_world(settings={"snapshot_entries": 5}, span=1.5, pause=0.05, **differs)
     assert invariant_of(first_failure(range(50), world_of=world_of)) == invariant
+
+
+def test_a_peer_that_forgets_who_waits_for_what_a_snapshot_covers_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    restore_to = Apply.restore_to
+
+    def restore(self, state, taken) -> None:
+        proposed, self._proposed = self._proposed, []
+        restore_to(self, state, taken)
+        self._proposed = proposed
+        self._forget_applied()
+
+    monkeypatch.setattr(Apply, "restore_to", restore)
+    # Whoever writes waits long, in the process of a leader that is cut off, and soon given a snapshot.
+    settings = {"snapshot_entries": 5, "trailing_entries": 0, "snapshot_chunk_bytes": MIB, "call_timeout": 5.0}
+    waits = {"direct_share": 1.0, "patience": (5.0, 5.0), "cancel_share": 0.0}
+    world = {"size": 3, "spares": 0, "clients": 3, "burst": 4, "span": 3.0, "pause": 0.05, "fault_pause": 0.4}
+    world_of = usual_world(settings=settings, change_pause=float("inf"), **world, **waits)
+    assert invariant_of(first_failure(range(20, 40), world_of=world_of)) == "NobodyIsForgotten"
 
 
 # Seeds hardly come to these: a log must conflict with a snapshot and go on beyond it; a snapshot must come very late;

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from quorate.apply import Apply, Proposed
+from quorate.apply import Apply
 from quorate.calling import describe
 from quorate.core.configuration import encode_configuration
 from quorate.core.invariants import facts
@@ -220,14 +220,6 @@ def forgets_who_writes(history):
         watched.restore_to(None, SNAPSHOT)
 
 
-def expects_in_another_order(history):
-    watched = watched_machine(history)
-    watched._proposed = [Proposed(Index(5), Term(1), ())]
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Apply, "expect", lambda self, *batch: self._proposed.append(Proposed(*batch)))
-        watched.expect(Index(3), Term(2), ())
-
-
 def stale_read_as_new_as_nobody_has_told(history):
     watched_core(history).check_age(5.1, Index(1))
 
@@ -341,7 +333,6 @@ BROKEN = {
     told_in_reverse: "DurableInOrder",
     forgets_who_reads: "NobodyIsForgotten",
     forgets_who_writes: "NobodyIsForgotten",
-    expects_in_another_order: "ExpectedInOrder",
     stale_read_as_new_as_nobody_has_told: "StaleAge",
     stale_read_as_new_as_what_is_not_applied: "StaleAge",
     snapshot_of_more: "SnapshotIsCommitted",

@@ -15,8 +15,8 @@ from quorate.core import Configuration, Event, Member, Message, Raft, Ready
 from quorate.core.invariants import facts
 from quorate.tables import Replicated
 from quorate.testing.invariants import History
-from quorate.types import Index, Kind, PeerId, ReadId, Run, Snapshot, Term
-from quorate.waiters import FutureWaiter, Waiter
+from quorate.types import Index, Kind, PeerId, ReadId, Run, Snapshot
+from quorate.waiters import FutureWaiter
 
 TOLERANCE = 1e-6
 """Seconds by which an instant may be off that was computed from how long ago it was."""
@@ -209,13 +209,6 @@ class WatchedApply(Apply):
         if self.last_applied < before:
             raise self._history.fail("AppliedMonotonic", f"{self._name} applied {before}, and now {self.last_applied}")
         self._history.has_applied(self._name, self)
-
-    def expect(self, first: Index, term: Term, waiters: Sequence[Waiter]) -> None:
-        """See ``Apply.expect``."""
-        super().expect(first, term, waiters)
-        expected = [proposed.first for proposed in self._proposed]
-        if expected != sorted(expected):
-            raise self._history.fail("ExpectedInOrder", f"{self._name} expects entries in the order {expected}")
 
     def read_now(self, query: bytes) -> object:
         """See ``Apply.read_now``."""
