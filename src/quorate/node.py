@@ -121,7 +121,7 @@ class Node:
         self._by_id: dict[PeerId, Seat] = {}
         self._starting: set[str] = set()
         self._address_keepers: dict[str, asyncio.Task[None]] = {}
-        self._ending: asyncio.Task[None] | None = None
+        self._leaving: Surroundings | None = None
         self._ask = make_ask(lambda: self._running().transport, self.receive_requests, self._told)
 
     @property
@@ -200,11 +200,9 @@ class Node:
 
     async def stop(self) -> None:
         """Stop every peer, then let go of disk and network. Idempotent."""
-        try:
-            for place in list(self._places.values()):
-                await place.peer.stop()
-        finally:
-            await self._let_go()
+        for place in list(self._places.values()):
+            await place.peer.stop()
+        await self._let_go()
 
     async def __aenter__(self) -> Self:
         """Start the node."""
@@ -414,20 +412,11 @@ class Node:
                     self._loop.remove(seat, Stopped(f"{name} was stopped"))
 
     async def _let_go(self) -> None:
-        """Let go of network and disk, also when the caller is cancelled: then the next one waits until that is done.
-
-        Raises:
-            CancelledError: the caller was cancelled.
-        """
-        surroundings, self._surroundings = self._surroundings, None
+        """Let go of network and disk; where whoever did so was cancelled, or is at it yet, see to it that it ends."""
+        surroundings, self._surroundings = self._surroundings or self._leaving, None
+        self._leaving = surroundings
         if surroundings is not None:
-            try:
-                await self._end(surroundings)
-            except asyncio.CancelledError:
-                self._ending = asyncio.create_task(self._end(surroundings), name="end of a node")
-                raise
-        elif self._ending is not None:
-            await asyncio.shield(self._ending)
+            await self._end(surroundings)
 
     async def _end(self, surroundings: Surroundings) -> None:
         """Let go of network and disk, in this order: nothing may be promised that is not written. May be begun anew."""
@@ -438,16 +427,17 @@ class Node:
         await surroundings.transport.stop()
         if self._disk is not None:
             await self._disk.stop()
-        else:
-            surroundings.executor.stop()
-            if self._store is not None:
-                self._store.close()
+        if self._leaving is not surroundings:
+            return  # Another caller has come to the end.
+        surroundings.executor.stop()
+        if self._disk is None and self._store is not None:
+            self._store.close()
         surroundings.aside.stop()
         if self._directory is not None:
             self._directory.close()
         self._places.clear()
         self._by_id.clear()
-        self._disk = self._loop = self._directory = self._store = self._local = None
+        self._disk = self._loop = self._directory = self._store = self._local = self._leaving = None
 
     def _joined(self, name: str, group: str) -> None:
         """Keep in the peer's identity which group it belongs to."""

@@ -52,7 +52,7 @@ async def test_a_start_that_is_cancelled_lets_go_of_what_it_opens(tmp_path: Path
         await again.start_peer(KV, name="peer1")
 
 
-async def test_a_stop_that_is_cancelled_goes_on_and_another_one_waits_for_it(tmp_path: Path, monkeypatch) -> None:
+async def test_a_stop_that_is_cancelled_is_taken_up_by_the_next_one(tmp_path: Path, monkeypatch) -> None:
     node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
     await node.start()
     await node.start_peer(KV, name="peer1")

@@ -268,11 +268,9 @@ class Process:
 
         A program that is killed clears up nothing.
         """
-        ending = life.node._ending
-        left = [*life.tasks, *([] if ending is None or ending.done() else [ending])]
-        for task in left:
+        for task in list(life.tasks):
             task.cancel()
-        if left:
+        if life.tasks:
             self._loop.call_soon(self._bury, life)
 
     def _lose(self) -> None:
