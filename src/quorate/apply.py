@@ -314,6 +314,7 @@ class Apply:
 
     def _apply_opening(self, index: int, payload: bytes, waiter: Waiter | None) -> None:
         """Open a session, and give its id to whoever waits; a tick does nothing, and what is neither is an error."""
+        answer = index
         if payload != TICK:
             try:
                 command = decode_command(payload)
@@ -321,9 +322,9 @@ class Apply:
                 self._fail(waiter, error, index)
                 return
             assert isinstance(command, OpenSession), "a write has its place in a session"
-            self.tables.sessions.open(command, index, self.time)
+            answer = self.tables.sessions.open(command, index, self.time)
         if waiter:
-            waiter.succeed(index)
+            waiter.succeed(answer)
 
     def _fail(self, waiter: Waiter | None, error: QuorateError, index: int) -> None:
         """Tell whoever waits why there is no reply; a bug of the machine is counted."""

@@ -332,7 +332,7 @@ def are_sound(members: Members) -> bool:
 
 def as_session(_: bytes, value: object) -> SessionIs:
     """Give the answer to a session that was opened."""
-    assert isinstance(value, int), "a session is known by the index of what opened it"
+    assert isinstance(value, int), "a session is known by a number"
     return SessionIs(value)
 
 

@@ -37,6 +37,9 @@ TICK = MARK + b"t"
 NUMBER_MAX = 2**64 - 1
 """The largest session, sequence or settled that a command can hold."""
 
+TIME_MAX = 1e12
+"""The latest time that tells sessions apart, seconds: ids have less than 63 bits, whatever a clock shows."""
+
 _OPENING = struct.Struct(">2sd")
 PLACE: struct.Struct = struct.Struct(">2sQQQ")
 """How a write in a session begins: ``WRITE``, session, sequence and settled; the machine's command follows."""
@@ -45,7 +48,7 @@ PLACE_BYTES: int = PLACE.size
 
 
 class OpenSession(msgspec.Struct, frozen=True):
-    """A command that opens a session, whose id is the index of the command.
+    """A command that opens a session; see ``session_id``.
 
     Attributes:
         timeout: after so many seconds of the log's time without a write the session has expired; above 0.
@@ -190,19 +193,24 @@ class Sessions(msgspec.Struct, array_like=True):
 
     by_id: dict[int, Session] = {}
 
-    def open(self, command: OpenSession, index: int, now: float) -> None:
+    def open(self, command: OpenSession, index: int, now: float) -> int:
         """Open a session; end those that have expired, and the one used least recently if there are too many.
 
         Args:
             command: what the client asked for.
-            index: the index of the command, which becomes the id.
+            index: the index of the command.
             now: seconds of the log's time.
+
+        Returns:
+            The id of the session.
         """
         for found, session in list(self.by_id.items()):
             if not is_over(session, now) and len(self.by_id) < SESSIONS_MAX:
                 break  # Those after it were used later.
             del self.by_id[found]
-        self.by_id[index] = Session(command.timeout, now)
+        number = session_id(index, now)
+        self.by_id[number] = Session(command.timeout, now)
+        return number
 
     def use(self, number: int, now: float) -> Session:
         """Give a session that is written in, and note when.
@@ -220,6 +228,19 @@ class Sessions(msgspec.Struct, array_like=True):
         session.used = now
         self.by_id[number] = session
         return session
+
+
+def session_id(index: int, now: float) -> int:
+    """Give the id of the session that is opened at an index: unique in its group, and in whatever takes its place.
+
+    A group that was wiped, or put back to a backup, comes to the same index again. Whoever holds a session of before
+    must not write in that of another client: it would be given the other's answers.
+
+    Args:
+        index: the index of the command that opens it.
+        now: seconds of the log's time, which never falls along it.
+    """
+    return int(min(now, TIME_MAX) * 1e6) + index
 
 
 def is_over(session: Session, now: float) -> bool:

@@ -68,72 +68,70 @@ def find(sessions: Sessions, now: float, number: int, sequence: int, settled: in
 
 def test_a_write_that_comes_again_is_answered_as_it_was():
     sessions = Sessions()
-    sessions.open(OpenSession(10.0), 7, 1.0)
-    session, before = find(sessions, 1.0, 7, 1)
+    number = sessions.open(OpenSession(10.0), 7, 1.0)
+    session, before = find(sessions, 1.0, number, 1)
     assert before is None
     session.keep(answer("one"))
-    assert find(sessions, 2.0, 7, 1) == (session, answer("one"))
-    assert find(sessions, 2.0, 7, 2) == (session, None)
+    assert find(sessions, 2.0, number, 1) == (session, answer("one"))
+    assert find(sessions, 2.0, number, 2) == (session, None)
 
 
 def test_numbers_of_one_client_say_nothing_of_another_s():
     sessions = Sessions()
-    for index in (7, 8):
-        sessions.open(OpenSession(10.0), index, 1.0)
-    find(sessions, 1.0, 7, 1)[0].keep(answer("one"))
-    assert find(sessions, 1.0, 8, 1)[1] is None
+    one, other = [sessions.open(OpenSession(10.0), index, 1.0) for index in (7, 8)]
+    find(sessions, 1.0, one, 1)[0].keep(answer("one"))
+    assert find(sessions, 1.0, other, 1)[1] is None
 
 
 def test_a_write_waits_for_those_before_it_unless_they_are_given_up():
     sessions = Sessions()
-    sessions.open(OpenSession(10.0), 7, 1.0)
+    number = sessions.open(OpenSession(10.0), 7, 1.0)
     with pytest.raises(Unavailable, match="write 3 of the session came before write 1"):
-        find(sessions, 1.0, 7, 3)
-    session, before = find(sessions, 1.0, 7, 3, settled=3)
+        find(sessions, 1.0, number, 3)
+    session, before = find(sessions, 1.0, number, 3, settled=3)
     assert (session.next, before) == (3, None)
     with pytest.raises(OutcomeUnknown, match="given up"):
-        find(sessions, 1.0, 7, 2)
+        find(sessions, 1.0, number, 2)
 
 
 def test_answers_are_kept_until_they_are_settled_and_no_more_of_them_than_is_agreed():
     sessions = Sessions()
-    sessions.open(OpenSession(10.0), 7, 1.0)
+    number = sessions.open(OpenSession(10.0), 7, 1.0)
     for sequence in range(1, ANSWERS_MAX + 3):
-        find(sessions, 1.0, 7, sequence)[0].keep(answer(str(sequence)))
-    session = sessions.by_id[7]
+        find(sessions, 1.0, number, sequence)[0].keep(answer(str(sequence)))
+    session = sessions.by_id[number]
     assert session.answers == [answer(str(sequence)) for sequence in range(3, ANSWERS_MAX + 3)]
     with pytest.raises(OutcomeUnknown, match="kept no longer"):
-        find(sessions, 1.0, 7, 2)
-    find(sessions, 1.0, 7, ANSWERS_MAX + 3, settled=ANSWERS_MAX)
+        find(sessions, 1.0, number, 2)
+    find(sessions, 1.0, number, ANSWERS_MAX + 3, settled=ANSWERS_MAX)
     assert session.answers == [answer(str(sequence)) for sequence in range(ANSWERS_MAX, ANSWERS_MAX + 3)]
-    find(sessions, 1.0, 7, ANSWERS_MAX + 3, settled=3)  # One that was sent before, and comes late.
+    find(sessions, 1.0, number, ANSWERS_MAX + 3, settled=3)  # One that was sent before, and comes late.
     assert (session.first, session.next) == (ANSWERS_MAX, ANSWERS_MAX + 3)
-    find(sessions, 1.0, 7, ANSWERS_MAX + 9, settled=ANSWERS_MAX + 9)
+    find(sessions, 1.0, number, ANSWERS_MAX + 9, settled=ANSWERS_MAX + 9)
     assert (session.answers, session.next) == ([], ANSWERS_MAX + 9)
 
 
 def test_a_session_ends_by_the_time_of_the_log():
     sessions = Sessions()
-    sessions.open(OpenSession(10.0), 7, 1.0)
-    find(sessions, 11.0, 7, 1)
-    find(sessions, 21.0, 7, 1)  # Each use counts.
-    with pytest.raises(SessionExpired, match="session 7 has expired"):
-        find(sessions, 31.1, 7, 1)
+    number = sessions.open(OpenSession(10.0), 7, 1.0)
+    find(sessions, 11.0, number, 1)
+    find(sessions, 21.0, number, 1)  # Each use counts.
+    with pytest.raises(SessionExpired, match=f"session {number} has expired"):
+        find(sessions, 31.1, number, 1)
     assert sessions.by_id == {}
     with pytest.raises(SessionExpired):
-        find(sessions, 0.0, 7, 1)
+        find(sessions, 0.0, number, 1)
 
 
 def test_the_session_used_least_recently_ends_when_there_are_too_many(monkeypatch):
     monkeypatch.setattr("quorate.sessions.SESSIONS_MAX", 3)
     sessions = Sessions()
-    for index in (1, 2, 3):
-        sessions.open(OpenSession(10.0), index, 1.0)
-    find(sessions, 2.0, 1, 1)
-    sessions.open(OpenSession(10.0), 4, 3.0)
-    assert list(sessions.by_id) == [3, 1, 4]
-    sessions.open(OpenSession(10.0), 5, 12.5)
-    assert list(sessions.by_id) == [4, 5]
+    first, _, third = [sessions.open(OpenSession(10.0), index, 1.0) for index in (1, 2, 3)]
+    find(sessions, 2.0, first, 1)
+    fourth = sessions.open(OpenSession(10.0), 4, 3.0)
+    assert list(sessions.by_id) == [third, first, fourth]
+    fifth = sessions.open(OpenSession(10.0), 5, 12.5)
+    assert list(sessions.by_id) == [fourth, fifth]
 
 
 @pytest.mark.parametrize(
@@ -275,6 +273,29 @@ def test_sessions_are_in_the_snapshot():
     assert applied(again, [adds(1, 1, "a"), adds(1, 2, "b")]) == [Value(b"\x01"), Value(b"\x02")]
     assert again.machine.log == apply.machine.log == ["a", "b"]
     assert encode_tables(again.tables) == encode_tables(apply.tables)
+
+
+def test_a_session_of_a_group_that_was_wiped_or_set_back_is_none_of_the_group_that_took_its_place():
+    """Whoever wrote on in it had its writes answered, and not applied, where another client had a session at its index.
+
+    Both groups have their first session at index 1; the second one was formed a moment later.
+    """
+    ids: list[int] = []
+    for time in (1.7e9, 1.7e9 + 0.001):
+        apply = Apply(Fussy(), FUSSY)
+        ids += applied(apply, [encode_opening(OpenSession(10.0))], time)
+    [write] = applied(apply, [adds(ids[1], 1, "a")], 1.7e9 + 1)
+    [stray] = applied(apply, [adds(ids[0], 1, "b")], 1.7e9 + 1)
+    assert (write, type(stray), apply.machine.log) == (Value(b"\x01"), SessionExpired, ["a"])
+
+
+def test_no_two_sessions_of_a_group_have_one_id():
+    """Also where many are opened in one entry's time, where the clock stands still, and where it shows nonsense."""
+    apply, ids = Apply(Fussy(), FUSSY), list[int]()
+    for time in (0.0, 1.7e9, 1.7e9, 1.7e9 + 1e-6, 1e12, 1e300):
+        ids += applied(apply, [encode_opening(OpenSession(1e308))] * 3, time)
+    assert len(set(ids)) == len(apply.tables.sessions.by_id) == 18
+    assert all(0 < number < 2**63 for number in ids)
 
 
 @pytest.mark.parametrize("refused", [2**63, NUMBER_MAX])

@@ -85,7 +85,7 @@ PLANTED: list[tuple[Plant, set[str]]] = [
     (a_write_applied_at_each_try, {"MachinesEqual", "AckedDurable", "Linearizable", "Linearizability"}),
     (a_gap_is_jumped, {"MachinesEqual", "AckedDurable", "Linearizable"}),
     (an_expired_session_goes_on, {"MachinesEqual", "AckedDurable"}),
-    (the_session_s_id_of_another_peer, {"MachinesEqual", "LivenessFailure"}),
+    (the_session_s_id_of_another_peer, {"MachinesEqual", "AckedDurable", "LivenessFailure"}),
     (seated_in_any_order, {"OrderOfCalls"}),
 ]
 

@@ -53,7 +53,8 @@ class Effects:
         except MachineError:
             return None
         if isinstance(command, OpenSession):
-            self._timeouts[index], self._used[index], self._next[index] = command.timeout, self._time, 1
+            opened = index + int(1_000_000 * min(self._time, 10**12))
+            self._timeouts[opened], self._used[opened], self._next[opened] = command.timeout, self._time, 1
             self.opened += 1
             return None
         session = command.session
