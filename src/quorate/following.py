@@ -51,6 +51,12 @@ REDIRECTS_MAX = 3
 LEARN_SECONDS = 30.0
 """How long after it asked who the members are a client that is used asks again; one that is not asks nobody."""
 
+OTHER_LOOP = (
+    "this client belongs to another event loop, that of its first calls: connect again in this one (each asyncio.run"
+    " has one of its own), or share a client of quorate.blocking among threads"
+)
+"""What is said to those who take a client from one event loop to another."""
+
 
 class FirstTry(msgspec.Struct, frozen=True):
     """A call that went to the leader at once, and was not answered by a value.
@@ -145,6 +151,7 @@ class Following:
 
         Raises:
             CancelledError: whoever waits for this was cancelled.
+            RuntimeError: this is not the event loop of the client.
         """
         if self._way is None or self._way[0] is not self._links.leader:
             return None
@@ -154,6 +161,9 @@ class Following:
             reply = channel.post(leader.name, call, begun + share)
         except Unavailable:
             return None
+        except RuntimeError as error:
+            self._refuse_another_loop(error, None)
+            raise
         try:
             answer = (await reply).answer
         except asyncio.CancelledError:
@@ -162,6 +172,9 @@ class Following:
             raise
         except (TimeoutError, ConnectionError):
             answer = None
+        except RuntimeError as error:
+            self._refuse_another_loop(error, reply)
+            raise
         if not isinstance(answer, Value):
             return FirstTry(leader, reply, begun)
         self._links.leader = leader
@@ -293,6 +306,7 @@ class Following:
             Attempt: the call may be tried again: it certainly had no effect, or it has one only once.
             OutcomeUnknown: the command was sent, and what became of it is not known.
             QuorateError: the answer is that error.
+            RuntimeError: this is not the event loop of the client.
         """
         try:
             if reply is None:
@@ -301,6 +315,9 @@ class Following:
                 if is_kept(target, call):
                     reply.add_done_callback(partial(take_back, channel, target.name))
             return answer_of(await reply, is_once)
+        except RuntimeError as error:
+            self._refuse_another_loop(error, reply)
+            raise
         except Unavailable as error:
             raise Attempt(error) from error
         except TimeoutError:
@@ -398,6 +415,17 @@ class Following:
         found = [member.address for member in status.members[:MEMBERS_MAX]]
         if found and all(map(is_reachable, found)):
             self.addresses = tuple(dict.fromkeys((*found, *self._told)))
+
+    def _refuse_another_loop(self, error: RuntimeError, reply: asyncio.Future[Reply] | None) -> None:
+        """Say in words of ours what asyncio says of its futures; nobody waits for the reply any longer.
+
+        Raises:
+            RuntimeError: the connections are those of another event loop.
+        """
+        if self._way is not None and self._way[2] is not asyncio.get_running_loop():
+            if reply is not None:
+                reply.cancel()
+            raise RuntimeError(OTHER_LOOP) from error
 
     def _leads(self, target: Target, now: float) -> None:
         """Note that a peer answered as the leader."""

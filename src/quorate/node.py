@@ -122,6 +122,7 @@ class Node:
         self._starting: set[str] = set()
         self._address_keepers: dict[str, asyncio.Task[None]] = {}
         self._leaving: Surroundings | None = None
+        self._home: asyncio.AbstractEventLoop | None = None
         self._ask = make_ask(lambda: self._running().transport, self.receive_requests, self._told)
 
     @property
@@ -153,6 +154,7 @@ class Node:
         if sys.flags.optimize:
             raise RuntimeError("quorate checks its invariants with assert; run Python without -O")
         await self._let_go()
+        self._home = asyncio.get_running_loop()
         surroundings = self._surroundings = self._make_surroundings()
 
         # What is opened is kept at once: were the start cancelled just then, nobody else could let go of it.
@@ -249,6 +251,7 @@ class Node:
 
         Raises:
             TypeError: the class is no state machine, or snapshots could not keep its state.
+            RuntimeError: this is not the event loop that the node was started in.
             ValueError: the name, an address or the kind cannot be used, or the name runs on this node already.
             Stopped: the node is not running, or was stopped meanwhile.
             StoreLocked: the data directory belongs to another node or group.
@@ -262,6 +265,10 @@ class Node:
             OutcomeUnknown: with ``join``: the time was over before the leader answered; it may have become a member.
         """
         surroundings = self._running()
+        if asyncio.get_running_loop() is not self._home:
+            raise RuntimeError(
+                "this node runs on another event loop: call it there, or use a node of quorate.blocking from any thread"
+            )
         seeds = None if join is None else parse_seeds(name, join)
         checked_kind(kind)
         if not is_name(name):

@@ -381,6 +381,29 @@ async def test_a_client_that_was_closed_says_so_whatever_it_is_asked() -> None:
             await call
 
 
+async def test_another_event_loop_is_told_whose_client_and_node_these_are() -> None:
+    async with cluster(KV, 1) as nodes:
+        peer = await nodes.form()
+        async with connect(KV, peer.address) as kv:
+            unused = connect(KV, peer.address)
+            asyncio.get_running_loop().set_debug(False)  # It finds out by itself, and later than users do.
+            await kv.write(KV.set, "a", "b")
+
+            async def elsewhere() -> None:
+                calls = kv.write(KV.set, "a", "c"), kv.read(KV.get, "a"), kv.read_stale(KV.get, "a"), kv.leader()
+                for call in (*calls, kv.status(), anext(kv.watch_status())):
+                    with pytest.raises(RuntimeError, match=r"^this client belongs to another event loop, that of its"):
+                        await call
+                with pytest.raises(RuntimeError, match="this node runs on another event loop: call it there"):
+                    await nodes.nodes["peer1"].start_peer(KV, name="peer2")
+                assert await unused.read(KV.get, "a") in ("b", "c")  # What was refused may have been sent.
+                await unused.close()
+
+            await asyncio.to_thread(asyncio.run, elsewhere())
+            assert await kv.read(KV.get, "a") in ("b", "c")
+            assert await kv.write(KV.set, "a", "d") == "d"
+
+
 async def test_a_peer_without_a_configuration_says_what_to_do() -> None:
     async with cluster(KV, 1) as nodes:
         peer = await nodes.start("peer1")

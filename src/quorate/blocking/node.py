@@ -166,6 +166,7 @@ class Node:
 
         Raises:
             TypeError: the class is no state machine, or snapshots could not keep its state.
+            RuntimeError: this is not the event loop that the node was started in.
             ValueError: the name, an address or the kind cannot be used, or the name runs on this node already.
             Stopped: the node is not running, or was stopped meanwhile.
             StoreLocked: the data directory belongs to another node or group.
