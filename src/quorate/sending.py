@@ -112,8 +112,7 @@ class Sender:
         """Attach entries and send them; when they are not all that was offered, the core hears of it."""
         last = runs[-1].last if runs else Index(envelope.first - 1)  # None: the log was compacted meanwhile.
         if runs:
-            configuration = raft.state.configuration
-            if configuration is not None and configuration.is_witness(envelope.to):
+            if is_witness(raft, envelope.to):
                 runs = tuple(run.without_commands() for run in runs)
             self._post(raft, envelope.to, msgspec.structs.replace(message, entries=runs))
         if last < raft.state.log.last:
@@ -148,6 +147,16 @@ class Sender:
 
         shipment = Shipment(to, member.address.name, node, configuration.group, message, is_wanted, self._way.wake)
         self._snapshots.ship(shipment, done)
+
+
+def is_witness(raft: Raft, peer: PeerId) -> bool:
+    """Tell whether a peer is a witness, or was one before it was removed: it is still told that it has been."""
+    for _, configuration in reversed(raft.state.configurations):
+        if configuration.is_witness(peer):
+            return True
+        if configuration.member(peer) is not None:
+            return False
+    return False
 
 
 def is_leading(raft: Raft, message: AppendEntries | InstallSnapshot) -> bool:

@@ -30,7 +30,7 @@ from quorate.core import Member
 from quorate.errands import ChangeMembers
 from quorate.machines import KV, Stack
 from quorate.transport.calls import ChangeCall, Failure, Request
-from quorate.types import PeerId
+from quorate.types import Kind, PeerId, Run
 
 from .cluster import SETTINGS, Cluster, cluster, free_ports
 from .test_apply import Noted
@@ -416,3 +416,26 @@ async def test_garbage_from_the_network_is_refused_with_one_error(members: tuple
             True,
         )
         assert kinds(peer) == {"peer1": "voter"}
+
+
+def test_a_witness_that_is_removed_while_it_lags_is_told_so_and_sent_no_commands():
+    """Who tells it goes by the configuration in force, and that does not name it any more."""
+
+    async def tell(world: World) -> None:
+        peers = await world.form(KV, "a", "b", "c", nodes=3)
+        witness = await world.nodes[3].start_peer(KV, name="w")
+        await peers[0].add_peer(witness.address, kind="witness")
+        world.network.isolate(address_of(witness))
+        for n in range(5):
+            await peers[0].write(KV.set, f"key{n}", "value")
+        await peers[0].remove_peer("w")
+        world.network.cut.clear()
+        await world.until(lambda: len(witness.status().members) == 3)
+        state = witness._seat.raft.state
+        held = await world.nodes[3]._disk.load("w", runs.append)
+        assert held.last == state.log.last
+        assert [run.kind for run in runs if run.kind is Kind.COMMAND] == []
+        assert witness._seat.apply.machine.entries == {}
+
+    runs: list[Run] = []
+    run_world(4, Settings(), tell)
