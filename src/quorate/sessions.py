@@ -26,10 +26,13 @@ ANSWERS_MAX = 1_024
 """The most answers that are kept of one session: so many writes may be under way in it. For ever the same, too."""
 
 
-OPEN = MARK + b"o"
+OPEN = MARK + b"s"
 WRITE = MARK + b"w"
 """How the two commands begin. Numbers of fixed length follow, and then the machine's command: every peer takes every
 write apart, so they are made to be taken apart at little cost."""
+
+OPEN_BY_INDEX = MARK + b"o"
+"""How the opening of a session began whose id is the index of its command: logs hold such, and the writes in them."""
 
 TICK = MARK + b"t"
 """A command that does nothing: its entry brings the time at which a timer is due, when no other entry comes."""
@@ -52,9 +55,11 @@ class OpenSession(msgspec.Struct, frozen=True):
 
     Attributes:
         timeout: after so many seconds of the log's time without a write the session has expired; above 0.
+        by_index: whether its id is the index of the command, as it was before ``session_id``.
     """
 
     timeout: float
+    by_index: bool = False
 
 
 class SessionWrite(msgspec.Struct, frozen=True, gc=False):
@@ -75,7 +80,7 @@ class SessionWrite(msgspec.Struct, frozen=True, gc=False):
 
 def encode_opening(command: OpenSession) -> bytes:
     """Give a command that opens a session as the log holds it."""
-    return _OPENING.pack(OPEN, command.timeout)
+    return _OPENING.pack(OPEN_BY_INDEX if command.by_index else OPEN, command.timeout)
 
 
 def encode_write(session: int, sequence: int, settled: int, command: bytes) -> bytes:
@@ -93,8 +98,8 @@ def decode_command(payload: bytes) -> OpenSession | SessionWrite:
         if payload[:2] == WRITE:
             _, session, sequence, settled = PLACE.unpack_from(payload)
             return SessionWrite(session, sequence, settled, payload[PLACE_BYTES:])
-        if payload[:2] == OPEN:
-            return OpenSession(_OPENING.unpack(payload)[1])
+        if payload[:2] in (OPEN, OPEN_BY_INDEX):
+            return OpenSession(_OPENING.unpack(payload)[1], payload[:2] == OPEN_BY_INDEX)
     except struct.error as error:
         raise MachineError(f"not a command for sessions: {error}") from error
     raise MachineError(f"not a command for sessions: it begins with {payload[:2]!r}")
@@ -208,7 +213,7 @@ class Sessions(msgspec.Struct, array_like=True):
             if not is_over(session, now) and len(self.by_id) < SESSIONS_MAX:
                 break  # Those after it were used later.
             del self.by_id[found]
-        number = session_id(index, now)
+        number = index if command.by_index else session_id(index, now)
         self.by_id[number] = Session(command.timeout, now)
         return number
 

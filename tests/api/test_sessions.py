@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from functools import partial
 from random import Random
 from typing import Any
@@ -287,6 +288,18 @@ def test_a_session_of_a_group_that_was_wiped_or_set_back_is_none_of_the_group_th
     [write] = applied(apply, [adds(ids[1], 1, "a")], 1.7e9 + 1)
     [stray] = applied(apply, [adds(ids[0], 1, "b")], 1.7e9 + 1)
     assert (write, type(stray), apply.machine.log) == (Value(b"\x01"), SessionExpired, ["a"])
+
+
+def test_the_writes_of_a_log_whose_sessions_were_known_by_their_index_are_applied():
+    """These bytes stand in the logs of before: whoever reads them otherwise loses every write of a client in them."""
+    apply = Apply(Fussy(), FUSSY)
+    opening = b"\xc1o" + struct.pack(">d", 600.0)
+    write = b"\xc1w" + struct.pack(">QQQ", 1, 1, 1) + FUSSY.encode_write(Fussy.add, ("a",))
+    assert applied(apply, [opening, write], 1.7e9) == [1, Value(b"\x01")]
+    [later] = applied(apply, [encode_opening(OpenSession(600.0))], 1.7e9)
+    assert applied(apply, [adds(later, 1, "b"), adds(1, 2, "c")], 1.7e9 + 1) == [Value(b"\x02"), Value(b"\x03")]
+    assert apply.machine.log == ["a", "b", "c"]
+    assert encode_opening(decode_command(opening)) == opening
 
 
 def test_no_two_sessions_of_a_group_have_one_id():

@@ -53,7 +53,7 @@ class Effects:
         except MachineError:
             return None
         if isinstance(command, OpenSession):
-            opened = index + int(1_000_000 * min(self._time, 10**12))
+            opened = index + (0 if command.by_index else int(1_000_000 * min(self._time, 10**12)))
             self._timeouts[opened], self._used[opened], self._next[opened] = command.timeout, self._time, 1
             self.opened += 1
             return None
