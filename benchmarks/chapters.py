@@ -26,7 +26,8 @@ Figures = dict[str, list[float]]
 GROUPS = 1000
 IDLE_SECONDS = 5.0
 CALLERS = 1024
-MANY_CALLERS = 4 * CALLERS
+MANY_CALLERS = {"": 1, ", 4 times the callers": 4, ", 16 times the callers": 16}
+"""How many times ``CALLERS`` write to the groups: that many to each of a thousand."""
 SNAPSHOT_ENTRIES = 100_000
 LOG_ENTRIES = 1_000_000
 GROWTH_ENTRIES = 2_000_000
@@ -108,18 +109,15 @@ async def groups(rounds: int, scale: float) -> Figures:
     count = max(2, int(GROUPS * scale))
     found: Figures = {
         "groups": [count],
-        "writes/s, one group": [],
-        "writes/s, all groups": [],
-        "writes/s, one group, 4 times the callers": [],
-        "writes/s, all groups, 4 times the callers": [],
+        **{f"writes/s, {which}{more}": [] for more in MANY_CALLERS for which in ("one group", "all groups")},
         "bytes of an idle group": [],
         "share of a core, all idle": [],
         "forming all, seconds": [],
     }
     for _ in range(rounds):
         async with nodes(1, "asyncio", "rare-beats") as (members, _leader, _):
-            found["writes/s, one group"].append(await writes_of_all(members, CALLERS))
-            found["writes/s, one group, 4 times the callers"].append(await writes_of_all(members, MANY_CALLERS))
+            for more, times in MANY_CALLERS.items():
+                found[f"writes/s, one group{more}"].append(await writes_of_all(members, times * CALLERS))
         async with nodes(1, "asyncio", "rare-beats") as (members, _leader, _):
             await asyncio.sleep(1.0)
             alone = resident_bytes(members[0].pid)
@@ -131,8 +129,8 @@ async def groups(rounds: int, scale: float) -> Figures:
             before = cpu_seconds(pids)
             await asyncio.sleep(IDLE_SECONDS)
             found["share of a core, all idle"].append((cpu_seconds(pids) - before) / IDLE_SECONDS / len(members))
-            found["writes/s, all groups"].append(await writes_of_all(members, CALLERS))
-            found["writes/s, all groups, 4 times the callers"].append(await writes_of_all(members, MANY_CALLERS))
+            for more, times in MANY_CALLERS.items():
+                found[f"writes/s, all groups{more}"].append(await writes_of_all(members, times * CALLERS))
     return found
 
 
