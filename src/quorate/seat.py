@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -16,9 +15,10 @@ import msgspec
 
 from quorate.addresses import Addresses
 from quorate.apply import Apply, Query, split
-from quorate.core import QUIET, Envelope, Event, EventKind, Message, Raft
+from quorate.core import Envelope, EventKind, Message, Raft
 from quorate.core.messages import InstallSnapshot
 from quorate.core.report import why_no_leader, why_removed
+from quorate.diary import Diary
 from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_one_too_many, is_over, start, stopped
 from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped
 from quorate.news import News
@@ -39,8 +39,6 @@ from quorate.transport.calls import SnapshotCall
 from quorate.types import Consistency, Index, PeerId, Run, Snapshot, Status
 from quorate.waiters import FutureWaiter, Waiter, first_deadline
 
-logger: logging.Logger = logging.getLogger("quorate.raft")
-
 FOREVER = float("inf")
 
 SWEEP_PAUSE = 0.05
@@ -57,7 +55,7 @@ class Seat:
         snapshots: its snapshots.
         addresses: where the others are reached.
         standing: who waits until it stands otherwise.
-        counts: events since the start, by kind.
+        diary: what it tells of itself.
         failure: why it has stopped; None while it runs.
         is_closing: whether it takes no new calls.
     """
@@ -84,7 +82,7 @@ class Seat:
         self.snapshots = snapshots
         self.addresses = addresses
         self.standing: Standing = Standing(raft, self.status)
-        self.counts: dict[EventKind, int] = dict.fromkeys(EventKind, 0)
+        self.diary: Diary = Diary(name)
         self.failure: QuorateError | None = None
         self.is_closing: bool = False
         self._outside = outside
@@ -166,13 +164,13 @@ class Seat:
     def receive(self, source: str, packet: Packet) -> None:
         """Take a message of another peer, unless it is of another group."""
         if isinstance(packet.message, InstallSnapshot):
-            self.counts[EventKind.IGNORED] += 1  # Only `receive_snapshot` knows whether its file is here.
+            self.diary.counts[EventKind.IGNORED] += 1  # Only `receive_snapshot` knows whether its file is here.
         elif self.failure is None and self._is_ours(packet.sender, packet.group):
             self.addresses.hear(packet.sender, source, self.raft.state.configuration)
             self._messages.append((packet.sender, packet.message))
             self._outside.wake(self)
         else:
-            self.counts[EventKind.IGNORED] += 1
+            self.diary.counts[EventKind.IGNORED] += 1
 
     def receive_snapshot(self, call: SnapshotCall, waiter: Waiter) -> None:
         """Take a piece of a snapshot that the leader of this group sends."""
@@ -264,7 +262,7 @@ class Seat:
         self._commit_index = ready.commit_index
         self._reads.take(ready, self.raft, self.apply)
         for event in ready.events:
-            self._log(event)
+            self.diary.tell(event)
         return Batch(self.name, ready.hard_state, runs, ready.compaction) if ready.writes else None
 
     def written(self) -> int:
@@ -492,9 +490,3 @@ class Seat:
         self._log_time.note(snapshot.time, self._now)
         self.apply.restore_to(outcome, snapshot)
         self._outside.wake(self)
-
-    def _log(self, event: Event) -> None:
-        """Count an event, and log it: there is one for each change of state, none for a write."""
-        self.counts[event.kind] += 1
-        level = logging.DEBUG if event.kind in QUIET else logging.INFO
-        logger.log(level, "%s [term %d] %s", self.name, event.term, event.text)
