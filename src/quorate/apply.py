@@ -313,14 +313,20 @@ class Apply:
         return failure
 
     def _apply_opening(self, index: int, payload: bytes, waiter: Waiter | None) -> None:
-        """Open a session, and give its id to whoever waits; a tick does nothing, and what is neither is an error."""
+        """Open a session, and give its id to whoever waits; a tick does nothing.
+
+        Raises:
+            TypeError: it is neither; this must stop the peer.
+        """
         answer = index
         if payload != TICK:
             try:
                 command = decode_command(payload)
             except MachineError as error:
-                self._fail(waiter, error, index)
-                return
+                # No call brought it here. Peers that know what it is apply it, and this one must not part from them.
+                raise TypeError(
+                    f"the log holds what is {error}. Another version of quorate wrote it: start the peer with that one"
+                ) from error
             assert isinstance(command, OpenSession), "a write has its place in a session"
             answer = self.tables.sessions.open(command, index, self.time)
         if waiter:

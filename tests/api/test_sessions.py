@@ -235,22 +235,29 @@ def test_refusals_and_bugs_are_answers_too_and_what_a_bug_says_of_itself_is_not_
 
 def test_what_is_not_applied_says_why():
     apply = fussy()
-    gap, unknown, garbage = applied(apply, [adds(1, 2, "b"), adds(5, 1, "a"), MARK])
-    assert [type(error) for error in (gap, unknown, garbage)] == [Unavailable, SessionExpired, MachineError]
+    gap, unknown = applied(apply, [adds(1, 2, "b"), adds(5, 1, "a")])
+    assert [type(error) for error in (gap, unknown)] == [Unavailable, SessionExpired]
     assert apply.machine.log == []
+
+
+@pytest.mark.parametrize("payload", [MARK, MARK + b"x", encode_write(1, 4, 1, b"")[:-1]])
+def test_what_another_version_wrote_stops_the_peer_before_it_parts_from_those_that_know_it(payload):
+    apply = fussy()
+    with pytest.raises(TypeError, match=r"what is not a command for sessions: .* Another version of quorate wrote it"):
+        applied(apply, [adds(1, 1, "a"), payload, adds(1, 2, "b")])
+    assert (apply.machine.log, apply.last_applied) == (["a"], 1)
 
 
 def test_in_a_run_of_all_kinds_of_commands_each_is_told_its_own():
     apply = fussy()
     plain = FUSSY.encode_write(Fussy.add, ("plain",))
     opening = encode_opening(OpenSession(10.0))
-    short = encode_write(1, 4, 1, b"")[:-1]
     told = applied(
         apply, [plain, adds(1, 1, "a"), adds(1, 2, "b"), plain, opening, TICK, adds(6, 1, "c"), adds(1, 3, "d")]
     )
     assert told == [1, Value(b"\x02"), Value(b"\x03"), 4, 6, 7, Value(b"\x05"), Value(b"\x06")]
-    told = applied(apply, [adds(1, 4, "no"), short, plain, adds(6, 3, "e"), adds(1, 5, "f"), MARK, adds(6, 1, "c")])
-    assert [type(one) for one in told] == [Failure, MachineError, int, Unavailable, Value, MachineError, Value]
+    told = applied(apply, [adds(1, 4, "no"), plain, adds(6, 3, "e"), adds(1, 5, "f"), adds(6, 1, "c")])
+    assert [type(one) for one in told] == [Failure, int, Unavailable, Value, Value]
     assert apply.machine.log == ["plain", "a", "b", "plain", "c", "d", "plain", "f"]
     assert [list(apply.tables.sessions.by_id), apply.tables.sessions.by_id[6].next] == [[1, 6], 2]
 
