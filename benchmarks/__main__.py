@@ -73,19 +73,29 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-async def measure(options: argparse.Namespace, results: Results) -> None:
-    """Carry out one subcommand, and put what it found into the results."""
+async def measure(options: argparse.Namespace, results: Results, kept: Path) -> None:
+    """Carry out one subcommand, put what it found into the results, and keep each part of them at once."""
     called = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     plan = plan_of(options)
     if plan is not None:
         results.comparison = await compare(plan)
         results.commands["comparison"] = called
+        keep(results, kept)
     for name, (text, chapter) in CHAPTERS.items():
         if options.command in ("all", name):
             print(f"{text} …", file=sys.stderr, flush=True)
             results.chapters[name] = await chapter(options.rounds, options.scale)
             results.commands[name] = called
             (results.trials.discard if options.scale >= 1 else results.trials.add)(name)
+            keep(results, kept)
+
+
+def keep(results: Results, path: Path) -> None:
+    """Write results to a file, whole or not at all: what one part has found is not lost with the next."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+    unfinished.replace(path)
 
 
 def plan_of(options: argparse.Namespace) -> Plan | None:
@@ -115,7 +125,7 @@ def carry_out(work: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(until_told_to_end(work))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit("interrupted; everything that was started has ended, and nothing was kept")
+        sys.exit("interrupted; everything that was started has ended; what was measured before is kept")
 
 
 async def show_profile(options: argparse.Namespace) -> None:
@@ -135,9 +145,7 @@ def main() -> None:
     results = msgspec.json.decode(kept.read_bytes(), type=Results) if kept.exists() else Results()
     if options.command != "page":
         results.machine = machine.describe()
-        carry_out(measure(options, results))
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+        carry_out(measure(options, results, kept))
     text = page.write(results, out)
     if options.command != "all":
         print(text)

@@ -101,7 +101,7 @@ def snapshot_bytes(directory: Path) -> int:
 
 def measure_records(found: Figures) -> None:
     """Count the bytes of a log for each write of 64 bytes, alone and with 255 others."""
-    command = describe(KV).writes.encode(KV.set, ("key1", VALUE), {})
+    command = describe(KV).encode_write(KV.set, ("key1", VALUE))
     for count in (1, 256):
         run = Run(Term(1), Index(1), Kind.COMMAND, time.time(), (command,) * count)
         key = entry_key("peer1", Index(1))
