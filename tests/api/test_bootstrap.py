@@ -192,3 +192,17 @@ async def test_many_peers_of_several_groups_share_two_nodes_and_their_disks(tmp_
             assert await leader.read(KV.get, "group") == str(group)
         with pytest.raises(ValueError, match="a peer named left0 runs on this node already"):
             await a.start_peer(KV, name="left0")
+
+
+def test_whoever_forms_a_group_is_answered_once_every_member_has_it_on_its_disk() -> None:
+    """Else a crash could leave a member that belongs to no group, and whoever formed it with the word that it does."""
+
+    async def tell(world: World) -> None:
+        names = ("peer1", "peer2", "peer3")
+        peers = [await node.start_peer(KV, name=name) for node, name in zip(world.nodes, names, strict=True)]
+        world.disks[0].seconds = world.disks[2].seconds = 1.0
+        begun = world.loop.time()
+        await peers[0].set_configuration(*(peer.address for peer in peers))
+        assert world.loop.time() - begun >= 1.0
+
+    run_world(3, Settings(), tell)
