@@ -129,6 +129,8 @@ class Operator:
         Raises:
             Violation: one was not.
         """
+        if not self._changes:
+            return  # This operator asked for none: whoever tells the simulation what to do may have.
         known = [decode_configuration(payload) for _, payload in self._history.configurations]
         settled = [configuration for configuration in known if configuration.is_settled]
         for before, after in itertools.pairwise(settled):
