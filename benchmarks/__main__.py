@@ -19,6 +19,7 @@ from benchmarks.processes import ROOT
 from benchmarks.profiling import profile
 from benchmarks.results import Plan, Results
 from benchmarks.systems import Case
+from quorate.store.files import replace_file
 
 DOCS = ROOT / "docs"
 FULL = Plan(5, 1.0, 0.2, (1, 16, 64, 256, 1024))
@@ -93,9 +94,7 @@ async def measure(options: argparse.Namespace, results: Results, kept: Path) -> 
 def keep(results: Results, path: Path) -> None:
     """Write results to a file, whole or not at all: what one part has found is not lost with the next."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
-    unfinished.replace(path)
+    replace_file(path, msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
 
 
 def plan_of(options: argparse.Namespace) -> Plan | None:

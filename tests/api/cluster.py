@@ -52,6 +52,11 @@ class Cluster(Generic[M]):
         self.peers.pop(name, None)
         await self.nodes.pop(name).stop()
 
+    async def leave_alone(self, peer: Peer[M]) -> None:
+        """Stop all nodes but that of one peer."""
+        for name in [name for name in self.peers if name != peer.name]:
+            await self.stop(name)
+
     async def form(self) -> Peer[M]:
         """Start all, form the group, and give its leader."""
         for address in self.addresses:

@@ -79,8 +79,7 @@ async def test_a_peer_whose_stop_is_cancelled_has_stopped_and_may_be_started_aga
     """It would lead its group on otherwise, and refuse every call."""
     async with cluster(KV) as nodes:
         leader = await nodes.form()
-        for name in [name for name in nodes.peers if name != leader.name]:
-            await nodes.stop(name)
+        await nodes.leave_alone(leader)
         pending = asyncio.create_task(leader.write(KV.set, "foo", "bar"))
         await asyncio.sleep(0)
         stopping = asyncio.create_task(leader.stop())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from quorate import (
+    Address,
     Corrupted,
     DiskFull,
     MachineError,
@@ -82,8 +83,7 @@ async def test_stop_is_idempotent_and_answers_what_is_under_way() -> None:
 async def test_a_write_under_way_when_no_quorum_is_left_is_unknown_after_stop() -> None:
     async with cluster(KV) as nodes:
         leader = await nodes.form()
-        for name in [name for name in nodes.peers if name != leader.name]:
-            await nodes.stop(name)
+        await nodes.leave_alone(leader)
         pending = asyncio.create_task(leader.write(KV.set, "foo", "bar"))
         await asyncio.sleep(0)
         await leader.stop()
@@ -128,16 +128,22 @@ class Old(StateMachine):
         return number
 
 
-@pytest.mark.parametrize("in_session", [False, True])
-async def test_a_log_with_commands_that_the_machine_lacks_is_refused(tmp_path: Path, in_session: bool) -> None:
-    async with cluster(Old, 1, tmp_path) as nodes:
+async def written(directory: Path, machine: type[StateMachine], call: Any, number: int, *, in_session: bool) -> Address:
+    """Write once in a group of one peer, which has stopped when this returns; give where it was."""
+    async with cluster(machine, 1, directory) as nodes:
         leader = await nodes.form()
         address = nodes.address("peer1")
         if in_session:
-            async with connect(Old, address) as client:
-                await client.write(Old.forgotten, 1)
+            async with connect(machine, address) as client:
+                await client.write(call, number)
         else:
-            await leader.write(Old.forgotten, 1)
+            await leader.write(call, number)
+    return address
+
+
+@pytest.mark.parametrize("in_session", [False, True])
+async def test_a_log_with_commands_that_the_machine_lacks_is_refused(tmp_path: Path, in_session: bool) -> None:
+    address = await written(tmp_path, Old, Old.forgotten, 1, in_session=in_session)
     async with Node(address.node, data_dir=tmp_path / "peer1") as node:
         with pytest.raises(MachineError, match="commands that KV does not have: forgotten"):
             await node.start_peer(KV, name="peer1")
@@ -182,14 +188,7 @@ class Unfit(StateMachine):
 @pytest.mark.parametrize("in_session", [False, True])
 async def test_a_log_whose_commands_the_machine_cannot_read_stops_the_peer(tmp_path: Path, in_session: bool) -> None:
     """To go on without them would lose what was acknowledged, and part the peer from those of the old program."""
-    async with cluster(Sum, 1, tmp_path) as nodes:
-        leader = await nodes.form()
-        address = nodes.address("peer1")
-        if in_session:
-            async with connect(Sum, address) as client:
-                await client.write(Sum.add, 7)
-        else:
-            await leader.write(Sum.add, 7)
+    address = await written(tmp_path, Sum, Sum.add, 7, in_session=in_session)
     async with Node(address.node, data_dir=tmp_path / "peer1") as node:
         unfit = await node.start_peer(Unfit, name="peer1")
         with pytest.raises(Stopped, match=r"this Unfit cannot read: Unfit\.add: .* new ones need a default"):

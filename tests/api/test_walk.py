@@ -81,8 +81,7 @@ async def test_a_read_that_no_quorum_confirms_is_unavailable_and_a_write_unknown
     async with cluster(KV) as nodes:
         leader = await nodes.form()
         await leader.write(KV.set, "foo", "bar")
-        for name in [name for name in nodes.peers if name != leader.name]:
-            await nodes.stop(name)
+        await nodes.leave_alone(leader)
         brief = leader.with_options(timeout=0.1)
         results = await asyncio.gather(
             brief.write(KV.set, "foo", "baz"), brief.read(KV.get, "foo"), return_exceptions=True
