@@ -54,7 +54,7 @@ help:
 	@echo "make fuzz       what comes from the network and from disks, mutated"
 	@echo "make chaos      five real processes: partitions, kills, pauses; is what clients saw linearizable?"
 	@echo "make failover   how long writes pause when the leader is killed"
-	@echo "make bench      writes and reads per second on this machine, beside etcd's, in 20 minutes   make bench-quick   in 3"
+	@echo "make bench      writes and reads per second on this machine, beside etcd's, in half an hour   make bench-quick   in 3"
 	@echo "make suites     writes docs/reference/suites.md: which test covers which name of the field's suites"
 	@echo "make docs       the documentation as a site in site/"
 	@echo "make setup      the whole environment in $(ENV)     make clean   removes all that was made"

@@ -23,7 +23,7 @@ from quorate.store.files import replace_file
 
 DOCS = ROOT / "docs"
 FULL = Plan(5, 1.0, 0.2, (1, 16, 64, 256, 1024))
-"""With the chapters about 20 minutes; ``make bench ROUNDS=9 SECONDS=2`` looks closer."""
+"""With the chapters half an hour; ``make bench ROUNDS=9 SECONDS=2`` looks closer."""
 
 QUICK = Plan(3, 0.5, 0.2, (1, 256), ("writes", "reads"), ("floor", "ceiling-uvloop", "etcd", "quorate-rocksdb-uvloop"))
 
