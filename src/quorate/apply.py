@@ -7,12 +7,12 @@ what is committed is told to it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, count, repeat
+from collections.abc import Iterable, Sequence
+from itertools import count, groupby
 
 import msgspec
 
-from quorate.calling import MachineType
+from quorate.calling import Bound, MachineType
 from quorate.context import Context, ReadContext
 from quorate.effects import Effects
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
@@ -30,8 +30,8 @@ logger: logging.Logger = logging.getLogger("quorate.machine")
 SILENT = "this peer is a witness, or was one, and emits no events"
 """Why nobody may wait for events here."""
 
-Entry = tuple[int, bytes, Waiter | None]
-"""A command that is committed: its index, its bytes, and who waits for its reply."""
+PLAIN = b""
+"""The form of a command of the machine that is in no session; see ``form_of``."""
 
 
 class Proposed(msgspec.Struct):
@@ -53,16 +53,8 @@ class Proposed(msgspec.Struct):
         return self.first + len(self.waiters) - 1
 
 
-class Query(msgspec.Struct):
-    """A read and who waits for it.
-
-    Attributes:
-        payload: the encoded query; empty to be told no more than the last index that is applied then.
-        waiter: who waits.
-    """
-
-    payload: bytes
-    waiter: Waiter
+Query = tuple[Bound | None, Waiter]
+"""What is read, None to be told no more than the last index that is applied then; and who waits for it."""
 
 
 class Apply:
@@ -185,14 +177,14 @@ class Apply:
         self._reads.append((index, queries))
         self._answer_reads()
 
-    def read_now(self, query: bytes) -> object:
-        """Give the answer of a query at once: whoever asks knows that all it may see is applied; see ``_answer_of``."""
-        return self._answer_of(query)
+    def read_now(self, call: Bound) -> object:
+        """Give the answer of a read at once: whoever asks knows that all it may see is applied; see ``_read``."""
+        self.machine.context = ReadContext(self.time, self.last_applied)
+        return self._read(call)
 
     def read_stale(self, queries: Sequence[Query], age: float) -> None:
         """Answer queries at once from the machine as it is, each with a ``StaleRead`` of that age."""
-        for query in queries:
-            self._answer(query, age)
+        self._answer(queries, age)
 
     def expire(self, now: float) -> None:
         """Give up on those whose deadline has passed."""
@@ -202,19 +194,19 @@ class Apply:
                     text = "the write entered the log, and whether it was committed was not learned in time"
                     waiter.fail(OutcomeUnknown(text))
         for _, queries in self._reads:
-            for query in queries:
-                if query.waiter.deadline <= now:
-                    query.waiter.fail(Unavailable("the read was confirmed, and its index was not applied in time"))
+            for _, waiter in queries:
+                if waiter.deadline <= now:
+                    waiter.fail(Unavailable("the read was confirmed, and its index was not applied in time"))
         # Without a quorum nothing more is applied: those who were told would be remembered for ever.
         self._proposed = [batch for batch in self._proposed if is_awaited(batch.waiters, now)]
         self._reads = [
-            (index, queries) for index, queries in self._reads if is_awaited((query.waiter for query in queries), now)
+            (index, queries) for index, queries in self._reads if is_awaited((waiter for _, waiter in queries), now)
         ]
 
     def deadline(self, now: float) -> float:
         """Give the first instant after ``now`` at which ``expire`` has something to do; infinity for never."""
         waiters = [waiter for proposed in self._proposed for waiter in proposed.waiters]
-        waiters += [query.waiter for _, queries in self._reads for query in queries]
+        waiters += [waiter for _, queries in self._reads for _, waiter in queries]
         return min((waiter.deadline for waiter in waiters if waiter.deadline > now), default=float("inf"))
 
     @property
@@ -233,53 +225,54 @@ class Apply:
             for waiter in proposed.waiters:
                 waiter.fail(OutcomeUnknown(f"the write entered the log, and then {why}"))
         for _, queries in self._reads:
-            for query in queries:
-                query.waiter.fail(Unavailable(why))
+            for _, waiter in queries:
+                waiter.fail(Unavailable(why))
         self._proposed.clear()
         self._reads.clear()
 
     def _apply_commands(self, run: Run, waiters: Sequence[Waiter | None] | None) -> None:
         """Apply a run of commands, and answer those who wait for them, if anybody does."""
-        entries = zip(count(run.first), run.payloads, waiters or repeat(None))
-        entry = next(entries, None)
-        while entry is not None:
-            payload = entry[1]
-            if payload[:1] != MARK:
-                entry = self._apply_plain(entry, entries)
-            elif payload[:2] == WRITE and len(payload) >= PLACE_BYTES:
-                entry = self._apply_in_sessions(entry, entries)
-            else:
-                self._apply_opening(*entry)
-                entry = next(entries, None)
+        first, payloads, waiters = run.first, run.payloads, waiters or [None] * len(run.payloads)
+        # Most runs hold one form of commands alone, and it costs less to see that than to ask each for its form.
+        if MARK not in {payload[:1] for payload in payloads}:
+            self._apply_plain(first, payloads, waiters)
+        elif {payload[:2] for payload in payloads} == {WRITE} and min(map(len, payloads)) >= PLACE_BYTES:
+            self._apply_in_sessions(first, payloads, waiters)
+        else:
+            begin = 0
+            for form, alike in groupby(map(form_of, payloads)):
+                end = begin + len(list(alike))
+                apply_alike = {PLAIN: self._apply_plain, WRITE: self._apply_in_sessions}.get(form, self._apply_openings)
+                apply_alike(first + begin, payloads[begin:end], waiters[begin:end])
+                begin = end
 
-    def _apply_plain(self, first: Entry, entries: Iterator[Entry]) -> Entry | None:
-        """Apply a command of the machine, and those that follow; give the first entry that is none."""
-        machine, run_write, now = self.machine, self.type.writes.run, self.time
-        for index, payload, waiter in chain((first,), entries):
-            if payload[:1] == MARK:
-                return index, payload, waiter
+    def _apply_plain(self, first: int, commands: Sequence[bytes], waiters: Sequence[Waiter | None]) -> None:
+        """Apply commands of the machine, the first of them at that index."""
+        machine, writes, now = self.machine, self.type.writes, self.time
+        by_struct = writes.by_struct
+        for index, struct, waiter in zip(count(first), writes.decode_committed(commands), waiters):
             machine.context = Context(now, index)
+            call = by_struct[type(struct)]
             try:
-                reply = run_write(machine, payload)
-            except QuorateError as error:
-                self._fail(waiter, error, index)
+                reply = call.function(machine, *call.arguments(struct))
+            except Exception as error:
+                self._fail(waiter, writes.failure(machine, call, error), index)
             else:
                 if waiter:
                     waiter.succeed(reply)
-        return None
 
-    def _apply_in_sessions(self, first: Entry, entries: Iterator[Entry]) -> Entry | None:
-        """Apply a write in a session, and those that follow; give the first entry that is none.
+    def _apply_in_sessions(self, first: int, payloads: Sequence[bytes], waiters: Sequence[Waiter | None]) -> None:
+        """Apply writes in sessions, the first of them at that index.
 
         Whoever waits is given the answer that is kept of the write. Every peer does this for every write of a client,
         so what writes of one session have in common is looked up for the first of them, and few calls are made.
         """
-        machine, run_write, encode, now = self.machine, self.type.writes.run, self.type.encode_reply, self.time
+        machine, writes, encode, now = self.machine, self.type.writes, self.type.encode_reply, self.time
         sessions, unpack = self.tables.sessions, PLACE.unpack_from
         session, found = Session(0.0, now), -1  # The session of no number.
-        for index, payload, waiter in chain((first,), entries):
-            if payload[:2] != WRITE or len(payload) < PLACE_BYTES:
-                return index, payload, waiter
+        commands = [payload[PLACE_BYTES:] for payload in payloads]
+        run, by_struct, structs = writes.run, writes.by_struct, writes.decode_committed(commands)
+        for index, payload, command, struct, waiter in zip(count(first), payloads, commands, structs, waiters):
             machine.context = Context(now, index)
             _, number, sequence, settled = unpack(payload)
             try:
@@ -289,8 +282,8 @@ class Apply:
                 if sequence != session.next or settled > sequence - len(session.answers):
                     answer = session.earlier(sequence, settled)
                 if answer is None:
-                    command = payload[PLACE_BYTES:]
-                    answer = Value(encode(command, run_write(machine, command)))
+                    written = by_struct[type(struct)]
+                    answer = Value(encode(command, run(machine, (written, written.arguments(struct)))))
                     session.keep(answer)
             except (Rejected, MachineError) as error:
                 answer = self._failure(session, error, index)
@@ -299,7 +292,6 @@ class Apply:
                 continue
             if waiter:
                 waiter.succeed(answer)
-        return None
 
     def _failure(self, session: Session, error: Rejected | MachineError, index: int) -> Failure:
         """Give the answer of a write in a session that was refused, or met a bug, and keep it."""
@@ -312,25 +304,30 @@ class Apply:
             session.keep(failure)
         return failure
 
-    def _apply_opening(self, index: int, payload: bytes, waiter: Waiter | None) -> None:
-        """Open a session, and give its id to whoever waits; a tick does nothing.
+    def _apply_openings(self, first: int, payloads: Sequence[bytes], waiters: Sequence[Waiter | None]) -> None:
+        """Open sessions, the first of them at that index; there may be ticks among them, which do nothing."""
+        for index, payload, waiter in zip(count(first), payloads, waiters):
+            answer = self._open(index, payload)
+            if waiter:
+                waiter.succeed(answer)
+
+    def _open(self, index: int, payload: bytes) -> int:
+        """Open a session, and give its id.
 
         Raises:
-            TypeError: it is neither; this must stop the peer.
+            TypeError: the command opens none, and is no tick; this must stop the peer.
         """
-        answer = index
-        if payload != TICK:
-            try:
-                command = decode_command(payload)
-            except MachineError as error:
-                # No call brought it here. Peers that know what it is apply it, and this one must not part from them.
-                raise TypeError(
-                    f"the log holds what is {error}. Another version of quorate wrote it: start the peer with that one"
-                ) from error
-            assert isinstance(command, OpenSession), "a write has its place in a session"
-            answer = self.tables.sessions.open(command, index, self.time)
-        if waiter:
-            waiter.succeed(answer)
+        if payload == TICK:
+            return index
+        try:
+            command = decode_command(payload)
+        except MachineError as error:
+            # No call brought it here. Peers that know what it is apply it, and this one must not part from them.
+            raise TypeError(
+                f"the log holds what is {error}. Another version of quorate wrote it: start the peer with that one"
+            ) from error
+        assert isinstance(command, OpenSession), "a write has its place in a session"
+        return self.tables.sessions.open(command, index, self.time)
 
     def _fail(self, waiter: Waiter | None, error: QuorateError, index: int) -> None:
         """Tell whoever waits why there is no reply; a bug of the machine is counted."""
@@ -388,25 +385,26 @@ class Apply:
     def _answer_reads(self) -> None:
         """Answer the reads whose index is applied; those that came first, first."""
         while self._reads and self._reads[0][0] <= self.last_applied:
-            for query in self._reads[0][1]:
-                self._answer(query)
+            self._answer(self._reads[0][1])
             # Only now: were the peer stopped by one of them, whoever still waits is told.
             self._reads.pop(0)
 
-    def _answer(self, query: Query, age: float | None = None) -> None:
-        """Answer a query from the machine; with an ``age`` the reply is a ``StaleRead``."""
-        try:
-            reply = self._answer_of(query.payload)
-        except QuorateError as error:
-            query.waiter.fail(error)
-        else:
-            query.waiter.succeed(reply if age is None else StaleRead(reply, self.last_applied, age))
+    def _answer(self, queries: Sequence[Query], age: float | None = None) -> None:
+        """Answer queries from the machine as it is; with an ``age`` each reply is a ``StaleRead``."""
+        self.machine.context = ReadContext(self.time, self.last_applied)
+        for call, waiter in queries:
+            try:
+                reply = self._read(call)
+            except QuorateError as error:
+                waiter.fail(error)
+            else:
+                waiter.succeed(reply if age is None else StaleRead(reply, self.last_applied, age))
 
-    def _answer_of(self, payload: bytes) -> object:
-        """Give the answer of an encoded query from the machine as it is.
+    def _read(self, bound: Bound | None) -> object:
+        """Give the answer of a read from the machine as it is, once its context is set.
 
         Returns:
-            What the handler returned; ``last_applied`` for an empty query.
+            What the handler returned; ``last_applied`` where nothing is called.
 
         Raises:
             Rejected: the handler refused.
@@ -415,15 +413,16 @@ class Apply:
         """
         if self.is_witness:
             raise Unavailable("this peer is a witness, or was one, and holds no data")
-        if not payload:
+        if bound is None:
             return self.last_applied
-        machine = self.machine
-        machine.context = ReadContext(self.time, self.last_applied)
+        call, args = bound
         try:
-            return self.type.reads.run(machine, payload)
-        except MachineError as error:
-            self._count(error, self.last_applied)
-            raise
+            return call.function(self.machine, *args)
+        except Exception as error:
+            failure = self.type.reads.failure(self.machine, call, error)
+        if isinstance(failure, MachineError):
+            self._count(failure, self.last_applied)
+        raise failure
 
     def _count(self, error: MachineError, index: int) -> None:
         """Count a bug of the machine, and log it: the 1st, 2nd, 4th, 8th … time, so that no loop fills the disk."""
@@ -433,6 +432,13 @@ class Apply:
             logger.error(
                 "%s (index %d, error %d of this machine)", error, index, count, exc_info=error.__cause__ or error
             )
+
+
+def form_of(payload: bytes) -> bytes:
+    """Give what kind of command it is: ``PLAIN``, ``WRITE``, or how another one of quorate's own begins."""
+    if payload[:1] != MARK:
+        return PLAIN
+    return payload[:2] if payload[:2] != WRITE or len(payload) >= PLACE_BYTES else MARK
 
 
 def is_awaited(waiters: Iterable[Waiter], now: float) -> bool:

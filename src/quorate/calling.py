@@ -8,12 +8,12 @@ the machine declares; knows nothing of logs, peers or sockets.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import itertools
 import math
 import operator
-import traceback
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 
 from quorate import keeping
 from quorate.context import Context, ReadContext
-from quorate.errors import MachineError, Rejected, StoreError
+from quorate.errors import MachineError, Rejected
 from quorate.events import EventTypes
 from quorate.machine import (
     CallType,
@@ -35,10 +35,13 @@ from quorate.machine import (
     events_of,
 )
 from quorate.nesting import NESTING_MAX, nests_too_deep
-from quorate.replies import ENCODER, IMMUTABLE, ReplyType, detached, members, shared_types
+from quorate.replies import ENCODER, IMMUTABLE, ReplyType, described, detached, members, shared_types
 
 COMBINATIONS_MAX = 256
 """How many combinations of types are told apart for the arguments of one call."""
+
+Bound = tuple[CallType, tuple[object, ...]]
+"""A call and its arguments, which nobody else can change."""
 
 NOT_ALIKE = (MemoryError, RecursionError, OSError)
 """What a write may raise on one peer and not on another: it stops the peer, and never becomes a reply."""
@@ -68,6 +71,7 @@ class Calls(msgspec.Struct, frozen=True):
         plain: for each of those structs the types of its fields, in all combinations that need no check: whatever has
             exactly these types and was encoded can be decoded. None for a struct that may hold anything else.
         decoder: of the union of those structs; None when there are none.
+        array_decoder: of an array of them; None likewise.
     """
 
     kind: str
@@ -80,12 +84,15 @@ class Calls(msgspec.Struct, frozen=True):
     replies: Mapping[str, ReplyType]
     plain: Mapping[type, frozenset[tuple[type, ...]]]
     decoder: msgspec.msgpack.Decoder[msgspec.Struct] | None
+    array_decoder: msgspec.msgpack.Decoder[list[msgspec.Struct]] | None
 
-    def encode(self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[bytes, ReplyType]:
+    def encode(
+        self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> tuple[bytes, ReplyType, Bound]:
         """Bind, encode and check a call: a method's reference with its arguments, or a struct alone.
 
         Returns:
-            The call in bytes, and what its reply is like.
+            The call in bytes, what its reply is like, and what may be run here instead of what decoding would give.
 
         Raises:
             TypeError: it is none of these calls, or the arguments do not fit its signature.
@@ -94,14 +101,14 @@ class Calls(msgspec.Struct, frozen=True):
         if known is not None and not kwargs and tuple(map(type, args)) in self.plain[known.struct]:
             try:
                 # Most calls are spared all the rest.
-                return ENCODER.encode((known.name, *args)), self.replies[known.name]
+                return ENCODER.encode((known.name, *args)), self.replies[known.name], (known, args)
             except (ValueError, OverflowError) as error:  # Texts and numbers may still be such as it cannot carry.
                 raise TypeError(f"{known.label}: {error}") from error
-        bound, label = self.bind(call, args, kwargs)
-        encoded = encode_call(bound, label)
-        if tuple(map(type, astuple(bound))) not in self.plain[type(bound)]:
-            self.check(encoded)
-        return encoded, self.replies[str(bound.__struct_config__.tag)]
+        struct, label = self.bind(call, args, kwargs)
+        encoded = encode_call(struct, label)
+        is_plain = tuple(map(type, astuple(struct))) in self.plain[type(struct)]
+        bound = self.bound(copy.copy(struct) if is_plain else self.check(encoded))
+        return encoded, self.replies[bound[0].name], bound
 
     def bind(self, call: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[msgspec.Struct, str]:
         """Put the arguments into their struct; give it, and what people call it.
@@ -126,62 +133,90 @@ class Calls(msgspec.Struct, frozen=True):
             f"{call!r} is no {kind} of {machine}: neither one of its @{kind} methods nor a {struct} it takes"
         )
 
-    def check(self, encoded: bytes) -> None:
-        """Check an encoded call, which may come from another process, before it enters the log.
+    def check(self, encoded: bytes) -> msgspec.Struct:
+        """Check an encoded call, which may come from another process, before it enters the log; give its struct.
 
         Raises:
             TypeError: it cannot be decoded, or might not be on every peer; the message says why.
         """
         try:
-            decoded = self.decode(encoded)
+            struct = self.decode(encoded)
         except MachineError as error:
             raise TypeError(str(error)) from None
-        if not self.plain[type(decoded)] and nests_too_deep(encoded):
+        if not self.plain[type(struct)] and nests_too_deep(encoded):
             raise TypeError(f"the arguments nest deeper than {NESTING_MAX} levels, or have maps as keys")
+        return struct
 
-    def run(self, machine: StateMachine, encoded: bytes) -> object:
-        """Decode a call and run it on the machine; ``set_context`` comes first.
+    def run(self, machine: StateMachine, bound: Bound) -> object:
+        """Run a call on the machine; ``set_context`` comes first.
 
         Returns:
             The reply as the machine gave it: see ``MachineType.detach_reply``.
 
         Raises:
             Rejected: the machine refused; the details hold nothing that belongs to it.
-            MachineError: the machine raised, and ``__cause__`` is what; or a read cannot be decoded.
-            TypeError: a write cannot be decoded. This and the next three, and what is no ``Exception``, need not be
-                alike on every peer: they must stop the peer.
-            MemoryError: as a write raised it.
+            MachineError: the machine raised, and ``__cause__`` is what.
+            MemoryError: as a write raised it. This and the next two, and what is no ``Exception``, need not be alike on
+                every peer: they must stop the peer.
             RecursionError: likewise.
             OSError: likewise.
         """
+        call, args = bound
         try:
-            decoded = self.decode(encoded)
+            return call.function(machine, *args)
+        except Exception as error:
+            failure = self.failure(machine, call, error)
+            raise failure from failure.__cause__
+
+    def failure(self, machine: StateMachine, call: CallType, error: Exception) -> Rejected | MachineError:
+        """Give what is told of the error that a call raised, and take back what that led to; raises as ``run`` does."""
+        if isinstance(error, Rejected):
+            undo(machine)
+            if all(type(detail) in IMMUTABLE for detail in error.details):
+                return error
+            return Rejected(error.reason, *map(detached, error.details))
+        # A read has changed nothing, so it parts nobody: were it to stop a peer, its caller would ask the next one, and
+        # one bad read would stop them all.
+        if self.kind == "write" and isinstance(error, NOT_ALIKE):
+            raise error
+        undo(machine)
+        failure = MachineError(f"{call.label} raised {described(error)}")
+        failure.__cause__ = error
+        return failure
+
+    def decode_committed(self, commands: Sequence[bytes]) -> Iterable[msgspec.Struct]:
+        """Decode commands of the log, each into its struct: all at once, which costs less.
+
+        Raises:
+            TypeError: one of them cannot be decoded, raised when it is its turn; this must stop the peer.
+        """
+        if self.array_decoder is not None:
+            # Each is one MessagePack value, as ``check`` has seen: so this is an array of them.
+            array = b"".join((b"\xdd", len(commands).to_bytes(4, "big"), *commands))
+            with contextlib.suppress(Exception):  # Which of them it is that cannot be decoded is found one by one.
+                return self.array_decoder.decode(array)
+        return map(self._decode_committed, commands)
+
+    def _decode_committed(self, command: bytes) -> msgspec.Struct:
+        """Decode one command of the log.
+
+        Raises:
+            TypeError: it cannot be decoded.
+        """
+        try:
+            return self.decode(command)
         except MachineError as error:
-            if self.kind == "read":
-                raise
             # It was checked before it entered the log: another program could read it, and peers that run that one
             # apply it. To go on without it would part this peer from them, and lose what was acknowledged.
             raise TypeError(
                 f"the log holds a command that this {self.machine.__name__} cannot read: {error}. Start the peer with"
                 " the program that it had, or with one that takes the old arguments: new ones need a default"
             ) from error
-        call = self.by_struct[type(decoded)]
-        try:
-            if call.takes_struct:
-                return call.function(machine, decoded)
-            return call.function(machine, *astuple(decoded))
-        except Rejected as refusal:
-            undo(machine)
-            if all(type(detail) in IMMUTABLE for detail in refusal.details):
-                raise
-            raise Rejected(refusal.reason, *map(detached, refusal.details)) from None
-        except Exception as error:
-            # A read has changed nothing, so it parts nobody: were it to stop a peer, its caller would ask the next one,
-            # and one bad read would stop them all.
-            if self.kind == "write" and isinstance(error, NOT_ALIKE):
-                raise
-            undo(machine)
-            raise MachineError(f"{call.label} raised {described(error)}") from error
+
+    def bound(self, struct: msgspec.Struct) -> Bound:
+        """Give the call that a struct carries the arguments of, and those; a struct that nobody else holds."""
+        call = self.by_struct[type(struct)]
+        return call, call.arguments(struct)
 
     def decode(self, encoded: bytes) -> msgspec.Struct:
         """Decode a call into its struct.
@@ -256,11 +291,12 @@ class MachineType(msgspec.Struct, frozen=True):
 
     def run_write(self, machine: StateMachine, encoded: bytes) -> object:
         """Run an encoded write on the machine; see ``Calls.run`` for the reply and what it raises."""
-        return self.writes.run(machine, encoded)
+        (struct,) = self.writes.decode_committed([encoded])
+        return self.writes.run(machine, self.writes.bound(struct))
 
     def run_read(self, machine: StateMachine, encoded: bytes) -> object:
         """Run an encoded read on the machine; see ``Calls.run`` for the reply and what it raises."""
-        return self.reads.run(machine, encoded)
+        return self.reads.run(machine, self.reads.bound(self.reads.decode(encoded)))
 
     def detach_reply(self, name: str, value: object) -> object:
         """Give a reply that a caller in this process may keep: no part of it belongs to the machine.
@@ -297,7 +333,7 @@ class MachineType(msgspec.Struct, frozen=True):
             MachineError: the machine cannot give its state; also raised while iterating, ``__cause__`` is why.
             MemoryError: there is not enough of it; also raised while iterating.
         """
-        with keeping_faults(f"{self.name}.snapshot"):
+        with keeping.faults(f"{self.name}.snapshot"):
             chunks = iter(machine.snapshot())
         return self._chunks(chunks)
 
@@ -309,40 +345,20 @@ class MachineType(msgspec.Struct, frozen=True):
             StoreError: as iterating the chunks raised it.
             MemoryError: there is not enough of it.
         """
-        with keeping_faults(f"{self.name}.restore"):
+        with keeping.faults(f"{self.name}.restore"):
             machine = self.machine()
             machine.restore(chunks)
         return machine
 
     def _chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         while True:
-            with keeping_faults(f"{self.name}.snapshot"):
+            with keeping.faults(f"{self.name}.snapshot"):
                 chunk = next(chunks, None)
                 if chunk is None:
                     return
                 if not isinstance(chunk, bytes):
                     raise TypeError(f"a chunk must be bytes, and is {type(chunk).__name__}")
             yield chunk
-
-
-@contextlib.contextmanager
-def keeping_faults(label: str) -> Iterator[None]:
-    """Turn what a machine raises inside the ``with`` into an error of quorate.
-
-    Args:
-        label: the method that runs, such as ``"KV.snapshot"``.
-
-    Raises:
-        MachineError: the machine raised; ``__cause__`` is what.
-        StoreError: as it was raised: what the machine read could not be read.
-        MemoryError: as it was raised: it is not the machine's fault.
-    """
-    try:
-        yield
-    except (StoreError, MemoryError):
-        raise
-    except Exception as error:
-        raise MachineError(f"{label} raised {described(error)}") from error
 
 
 def describe(machine: type[StateMachine]) -> MachineType:
@@ -384,8 +400,8 @@ def describe_calls(
         name: ReplyType(call.label, shared_types(call.reply), msgspec.msgpack.Decoder(call.reply))
         for name, call in calls.items()
     }
-    decoder = union_decoder(calls)
-    return Calls(kind, machine, method, struct, calls, by_struct(calls), by_reference, replies, plain(calls), decoder)
+    decoders = union_decoders(calls)
+    return Calls(kind, machine, method, struct, calls, by_struct(calls), by_reference, replies, plain(calls), *decoders)
 
 
 def set_context(machine: StateMachine, now: float, index: int) -> None:
@@ -466,10 +482,13 @@ def plain(calls: Mapping[str, CallType]) -> dict[type, frozenset[tuple[type, ...
     return found
 
 
-def union_decoder(calls: Mapping[str, CallType]) -> msgspec.msgpack.Decoder[msgspec.Struct] | None:
-    """Make one decoder for all the calls; None when there are none."""
+def union_decoders(calls: Mapping[str, CallType]) -> tuple[Any, Any]:
+    """Make one decoder for all the calls, and one for arrays of them; None for both when there are none."""
     structs = tuple(call.struct for call in calls.values())
-    return msgspec.msgpack.Decoder(functools.reduce(operator.or_, structs)) if structs else None
+    if not structs:
+        return None, None
+    union: Any = functools.reduce(operator.or_, structs)
+    return msgspec.msgpack.Decoder(union), msgspec.msgpack.Decoder(list[union])
 
 
 def explained(call: CallType, error: Exception) -> str:
@@ -478,8 +497,3 @@ def explained(call: CallType, error: Exception) -> str:
     for position, name in enumerate(call.struct.__struct_fields__, 1):
         text = text.replace(f"`$[{position}]", f"`{name}")
     return text
-
-
-def described(error: Exception) -> str:
-    """Name an exception and its message, even one whose own ``__str__`` fails."""
-    return "".join(traceback.format_exception_only(error)).strip()

@@ -168,7 +168,7 @@ class Membership:
         Raises:
             Stopped: it does not.
         """
-        if self.seat.failure is not None or self.seat.is_closing:
+        if self.seat.is_closing:
             raise Stopped(str(self.seat.failure or f"{self.own.name} is stopping"))
 
     def members_first_own(self) -> Sequence[Address]:

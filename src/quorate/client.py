@@ -134,7 +134,7 @@ class Client(Generic[M]):
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
-        encoded, reply = self._machine.writes.encode(call, args, kwargs)
+        encoded, reply, _ = self._machine.writes.encode(call, args, kwargs)
         check_size(encoded, self._settings)
         if self._exactly_once:
             answer = await self._write_once(encoded)
@@ -169,7 +169,7 @@ class Client(Generic[M]):
         """
         if self._consistency == "stale":
             return (await self._read_stale(call, args, kwargs)).value
-        encoded, reply = self._machine.reads.encode(call, args, kwargs)
+        encoded, reply, _ = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
         consistency, leader_only = self._consistency, self._following.follow
         answer = await self._ask_leader(
@@ -404,7 +404,7 @@ class Client(Generic[M]):
         Raises:
             Unavailable: nobody answered until the deadline, or not with a stale read.
         """
-        encoded, reply = self._machine.reads.encode(call, args, kwargs)
+        encoded, reply, _ = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
         answer = await self._following.ask_any(lambda left: ReadCall(encoded, left, "stale"), self._deadline())
         if not isinstance(answer, StaleValue):

@@ -7,6 +7,7 @@ calls, logs or files.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -17,6 +18,9 @@ from typing import Any, ClassVar, TypeGuard
 
 import msgspec
 from msgspec import inspect as forms
+
+from quorate.errors import MachineError, StoreError
+from quorate.replies import described
 
 ITEMS_MAX = 1000
 """Most items of a container in one chunk: encoding one holds the interpreter, and everybody waits."""
@@ -335,3 +339,23 @@ def check_fresh(machine: object) -> None:
             pass
     except ValueError as error:
         raise TypeError(str(error)) from error
+
+
+@contextlib.contextmanager
+def faults(label: str) -> Iterator[None]:
+    """Turn what a machine raises inside the ``with`` into an error of quorate.
+
+    Args:
+        label: the method that runs, such as ``"KV.snapshot"``.
+
+    Raises:
+        MachineError: the machine raised; ``__cause__`` is what.
+        StoreError: as it was raised: what the machine read could not be read.
+        MemoryError: as it was raised: it is not the machine's fault.
+    """
+    try:
+        yield
+    except (StoreError, MemoryError):
+        raise
+    except Exception as error:
+        raise MachineError(f"{label} raised {described(error)}") from error

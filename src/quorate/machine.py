@@ -373,6 +373,7 @@ class CallType(msgspec.Struct, frozen=True):
         function: takes the machine, then the parameters, or the struct itself if ``takes_struct``.
         takes_struct: whether it is of the form ``handle_write(command)``.
         reply: the type of the reply.
+        arguments: gives what ``function`` takes after the machine, of the struct.
     """
 
     kind: Literal["write", "read"]
@@ -382,6 +383,7 @@ class CallType(msgspec.Struct, frozen=True):
     function: Callable[..., object]
     takes_struct: bool
     reply: Any
+    arguments: Callable[[msgspec.Struct], tuple[object, ...]]
 
 
 def encode_later(machine: type[StateMachine], call: object, args: tuple[object, ...], kwargs: dict[str, Any]) -> bytes:
@@ -452,7 +454,7 @@ def method_calls(machine: type[StateMachine]) -> Iterator[CallType]:
         kind: Literal["write", "read"] = "write" if isinstance(method, WriteMethod) else "read"
         parameters, reply = signature(method.function, label)
         struct = struct_from_parameters(method.name, parameters, label)
-        yield CallType(kind, method.name, label, struct, method.function, False, reply)
+        yield CallType(kind, method.name, label, struct, method.function, False, reply, msgspec.structs.astuple)
 
 
 def struct_calls(machine: type[StateMachine]) -> Iterator[CallType]:
@@ -476,7 +478,9 @@ def struct_calls(machine: type[StateMachine]) -> Iterator[CallType]:
                     f"{label} must take one {form.__name__}, annotated with its classes, such as: Set | Append"
                 )
             name = name_of(struct, form)
-            yield CallType(kind, name, struct.__name__, struct, function, True, reply_of(struct, form))
+            yield CallType(
+                kind, name, struct.__name__, struct, function, True, reply_of(struct, form), lambda alone: (alone,)
+            )
 
 
 def check_decodable(call: CallType) -> None:

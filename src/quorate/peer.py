@@ -21,12 +21,13 @@ from quorate.errors import Stopped
 from quorate.events import Change, Event, Place
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod
 from quorate.recent import Watcher
+from quorate.replies import StaleReplyType
 from quorate.seat import FOREVER, Seat
 from quorate.settings import Settings
 from quorate.standing import StandingWatcher
 from quorate.transport.calls import Events, StandingIs
 from quorate.types import Address, Consistency, MemberKind, StaleRead, Status, parse_node
-from quorate.waiters import FutureWaiter, as_it_is
+from quorate.waiters import FutureWaiter
 from quorate.watching import StatusWatch, Watch, beginning, view_of_peer
 
 M = TypeVar("M", bound=StateMachine)
@@ -120,11 +121,11 @@ class Peer(Generic[M]):
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
-        encoded, reply = self._machine.writes.encode(call, args, kwargs)
+        encoded, reply, _ = self._machine.writes.encode(call, args, kwargs)
         check_size(encoded, self._settings)
-        waiter = self._waiter(reply.detach)
-        self._seat.write(encoded, waiter)
-        return await waiter.future
+        future = self._loop.create_future()
+        self._seat.write(encoded, FutureWaiter(future, self._loop.time() + self._timeout, reply))
+        return await future
 
     @overload
     async def read(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -155,11 +156,13 @@ class Peer(Generic[M]):
         """
         if self._consistency == "stale":
             return (await self.read_stale(call, *args, **kwargs)).value
-        encoded, reply = self._machine.reads.encode(call, args, kwargs)
+        encoded, reply, bound = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
         if self._consistency == "lease" and self._seat.may_answer_now():
-            return reply.detach(self._seat.answer_now(encoded))
-        return await self._begin_read(encoded, reply.detach, self._consistency)
+            return reply.detach(self._seat.answer_now(bound))
+        future = self._loop.create_future()
+        self._seat.read(bound, FutureWaiter(future, self._loop.time() + self._timeout, reply), self._consistency)
+        return await future
 
     @overload
     async def read_stale(self, method: ReadMethod[M, P, R], /, *args: P.args, **kwargs: P.kwargs) -> StaleRead[R]: ...
@@ -187,9 +190,11 @@ class Peer(Generic[M]):
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
         """
-        encoded, reply = self._machine.reads.encode(call, args, kwargs)
+        encoded, reply, bound = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
-        return await self._begin_read(encoded, reply.detach_stale, "stale")
+        future = self._loop.create_future()
+        self._seat.read(bound, FutureWaiter(future, self._loop.time() + self._timeout, StaleReplyType(reply)), "stale")
+        return await future
 
     @overload
     def watch(self, *, after: int | Change[Any] | None = None) -> Watch[Event]: ...
@@ -422,14 +427,6 @@ class Peer(Generic[M]):
         """Give its status as a table, for notebooks."""
         return self.status()._repr_html_()
 
-    def _begin_read(
-        self, query: bytes, detach: Callable[[object], object], consistency: Consistency
-    ) -> asyncio.Future[Any]:
-        """Read, and give what is resolved with the reply."""
-        waiter = self._waiter(detach)
-        self._seat.read(query, waiter, consistency)
-        return waiter.future
-
     async def _events(self, prefixes: tuple[bytes, ...], place: Place | None) -> Events:
         """Wait for the events that begin so, from a place on."""
         assert place is not None, "a watch of a peer begins at once"
@@ -460,10 +457,9 @@ class Peer(Generic[M]):
         finally:
             self._seat.standing.remove(watcher)
 
-    def _waiter(self, detach: Callable[[object], object] = as_it_is) -> FutureWaiter:
-        """Make who waits for a reply: of a write or read, or of something that is not of the machine."""
-        loop = self._loop
-        return FutureWaiter(loop.create_future(), loop.time() + self._timeout, detach)
+    def _waiter(self) -> FutureWaiter:
+        """Make who waits for something that is not of the machine."""
+        return FutureWaiter(self._loop.create_future(), self._loop.time() + self._timeout)
 
 
 def check_size(encoded: bytes, settings: Settings) -> None:

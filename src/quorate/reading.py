@@ -7,7 +7,7 @@ Asks the core once a turn for all reads that want the same, and hands them to th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from operator import attrgetter
+from operator import itemgetter
 
 from quorate.addresses import Addresses
 from quorate.apply import Apply, Query, is_awaited
@@ -27,7 +27,12 @@ MOMENT = 0.001
 
 
 class Reads:
-    """The reads of one peer."""
+    """The reads of one peer.
+
+    Attributes:
+        answers_until: until when reads by lease are answered at once, between two turns; None when that must be looked
+            up.
+    """
 
     def __init__(self, name: str, addresses: Addresses) -> None:
         """Have none; ``name`` is the peer's, and ``addresses`` are those of the others, for what callers are told."""
@@ -35,7 +40,7 @@ class Reads:
         self._addresses = addresses
         self._queries: dict[Consistency, list[Query]] = {}
         self._rounds: dict[ReadId, list[Query]] = {}
-        self._until: float | None = None
+        self.answers_until: float | None = None
         self._known = NEVER
         self._heard: tuple[float, Index] | None = None
 
@@ -52,24 +57,23 @@ class Reads:
         queries.append(query)
         return False
 
-    def may_answer_now(self, raft: Raft, apply: Apply, now: float) -> bool:
-        """Tell whether a read by lease may be answered at once, between two turns.
+    def look_up_lease(self, raft: Raft, apply: Apply, now: float) -> float:
+        """Find, and give, until when reads by lease are answered at once, between two turns.
 
         The lease is looked up once after each turn, since nothing else changes it, and all that is committed must be
         applied. Only for a moment: then whoever reads without a pause waits for a turn like everybody else, so that
         the event loop comes to others too.
         """
-        if self._until is None:
-            role = raft.state.role
-            if isinstance(role, Leader) and apply.last_applied >= raft.state.commit_index:
-                self._until = min(lease_end(raft.state, role), now + MOMENT)
-            else:
-                self._until = NEVER
-        return now < self._until
+        role = raft.state.role
+        if isinstance(role, Leader) and apply.last_applied >= raft.state.commit_index:
+            self.answers_until = min(lease_end(raft.state, role), now + MOMENT)
+        else:
+            self.answers_until = NEVER
+        return self.answers_until
 
     def take_stock(self) -> None:
         """Look the lease up again: the core has had an input."""
-        self._until = None
+        self.answers_until = None
 
     def begin(self, raft: Raft, apply: Apply, now: float) -> float:
         """Ask the core for one read index for all reads of this turn that want the same; answer stale ones.
@@ -87,7 +91,7 @@ class Reads:
                     self._refuse(queries, raft.state)
                 else:
                     self._rounds[raft.read(now, by_lease=consistency == "lease")] = queries
-                    first = min(first, first_deadline(map(attrgetter("waiter"), queries)))
+                    first = min(first, first_deadline(map(itemgetter(1), queries)))
             except NotLeader:
                 self._refuse(queries, raft.state)
             # Only now: were the peer stopped by one of them, whoever still waits is told.
@@ -114,14 +118,14 @@ class Reads:
             if waiter.deadline <= now:
                 waiter.fail(Unavailable(unconfirmed_text(self._name, raft.state)))
         for read, queries in list(self._rounds.items()):
-            if not is_awaited((query.waiter for query in queries), now):
+            if not is_awaited((waiter for _, waiter in queries), now):
                 del self._rounds[read]
                 raft.forget(read)
         return min((waiter.deadline for waiter in waiters if waiter.deadline > now), default=float("inf"))
 
     def stop(self, why: str) -> None:
         """Tell all who wait that this peer has stopped, and why."""
-        for waiter in [*(query.waiter for batch in self._queries.values() for query in batch), *self._unconfirmed()]:
+        for waiter in [*(waiter for batch in self._queries.values() for _, waiter in batch), *self._unconfirmed()]:
             waiter.fail(Stopped(why))
         self._queries.clear()
         self._rounds.clear()
@@ -185,11 +189,11 @@ class Reads:
 
     def _refuse(self, queries: list[Query], state: State) -> None:
         """Tell all of a batch whom to ask instead."""
-        refuse((query.waiter for query in queries), self._name, state, self._addresses)
+        refuse((waiter for _, waiter in queries), self._name, state, self._addresses)
 
     def _unconfirmed(self) -> list[Waiter]:
         """Give who waits for an index to be confirmed."""
-        return [query.waiter for queries in self._rounds.values() for query in queries]
+        return [waiter for queries in self._rounds.values() for _, waiter in queries]
 
 
 def refuse(waiters: Iterable[Waiter], name: str, state: State, addresses: Addresses) -> None:

@@ -6,6 +6,7 @@ holds a part of a machine. Knows annotations; knows no machine, and not who wait
 
 from __future__ import annotations
 
+import traceback
 import typing
 from typing import Any
 
@@ -43,15 +44,6 @@ class ReplyType(msgspec.Struct, frozen=True):
         """
         return value if type(value) in self.shared else self.decode(self.encode(value))
 
-    def detach_stale(self, stale: object) -> object:
-        """Give a ``StaleRead`` that a caller in this process may keep.
-
-        Raises:
-            MachineError: as ``detach`` has it.
-        """
-        assert isinstance(stale, StaleRead), "a stale read is answered with its index and age"
-        return StaleRead(self.detach(stale.value), stale.index, stale.age)
-
     def encode(self, value: object) -> bytes:
         """Encode a reply.
 
@@ -75,6 +67,30 @@ class ReplyType(msgspec.Struct, frozen=True):
             raise MachineError(f"the reply of {self.label} is not what its annotation says: {error}") from error
 
 
+class StaleReplyType(msgspec.Struct, frozen=True):
+    """The reply of one stale read: a ``StaleRead`` with that of the read.
+
+    Attributes:
+        value: that of the read.
+    """
+
+    value: ReplyType
+
+    @property
+    def shared(self) -> tuple[type, ...]:
+        """See ``ReplyType``."""
+        return ()
+
+    def detach(self, stale: object) -> object:
+        """Give a ``StaleRead`` that a caller in this process may keep.
+
+        Raises:
+            MachineError: as ``ReplyType.detach`` has it.
+        """
+        assert isinstance(stale, StaleRead), "a stale read is answered with its index and age"
+        return StaleRead(self.value.detach(stale.value), stale.index, stale.age)
+
+
 def shared_types(annotation: object) -> tuple[type, ...]:
     """Give the immutable types that the annotation of a reply allows."""
     allowed = members(annotation)
@@ -96,3 +112,8 @@ def detached(detail: object) -> object:
         return ANYTHING.decode(ENCODER.encode(detail))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         return type(detail).__name__
+
+
+def described(error: Exception) -> str:
+    """Name an exception and its message, even one whose own ``__str__`` fails."""
+    return "".join(traceback.format_exception_only(error)).strip()

@@ -14,7 +14,8 @@ from functools import partial
 import msgspec
 
 from quorate.addresses import Addresses
-from quorate.apply import Apply, Query, split
+from quorate.apply import Apply, split
+from quorate.calling import Bound
 from quorate.core import Envelope, EventKind, Message, Raft
 from quorate.core.messages import InstallSnapshot
 from quorate.core.report import why_no_leader, why_removed
@@ -90,7 +91,8 @@ class Seat:
         self._now = 0.0
         self._sender = Sender(Cache(settings.cache_bytes_max), snapshots, addresses, settings, self)
         self._messages: list[tuple[PeerId, Message]] = []
-        self._writes: list[tuple[bytes, Waiter]] = []
+        self._commands: list[bytes] = []
+        self._writers: list[Waiter] = []  # Who waits for each of them: pairs would have to be made, and taken apart.
         self._reads = Reads(name, addresses)
         self._errands: list[Errand] = []
         self._waiting: list[Waiting] = []
@@ -109,40 +111,47 @@ class Seat:
 
     def write(self, command: bytes, waiter: Waiter) -> None:
         """Propose a command."""
-        if self._is_refused(waiter):
+        if self.is_closing and self._is_refused(waiter):
             return
-        if not self._writes:  # The first one wakes the seat for all of this turn.
+        if not self._commands:  # The first one wakes the seat for all of this turn.
             self._outside.wake(self)
-        self._writes.append((command, waiter))
+        self._commands.append(command)
+        self._writers.append(waiter)
 
-    def write_all(self, writes: list[tuple[bytes, Waiter]]) -> None:
-        """Propose commands, in their order."""
-        self._writes += [write for write in writes if not self._is_refused(write[1])]
+    def write_all(self, commands: list[bytes], waiters: list[Waiter]) -> None:
+        """Propose commands, in their order, each with who waits for its reply."""
+        if self.is_closing and all(map(self._is_refused, waiters)):
+            return
+        self._commands += commands
+        self._writers += waiters
         self._outside.wake(self)
 
-    def read(self, query: bytes, waiter: Waiter, consistency: Consistency = "linearizable") -> None:
+    def read(self, call: Bound | None, waiter: Waiter, consistency: Consistency = "linearizable") -> None:
         """Read; the waiter of a stale read is given a ``StaleRead``."""
-        if self._is_refused(waiter):
+        if self.is_closing and self._is_refused(waiter):
             return
-        if self._reads.add(Query(query, waiter), consistency):
+        if self._reads.add((call, waiter), consistency):
             self._outside.wake(self)
 
     def may_answer_now(self) -> bool:
-        """Tell whether a read by lease may be answered at once, without ``read``; see ``Reads.may_answer_now``."""
-        if self.failure is not None or self.is_closing:
+        """Tell whether a read by lease may be answered at once, without ``read``; see ``Reads.answers_until``."""
+        if self.is_closing:
             return False
-        return self._reads.may_answer_now(self.raft, self.apply, self._outside.time())
+        now, until = self._outside.time(), self._reads.answers_until
+        if until is None:
+            until = self._reads.look_up_lease(self.raft, self.apply, now)
+            self._outside.wake(self)  # So that it is looked up again soon.
+        return now < until
 
-    def answer_now(self, query: bytes) -> object:
+    def answer_now(self, call: Bound) -> object:
         """Answer a read by lease at once, as ``may_answer_now`` has just allowed; the reply may belong to the machine.
 
         Raises:
             QuorateError: as ``Apply.read_now`` has it.
             Stopped: the handler did what stops the peer.
         """
-        self._outside.wake(self)
         try:
-            return self.apply.read_now(query)
+            return self.apply.read_now(call)
         except QuorateError:
             raise
         except BaseException as error:
@@ -230,7 +239,7 @@ class Seat:
             self._expire(now)
         if self._errands:
             self._start_errands(now)
-        if self._writes:
+        if self._commands:
             self._propose(now)
         elif self._log_time.wait(raft, self.apply, now) <= 0:
             raft.propose([TICK], now)
@@ -323,7 +332,7 @@ class Seat:
         self.is_closing = True
         with contextlib.suppress(TimeoutError, QuorateError):
             async with asyncio.timeout(patience):
-                if self._writes or not self.apply.is_idle:
+                if self._commands or not self.apply.is_idle:
                     self._idle = asyncio.get_running_loop().create_future()
                     await self._idle
                 if self.raft.is_leading_undisturbed():
@@ -334,9 +343,9 @@ class Seat:
 
     def stop(self, failure: QuorateError) -> None:
         """Stop for good, and tell all who wait. What entered the log may have happened."""
-        self.failure = failure
+        self.failure, self.is_closing = failure, True
         why = str(failure)
-        for _, waiter in self._writes:
+        for waiter in self._writers:
             waiter.fail(Stopped(why))
         self._reads.stop(why)
         errands = [*self._errands, *self._waiting, *self._placed]
@@ -347,7 +356,7 @@ class Seat:
         self.apply.recent.stop(why)
         self.standing.stop(failure)
         self.snapshots.stop(why)
-        for waiting in (self._writes, self._errands, self._waiting, self._placed, self._messages):
+        for waiting in (self._commands, self._writers, self._errands, self._waiting, self._placed, self._messages):
             waiting.clear()
         self._after.clear()
 
@@ -355,7 +364,7 @@ class Seat:
 
     def _is_refused(self, waiter: Waiter) -> bool:
         """Refuse a call to a peer that has stopped or is about to."""
-        if self.failure is None and not self.is_closing:
+        if not self.is_closing:
             return False
         waiter.fail(Stopped(str(self.failure or f"{self.name} is stopping")))
         return True
@@ -370,8 +379,7 @@ class Seat:
     def _propose(self, now: float) -> None:
         """Propose all commands of this turn as one batch."""
         self._news.expect(now)
-        writes, self._writes = self._writes, []
-        commands, waiters = map(list, zip(*writes, strict=True))
+        commands, waiters, self._commands, self._writers = self._commands, self._writers, [], []
         try:
             taken = self.raft.propose(commands, now)
         except NotLeader:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from quorate.calling import MachineType
+from quorate.calling import Bound, MachineType
 from quorate.changing import PRIORITY_MAX
 from quorate.core.configuration import Members
 from quorate.errands import ChangeMembers, FindLeader, FormGroup
@@ -210,7 +210,8 @@ def write_all(
     without it.
     """
     check, settings, value = place.machine.writes.check, place.settings, place.value
-    writes: list[tuple[bytes, Waiter]] = []
+    payloads: list[bytes] = []
+    waiters: list[Waiter] = []
     for request, call in requests:
         number, session, sequence, deadline = request.id, call.session, call.sequence, deadline_of(call.timeout, now)
         commands = call.commands if isinstance(call, WritesCall) else (call.command,)
@@ -219,27 +220,28 @@ def write_all(
                 check_size(command, settings)
                 check(command)
                 if session:
-                    payload = encode_write(session, sequence, call.settled, command)
-                    writes.append((payload, CallWaiter(number, answer, deadline)))
+                    payloads.append(encode_write(session, sequence, call.settled, command))
+                    waiters.append(CallWaiter(number, answer, deadline))
                 else:
-                    writes.append((command, CallWaiter(number, answer, deadline, value, command)))
+                    payloads.append(command)
+                    waiters.append(CallWaiter(number, answer, deadline, value, command))
                 number, sequence = number + 1, sequence + 1
         except (TypeError, ValueError) as error:
             failure = unsound(place, error)
             for refused in range(number, request.id + len(commands)):
                 answer(Reply(refused, failure))
-    place.seat.write_all(writes)
+    place.seat.write_all(payloads, waiters)
 
 
 def read_all(place: Place, requests: Sequence[tuple[Request, ReadCall]], answer: Answer, now: float) -> None:
     """Read, unless only a leader is to answer and this peer does not lead."""
-    seat, check, settings, value = place.seat, place.machine.reads.check, place.settings, place.value
+    seat, reads, settings, value = place.seat, place.machine.reads, place.settings, place.value
     leads = seat.raft.state.leader == seat.raft.state.peer
     for request, call in requests:
         query = call.query
         try:
             check_size(query, settings)
-            check(query)
+            bound = reads.bound(reads.check(query))
         except (TypeError, ValueError) as error:
             answer(Reply(request.id, unsound(place, error)))
             continue
@@ -247,23 +249,23 @@ def read_all(place: Place, requests: Sequence[tuple[Request, ReadCall]], answer:
         if call.leader_only and not leads:
             waiter.fail(NotLeader(seat.addresses.redirect(seat.raft.state), seat.name))
         elif call.consistency == "linearizable":
-            seat.read(query, waiter)
+            seat.read(bound, waiter)
         else:
-            read_otherwise(place, call, waiter)
+            read_otherwise(place, call, bound, waiter)
 
 
-def read_otherwise(place: Place, call: ReadCall, waiter: CallWaiter) -> None:
+def read_otherwise(place: Place, call: ReadCall, bound: Bound, waiter: CallWaiter) -> None:
     """Read by lease, at once if that may be, or what may be stale."""
     seat = place.seat
     if call.consistency == "stale":
         waiter.encode = place.stale_value
     elif seat.may_answer_now():
         try:
-            waiter.succeed(seat.answer_now(call.query))
+            waiter.succeed(seat.answer_now(bound))
         except QuorateError as error:
             waiter.fail(error)
         return
-    seat.read(call.query, waiter, call.consistency)
+    seat.read(bound, waiter, call.consistency)
 
 
 def watch(place: Place, call: WatchCall | WatchStatusCall, waiter: CallWaiter, now: float) -> None:
@@ -277,7 +279,7 @@ def watch(place: Place, call: WatchCall | WatchStatusCall, waiter: CallWaiter, n
         waiter.fail(Unavailable(f"{place.seat.name} cannot take this call: {place.machine.name} emits {known}"))
     elif call.place is None:
         waiter.encode = as_beginning
-        place.seat.read(b"", waiter)
+        place.seat.read(None, waiter)
     else:
         waiter.deadline = min(waiter.deadline, now + WATCH_SECONDS_MAX)
         wanted = tuple(prefixes[name] for name in dict.fromkeys(call.names))

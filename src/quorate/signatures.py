@@ -77,8 +77,17 @@ def struct_from_parameters(name: str, parameters: list[inspect.Parameter], label
     """
     fields = [(p.name, p.annotation) if p.default is p.empty else (p.name, p.annotation, p.default) for p in parameters]
     try:
+        # It lives from when it is decoded until the handler is called, and only its fields go on: no garbage collector
+        # need look at it, which it would do all the oftener for many that are decoded at once.
         return msgspec.defstruct(
-            name, fields, frozen=True, array_like=True, tag=name, tag_field=TAG_FIELD, forbid_unknown_fields=True
+            name,
+            fields,
+            frozen=True,
+            gc=False,
+            array_like=True,
+            tag=name,
+            tag_field=TAG_FIELD,
+            forbid_unknown_fields=True,
         )
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{label}: {error}") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
 
 from quorate.errors import MachineError, QuorateError
+from quorate.replies import ReplyType, StaleReplyType
 
 
 class Waiter(Protocol):
@@ -34,30 +35,29 @@ def first_deadline(waiters: Iterable[Waiter]) -> float:
     return min(map(attrgetter("deadline"), waiters), default=float("inf"))
 
 
-def as_it_is(reply: object) -> object:
-    """Give the reply unchanged: it holds nothing of the machine."""
-    return reply
-
-
-class FutureWaiter(msgspec.Struct, eq=False):
+class FutureWaiter(msgspec.Struct, eq=False, gc=False):
     """Someone in this process who waits for a reply.
 
+    The garbage collector does not see it, as it would have to look at one for each call that is under way; so whoever
+    awaits the future should not hold its waiter meanwhile: were its event loop thrown away, they would hold each other.
+
     Attributes:
-        future: resolved with what ``detach`` makes of a reply.
+        future: resolved with a reply that its caller may keep.
         deadline: when to give up, seconds on the monotonic clock.
-        detach: gives a reply that the caller may keep.
+        reply: what the reply is like; None for one that holds nothing of the machine.
     """
 
     future: asyncio.Future[Any]
     deadline: float
-    detach: Callable[[object], object] = as_it_is
+    reply: ReplyType | StaleReplyType | None = None
 
     def succeed(self, reply: object) -> None:
         """Resolve the future, unless it is resolved or was cancelled."""
         if self.future.done():
             return
+        kind = self.reply
         try:
-            self.future.set_result(self.detach(reply))
+            self.future.set_result(reply if kind is None or type(reply) in kind.shared else kind.detach(reply))
         except MachineError as error:
             self.future.set_exception(error)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from quorate.apply import Apply, Query, split
+from quorate.apply import Apply, split
 from quorate.calling import describe
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
 from quorate.machine import StateMachine, read, write
@@ -29,6 +29,11 @@ class Noted:
 
     def fail(self, error: QuorateError) -> None:
         self.told.append(error)
+
+
+def asking(machine: type[StateMachine], method, args, waiter):
+    """A read of the machine, and who waits for it."""
+    return describe(machine).reads.encode(method, args, {})[2], waiter
 
 
 class Clock(StateMachine):
@@ -90,7 +95,7 @@ def test_handlers_see_the_time_of_the_snapshot():
     apply = Apply(Clock(), described)
     apply.restore_to(beside(Clock()), at(3, time=7.5))
     asked = Noted()
-    apply.read(Index(3), [Query(described.encode_read(Clock.when), asked)])
+    apply.read(Index(3), [asking(Clock, Clock.when, (), asked)])
     assert asked.told == [(7.5, 3)]
     tick = Noted()
     apply.expect(Index(4), Term(1), [tick])
@@ -129,9 +134,8 @@ def test_whoever_waits_beyond_the_snapshot_for_another_term_is_told_when_that_is
 def test_reads_are_answered_by_the_restored_machine_once_their_index_is_reached():
     apply = new_apply()
     early, late = Noted(), Noted()
-    query = KV_TYPE.encode_read(KV.get, ("k",))
-    apply.read(Index(5), [Query(query, early)])
-    apply.read(Index(6), [Query(query, late)])
+    apply.read(Index(5), [asking(KV, KV.get, ("k",), early)])
+    apply.read(Index(6), [asking(KV, KV.get, ("k",), late)])
     apply.restore_to(beside(kv_with("restored")), at(5))
     assert (early.told, late.told) == (["restored"], [])
     apply.apply([sets(6, ["applied"])])
@@ -203,7 +207,7 @@ def test_a_witness_counts_entries_and_runs_nothing():
     apply.restore_to(None, at(9))
     assert apply.last_applied == 9
     waiter = Noted()
-    apply.read_stale([Query(KV_TYPE.encode_read(KV.get, ("k",)), waiter)], 0.0)
+    apply.read_stale([asking(KV, KV.get, ("k",), waiter)], 0.0)
     assert isinstance(waiter.told[0], Unavailable)
 
 
@@ -235,9 +239,10 @@ def test_a_read_that_stops_the_peer_leaves_nobody_waiting():
             return "not yet"
 
     apply, waiters = Apply(Halting(), describe(Halting)), [Noted(), Noted(), Noted()]
-    queries = [describe(Halting).encode_read(Halting.halt, (really,)) for really in (False, True, False)]
+    halting = zip((False, True, False), waiters, strict=True)
+    queries = [asking(Halting, Halting.halt, (really,), waiter) for really, waiter in halting]
     with pytest.raises(Halt):
-        apply.read(Index(0), [Query(query, waiter) for query, waiter in zip(queries, waiters, strict=True)])
+        apply.read(Index(0), queries)
     apply.stop("it was halted")
     first, halted, last = (waiter.told[0] for waiter in waiters)
     assert (first, str(halted), str(last)) == ("not yet", "it was halted", "it was halted")
@@ -265,6 +270,15 @@ def test_whoever_waits_is_told_what_the_handler_says_refuses_or_raises():
     assert isinstance(raised, MachineError)
 
 
+def test_what_comes_before_a_command_that_cannot_be_read_is_applied():
+    apply = new_apply()
+    good, bad = waiting(apply, 1, 2)
+    payloads = (KV_TYPE.encode_write(KV.set, ("k", "a")), b"\x91\xa5never", KV_TYPE.encode_write(KV.set, ("k", "b")))
+    with pytest.raises(TypeError, match="cannot read: KV has no write named 'never'"):
+        apply.apply([Run(Term(1), Index(1), Kind.COMMAND, 0.0, payloads)])
+    assert (good.told, bad.told, apply.machine.entries) == (["a"], [], {"k": "a"})
+
+
 def test_the_writes_of_a_leader_that_lost_its_log_and_leads_again_are_answered_in_the_order_of_the_log():
     apply = new_apply()
     (lost,) = waiting(apply, 3, 1)
@@ -285,7 +299,7 @@ def test_whoever_was_told_that_it_waited_too_long_is_remembered_no_longer():
     first, second = Noted(), Noted()
     first.deadline, second.deadline = 5.0, 6.0
     apply.expect(Index(1), Term(1), [first, second])
-    apply.read(Index(9), [Query(KV_TYPE.encode_read(KV.get, ("k",)), first)])
+    apply.read(Index(9), [asking(KV, KV.get, ("k",), first)])
     apply.expire(5.5)
     assert ([type(told) for told in first.told], second.told) == ([OutcomeUnknown, Unavailable], [])
     assert (apply.is_idle, apply.deadline(5.5), len(apply._reads)) == (False, 6.0, 0)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from quorate import Compacted, Event, Rejected, StateMachine, Stopped, Unavailable, read, write
-from quorate.apply import Apply, Query
+from quorate.apply import Apply
 from quorate.calling import describe
 from quorate.errors import MachineError, Overloaded
 from quorate.events import EVENT_BYTES_MAX, OVERHEAD, Emitted
@@ -18,7 +18,7 @@ from quorate.tables import Replicated, Tables
 from quorate.transport.calls import Events, Failure, error_from_failure, failure_from_error
 from quorate.transport.frames import encode_value
 from quorate.types import Index, Kind, Run, Snapshot, Term
-from tests.api.test_apply import Noted
+from tests.api.test_apply import Noted, asking
 
 
 class Added(Event):
@@ -244,7 +244,7 @@ def test_a_read_cannot_emit():
     apply, waits, asked = words(), watcher(), Noted()
     apply.recent.add(waits, Index(0))
     apply.apply([run_of(1, add("a"))])
-    apply.read(Index(1), [Query(WORDS.encode_read(Words.look), asked)])
+    apply.read(Index(1), [asking(Words, Words.look, (), asked)])
     [error] = asked.told
     assert isinstance(error, MachineError)
     assert "a read only looks: it emits nothing" in str(error)

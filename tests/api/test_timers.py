@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from quorate import Command, Event, Peer, Rejected, Settings, StateMachine, connect, read, write
-from quorate.apply import Apply, Query
+from quorate.apply import Apply
 from quorate.calling import describe
 from quorate.errors import MachineError
 from quorate.sessions import TICK, OpenSession, encode_opening, machine_command
@@ -22,7 +22,7 @@ from quorate.testing import BrokenContract, advance, check_contract, check_deter
 from quorate.timers import CALL_BYTES_MAX, Timer, Timers, TimerTable
 from quorate.types import Index, Kind, Run, Snapshot, Term
 from tests.api.cluster import cluster
-from tests.api.test_apply import Noted
+from tests.api.test_apply import Noted, asking
 from tests.api.virtual import World, address_of, run_world
 
 
@@ -247,7 +247,7 @@ def test_timers_run_before_the_first_entry_of_their_time_in_the_order_in_which_t
     )
     apply.apply([run_of(4, 101.0, call(Alarms.draw)), run_of(5, 105.0, call(Alarms.ring, "d"))])
     assert rung(apply) == [("a", 105.0, 5), ("b", 105.0, 5), ("c", 105.0, 5), ("d", 105.0, 5)]
-    apply.read(Index(5), [Query(ALARMS.encode_read(Alarms.look), waits)])
+    apply.read(Index(5), [asking(Alarms, Alarms.look, (), waits)])
     assert [entry[3] for entry in waits.told[0]] == [2, 1, 3, 0]
 
 
@@ -364,7 +364,7 @@ def test_of_a_write_that_raises_no_timer_is_left_and_none_is_taken_back(text):
 
 def test_a_read_sets_no_timers():
     apply, waits = alarms(), Noted()
-    apply.read(Index(0), [Query(ALARMS.encode_read(Alarms.cheat), waits)])
+    apply.read(Index(0), [asking(Alarms, Alarms.cheat, (), waits)])
     [error] = waits.told
     assert isinstance(error, MachineError)
     assert "a read only looks" in str(error)

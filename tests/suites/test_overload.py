@@ -76,7 +76,7 @@ def held(peer: Peer[Any]) -> Counter[str]:
         outbox=len(state.outbox.messages) + len(state.outbox.entries) + len(state.outbox.messages_after_persist),
         after=len(seat._after),
         unpersisted=len(state.unpersisted),
-        inbox=len(seat._messages) + len(seat._writes) + len(seat._errands) + len(seat._waiting),
+        inbox=len(seat._messages) + len(seat._commands) + len(seat._errands) + len(seat._waiting),
         pointers=len(seat.snapshots._pointers),
     )
 

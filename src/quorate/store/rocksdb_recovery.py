@@ -38,7 +38,7 @@ from quorate.store.records import (
 )
 from quorate.types import Compaction, Index, Run, Stored
 
-MEMTABLE_BYTES = 16 * 1024 * 1024
+MEMTABLE_BYTES = 8 * 1024 * 1024
 """Entries held in memory before they become a table on disk; about as much is replayed at start."""
 
 _logger = logging.getLogger("quorate.store")

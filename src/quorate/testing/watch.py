@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from quorate.apply import Apply, Query
+from quorate.calling import Bound
 from quorate.core import Configuration, Event, Member, Message, Raft, Ready
 from quorate.core.invariants import facts
 from quorate.tables import Replicated
@@ -210,10 +211,10 @@ class WatchedApply(Apply):
             raise self._history.fail("AppliedMonotonic", f"{self._name} applied {before}, and now {self.last_applied}")
         self._history.has_applied(self._name, self)
 
-    def read_now(self, query: bytes) -> object:
+    def read_now(self, call: Bound) -> object:
         """See ``Apply.read_now``."""
         self._history.check_read(self._name, self.last_applied, len(self._history.committed))
-        return super().read_now(query)
+        return super().read_now(call)
 
     def read_stale(self, queries: Sequence[Query], age: float) -> None:
         """See ``Apply.read_stale``."""
