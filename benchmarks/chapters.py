@@ -30,8 +30,8 @@ MANY_CALLERS = {"": 1, ", 4 times the callers": 4, ", 16 times the callers": 16}
 """How many times ``CALLERS`` write to the groups: that many to each of a thousand."""
 SNAPSHOT_ENTRIES = 100_000
 LOG_ENTRIES = 1_000_000
-GROWTH_ENTRIES = 2_000_000
-GROWTH_STEPS = 10
+GROWTH_ENTRIES = 10_000_000
+GROWTH_STEPS = 20
 NO_SNAPSHOTS = 10 * LOG_ENTRIES
 
 

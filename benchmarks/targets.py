@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 
 import msgspec
@@ -92,13 +93,17 @@ def of_medians(name: str, one: str, other: str) -> Measured:
 
 
 def growth(results: Results) -> Spread | None:
-    """Give how much a leader's memory grew over the second half of its entries, bytes for each of them."""
+    """Give how much a leader's memory grows over the second half of its entries, bytes for each of them.
+
+    It is the slope of a line through all that was seen: what is held rises and falls by megabytes with each snapshot.
+    """
     found = whole_chapter(results, "memory")
     sizes, entries = found.get("growth", []), found.get("growth entries", [0.0])[0]
-    half = len(sizes) // 2
-    if not half or not entries:
+    second_half = sizes[len(sizes) // 2 :]
+    if len(second_half) < 2 or not entries:
         return None
-    return spread([(sizes[-1] - sizes[half - 1]) / (entries * (len(sizes) - half) / len(sizes))])
+    line = statistics.linear_regression(range(len(second_half)), second_half)
+    return spread([line.slope / (entries / len(sizes))])
 
 
 def longest_failover(results: Results) -> Spread | None:

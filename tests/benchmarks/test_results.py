@@ -15,7 +15,7 @@ from benchmarks.comparing import all_systems, cases_of
 from benchmarks.loops import Outcome, closed_loops, outcome, quantile
 from benchmarks.results import Comparison, Plan, Results, Spread, over_rounds, p50, ratio, spread
 from benchmarks.systems import Measurement
-from benchmarks.targets import BEST, TARGETS, Target
+from benchmarks.targets import BEST, TARGETS, Target, growth
 
 
 def measured(rate: float, p50: float = 0.001) -> Measurement:
@@ -112,12 +112,20 @@ def test_targets_name_cases_that_are_measured() -> None:
         "start": ["import quorate", "cluster, asyncio"],
         "restart": ["to the next write"],
     }
-    chapters = {name: {what: [1.0, 2.0] for what in found} for name, found in figures.items()}
+    chapters = {name: {what: [1.0, 2.0, 3.0, 4.0] for what in found} for name, found in figures.items()}
     results = Results({}, Comparison(dict.fromkeys(every, ""), {}, [], [every], plan), chapters)
     assert [target.text for target in TARGETS if target.measured(results) is None] == []
     results.trials = set(chapters)
     tried = [target for target in TARGETS if target.measured(results) is None]
     assert len(tried) == 14, "what was measured with smaller sizes reaches nothing"
+
+
+@pytest.mark.parametrize(("sizes", "grows"), [([5.0, 9.0, 10.0, 12.0], 0.2), ([0.0, 9.0, 30.0, 7.0, 9.0, 7.0], 0.0)])
+def test_memory_grows_as_it_does_once_it_has_warmed_up(sizes: list[float], grows: float) -> None:
+    chapters = {"memory": {"growth entries": [10.0 * len(sizes)], "growth": sizes}}
+    found = growth(Results({}, None, chapters))
+    assert found is not None
+    assert found.median == pytest.approx(grows)
 
 
 def test_the_page_shows_every_figure_and_how_each_plot_was_made(tmp_path: Path) -> None:
