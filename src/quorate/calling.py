@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 
 from quorate import keeping
 from quorate.context import Context, ReadContext
-from quorate.errors import MachineError, Rejected
+from quorate.errors import MachineError, Rejected, described
 from quorate.events import EventTypes
 from quorate.machine import (
     CallType,
@@ -35,7 +35,7 @@ from quorate.machine import (
     events_of,
 )
 from quorate.nesting import NESTING_MAX, nests_too_deep
-from quorate.replies import ENCODER, IMMUTABLE, ReplyType, described, detached, members, shared_types
+from quorate.replies import ENCODER, IMMUTABLE, ReplyType, detached, members, shared_types
 
 COMBINATIONS_MAX = 256
 """How many combinations of types are told apart for the arguments of one call."""

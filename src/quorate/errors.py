@@ -24,6 +24,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 from quorate.types import Address
 
 
@@ -166,3 +168,8 @@ class DiskFull(StoreError):
 
 class StoreLocked(StoreError):
     """The data directory is in use, or belongs to another node or group."""
+
+
+def described(error: Exception) -> str:
+    """Name an exception and its message, even one whose own ``__str__`` fails."""
+    return "".join(traceback.format_exception_only(error)).strip()

@@ -19,8 +19,7 @@ from typing import Any, ClassVar, TypeGuard
 import msgspec
 from msgspec import inspect as forms
 
-from quorate.errors import MachineError, StoreError
-from quorate.replies import described
+from quorate.errors import MachineError, StoreError, described
 
 ITEMS_MAX = 1000
 """Most items of a container in one chunk: encoding one holds the interpreter, and everybody waits."""

@@ -6,7 +6,6 @@ holds a part of a machine. Knows annotations; knows no machine, and not who wait
 
 from __future__ import annotations
 
-import traceback
 import typing
 from typing import Any
 
@@ -112,8 +111,3 @@ def detached(detail: object) -> object:
         return ANYTHING.decode(ENCODER.encode(detail))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         return type(detail).__name__
-
-
-def described(error: Exception) -> str:
-    """Name an exception and its message, even one whose own ``__str__`` fails."""
-    return "".join(traceback.format_exception_only(error)).strip()
