@@ -13,6 +13,7 @@ import msgspec
 from quorate.addresses import Addresses
 from quorate.core import Envelope, Message, Raft
 from quorate.core.messages import AppendEntries, InstallSnapshot
+from quorate.core.state import Leader
 from quorate.settings import Settings
 from quorate.snapshots import Shipment, Snapshots
 from quorate.store.cache import Cache
@@ -151,12 +152,8 @@ class Sender:
 
 def is_witness(raft: Raft, peer: PeerId) -> bool:
     """Tell whether a peer is a witness, or was one before it was removed: it is still told that it has been."""
-    for _, configuration in reversed(raft.state.configurations):
-        if configuration.is_witness(peer):
-            return True
-        if configuration.member(peer) is not None:
-            return False
-    return False
+    role = raft.state.role
+    return isinstance(role, Leader) and peer in role.progress and role.progress[peer].is_witness
 
 
 def is_leading(raft: Raft, message: AppendEntries | InstallSnapshot) -> bool:

@@ -21,7 +21,7 @@ from quorate.settings import Settings
 from quorate.testing.contents import Contents
 from quorate.testing.drive import make_configuration, obey, receive, start
 from quorate.types import HardState, Index, Kind, PeerId, Run, Snapshot, Term
-from tests.core.changing import change, leader, members
+from tests.core.changing import acknowledge, change, leader, members
 
 GROUP = make_configuration(3).group
 WITNESS = Configuration(GROUP, members("1", "2", m3="witness"))
@@ -249,3 +249,18 @@ def test_a_leader_sends_a_witness_its_snapshot_without_state_and_others_all_of_i
     [sent] = receive(raft, "4", AppendEntriesReply(Term(2), False, Index(0), 0, Index(3), Index(1)))[:1]
     assert isinstance(sent, InstallSnapshot)
     assert (sent.snapshot.is_bare, raft.state.snapshot.is_bare) == (kind == "witness", False)
+
+
+def test_a_leader_knows_a_witness_for_as_long_as_it_tells_it_that_it_was_removed():
+    raft = leader()
+    change(raft, "1", "2", "3", m4="witness")
+    acknowledge(raft, "4", "2", "3")
+    acknowledge(raft, "4", "2", "3")
+    change(raft, "1", "2", "3")
+    acknowledge(raft, "2", "3")
+    acknowledge(raft, "2", "3")
+    assert set(raft.state.role.leaving) == {"4"}
+    raft.compacted(raft.snapshot_at(raft.state.commit_index, 1.0))
+    obey(raft)
+    assert [named for _, named in raft.state.configurations if named.member(PeerId("4"))] == []
+    assert {peer for peer, progress in raft.state.role.progress.items() if progress.is_witness} == {"4"}

@@ -63,6 +63,13 @@ def test_a_leader_on_bad_links_is_waited_for_if_it_was_not_healed() -> None:
     assert report.failure is None, "\n".join([*report.trace, str(report.failure)])
 
 
+def test_a_witness_that_was_removed_while_it_was_cut_off_is_sent_no_commands_when_it_comes_back() -> None:
+    # Its leader had taken a snapshot meanwhile, so that no configuration that it still held named the witness; the log
+    # reached further back, and was sent with all that commands say.
+    report = Simulation(501727).run()
+    assert report.failure is None, "\n".join([*report.trace, str(report.failure)])
+
+
 def test_the_worlds_differ() -> None:
     profiles = [Profile.draw(Random(seed)) for seed in range(100)]
     assert {profile.pace for profile in profiles} == {1.0, 10.0, 30.0, 100.0, 300.0}

@@ -26,6 +26,8 @@ class Progress:
         commit_sent: the highest commit index that was sent to it.
         installing: the index of the snapshot that is under way to it; 0 while none is. Nothing else but heartbeats is
             sent meanwhile.
+        is_witness: whether it is sent entries without their commands; also while it is told that it has been removed,
+            when perhaps no configuration names it that is still held.
     """
 
     next_index: Index
@@ -36,6 +38,7 @@ class Progress:
     round: int = 0
     commit_sent: Index = Index(0)
     installing: Index = Index(0)
+    is_witness: bool = False
 
     def has_room(self, in_flight_max: int) -> bool:
         """Tell whether another AppendEntries with entries may be sent now."""

@@ -401,6 +401,7 @@ def use_configuration(state: State) -> None:
         for peer in state.others:
             if peer not in progress:
                 progress[peer] = Progress(next_index=Index(state.log.last + 1), heard=state.now)
+            progress[peer].is_witness = configuration is not None and configuration.is_witness(peer)
             state.role.leaving.pop(peer, None)
         gone = [peer for peer in progress if peer not in state.others and peer not in state.role.leaving]
         # Those removed are told: otherwise they would ask for votes for ever (thesis 4.2.3).
