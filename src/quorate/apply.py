@@ -271,7 +271,7 @@ class Apply:
         sessions, unpack = self.tables.sessions, PLACE.unpack_from
         session, found = Session(0.0, now), -1  # The session of no number.
         commands = [payload[PLACE_BYTES:] for payload in payloads]
-        run, by_struct, structs = writes.run, writes.by_struct, writes.decode_committed(commands)
+        structs = writes.decode_committed(commands)
         for index, payload, command, struct, waiter in zip(count(first), payloads, commands, structs, waiters):
             machine.context = Context(now, index)
             _, number, sequence, settled = unpack(payload)
@@ -282,8 +282,7 @@ class Apply:
                 if sequence != session.next or settled > sequence - len(session.answers):
                     answer = session.earlier(sequence, settled)
                 if answer is None:
-                    written = by_struct[type(struct)]
-                    answer = Value(encode(command, run(machine, (written, written.arguments(struct)))))
+                    answer = Value(encode(command, writes.run(machine, writes.bound(struct))))
                     session.keep(answer)
             except (Rejected, MachineError) as error:
                 answer = self._failure(session, error, index)

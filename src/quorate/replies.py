@@ -7,7 +7,7 @@ holds a part of a machine. Knows annotations; knows no machine, and not who wait
 from __future__ import annotations
 
 import typing
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -71,14 +71,11 @@ class StaleReplyType(msgspec.Struct, frozen=True):
 
     Attributes:
         value: that of the read.
+        shared: see ``ReplyType``.
     """
 
     value: ReplyType
-
-    @property
-    def shared(self) -> tuple[type, ...]:
-        """See ``ReplyType``."""
-        return ()
+    shared: ClassVar[tuple[type, ...]] = ()
 
     def detach(self, stale: object) -> object:
         """Give a ``StaleRead`` that a caller in this process may keep.

@@ -110,14 +110,14 @@ def start_election(state: State, *, is_transfer: bool = False) -> None:
 def become_leader(state: State) -> None:
     """Lead the current term: next index just after the last log entry, match index 0 (Raft, Figure 2)."""
     note(state, EventKind.ROLE, f"quorum of votes -> leader of term {state.term}")
-    next_index, told = Index(state.log.last + 1), [*state.others, *members_before(state)]
+    next_index, before = Index(state.log.last + 1), members_before(state)
     bare = {peer for _, configuration in state.configurations for peer in configuration.witnesses}
     state.role = Leader(
-        progress={peer: Progress(next_index, state.now, is_witness=peer in bare) for peer in told},
+        progress={peer: Progress(next_index, state.now, is_witness=peer in bare) for peer in (*state.others, *before)},
         first_index=next_index,
         heartbeat_deadline=next_beat(state),
         prefer_at=state.now + state.settings.election_timeout_max,
-        leaving=dict.fromkeys(members_before(state), state.now + state.settings.catch_up_timeout),
+        leaving=dict.fromkeys(before, state.now + state.settings.catch_up_timeout),
     )
 
 

@@ -126,7 +126,7 @@ def send_snapshot(state: State, progress: Progress, peer: PeerId) -> None:
     text = f"{name(state, peer)} needs entry {progress.next_index}, which is compacted -> send snapshot"
     note(state, EventKind.SNAPSHOT, f"{text} {state.snapshot.index}")
     snapshot = state.snapshot
-    if state.configuration is not None and state.configuration.is_witness(peer):
+    if progress.is_witness:
         snapshot = msgspec.structs.replace(snapshot, is_bare=True)
     send(state, peer, InstallSnapshot(state.term, state.peer, snapshot))
 
