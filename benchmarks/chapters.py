@@ -50,7 +50,10 @@ def imports(module: str) -> tuple[float, float]:
 async def nodes(
     groups: int = 1, loop: str = "asyncio", *more: str
 ) -> AsyncIterator[tuple[list[Program], Program, float]]:
-    """Run three nodes with their groups formed; give them, the leader, and how long forming took."""
+    """Run three nodes with their groups formed; give them, the first group's leader, and how long forming took.
+
+    Of many groups each node leads a third, as whoever has many would have it.
+    """
     with tempfile.TemporaryDirectory(prefix="quorate-benchmarks-") as directory:
         async with Programs() as programs:
             addresses, members = await start_nodes(
@@ -58,7 +61,11 @@ async def nodes(
             )
             begin = time.perf_counter()
             leader = await members[0].ask("form", addresses, seconds=groups)
-            yield members, members[addresses.index(leader)], time.perf_counter() - begin
+            seconds = time.perf_counter() - begin
+            if groups > 1:
+                await asyncio.gather(*(member.ask("spread", addresses, seconds=groups) for member in members))
+                leader = addresses[0]
+            yield members, members[addresses.index(leader)], seconds
 
 
 async def start(rounds: int, scale: float) -> Figures:

@@ -1,13 +1,14 @@
 """One quorate node with its peers: ``python -m benchmarks.programs.node ADDRESS DIRECTORY STORE LOOP GROUPS SNAPSHOT``.
 
-``["form", [ADDRESS, …]]`` forms the group; ``["leads"]`` tells how many it leads; ``["term"]`` tells the term;
-``["write", VALUE]`` writes once; ``["fill", VALUE, ENTRIES]`` writes that many, a thousand at a time. An operation with
-``VALUE, CALLERS, SECONDS, WARM_UP`` runs closed loops inside this process; ``["beside", VALUE, CALLERS, SECONDS,
-WARM_UP, BYTES]`` is writes beside one caller who writes values of so many bytes, unless that is 0. The node has a peer
-of each of GROUPS groups; callers take turns among those that it leads. STORE may be ``rocksdb-slow``, whose syncs take
-50 ms more. A snapshot is taken after SNAPSHOT entries. With a last word, ``rare-beats``, it beats rarely.
-``["profile"]`` begins to watch the event loop's thread, ``["profiled"]`` ends it and tells what was seen. With the last
-word ``timeline`` they do so for the instants of each step of a write.
+``["form", [ADDRESS, …]]`` forms the groups; ``["spread", [ADDRESS, …]]`` has the members lead them in turn;
+``["leads"]`` tells how many it leads; ``["term"]`` tells the term; ``["write", VALUE]`` writes once; ``["fill", VALUE,
+ENTRIES]`` writes that many, a thousand at a time. An operation with ``VALUE, CALLERS, SECONDS, WARM_UP`` runs closed
+loops inside this process; ``["beside", VALUE, CALLERS, SECONDS, WARM_UP, BYTES]`` is writes beside one caller who
+writes values of so many bytes, unless that is 0. The node has a peer of each of GROUPS groups; callers take turns among
+those that it leads. STORE may be ``rocksdb-slow``, whose syncs take 50 ms more. A snapshot is taken after SNAPSHOT
+entries. With a last word, ``rare-beats``, it beats rarely. ``["profile"]`` begins to watch the event loop's thread,
+``["profiled"]`` ends it and tells what was seen. With the last word ``timeline`` they do so for the instants of each
+step of a write.
 """
 
 from __future__ import annotations
@@ -57,6 +58,17 @@ async def form(peers: list[Peer[KV]], members: list[str]) -> str:
     return str(await peers[0].leader())
 
 
+async def spread(peers: list[Peer[KV]], members: list[str]) -> None:
+    """Hand over the leadership of each group that another member is to lead, each in its turn, fifty at a time."""
+    moves = [
+        peer.transfer_leadership(addresses_of(group, members)[group % len(members)])
+        for group, peer in enumerate(peers)
+        if is_leader(peer) and peer.name != addresses_of(group, members)[group % len(members)].partition("@")[0]
+    ]
+    for begin in range(0, len(moves), 50):
+        await asyncio.gather(*moves[begin : begin + 50])
+
+
 class SlowSyncs:
     """A store on a disk that takes 50 ms more for each sync."""
 
@@ -98,8 +110,8 @@ async def obey(peers: list[Peer[KV]], watcher: Profiler | Marks, words: list[Any
     match words:
         case ["profile" | "profiled"]:
             return watcher.start() if words == ["profile"] else watcher.stop()
-        case ["form", members]:
-            return await form(peers, members)
+        case ["form" | "spread", members]:
+            return await (form if words[0] == "form" else spread)(peers, members)
         case ["leader"]:
             return str(await first.leader())
         case ["leads" | "term"]:
