@@ -132,7 +132,7 @@ class Client(Generic[M]):
                 ``exactly_once=False`` also: the connection broke after it was sent.
             SessionExpired: the same, and the session ended meanwhile.
             Rejected: the handler refused.
-            MachineError: the handler raised anything else.
+            MachineError: the handler raised anything else, or gave a reply too long for ``Settings.frame_bytes_max``.
         """
         encoded, reply, _ = self._machine.writes.encode(call, args, kwargs)
         check_size(encoded, self._settings)
@@ -165,7 +165,7 @@ class Client(Generic[M]):
             NotLeader: with ``follow=False``: the peer asked knows of no leader, or is a witness.
             Unavailable: until the deadline nobody answered; the message says who was tried and what each said.
             Rejected: the handler refused.
-            MachineError: the handler raised anything else.
+            MachineError: the handler raised anything else, or gave a reply too long for ``Settings.frame_bytes_max``.
         """
         if self._consistency == "stale":
             return (await self._read_stale(call, args, kwargs)).value
@@ -200,7 +200,7 @@ class Client(Generic[M]):
             NotLeader: with ``follow=False``: the peer asked is a witness.
             Unavailable: until the deadline nobody answered; the message says who was tried and what each said.
             Rejected: the handler refused.
-            MachineError: the handler raised anything else.
+            MachineError: the handler raised anything else, or gave a reply too long for ``Settings.frame_bytes_max``.
         """
         return await self._read_stale(call, args, kwargs)
 

@@ -135,7 +135,10 @@ class Rejected(QuorateError):
 
 
 class MachineError(QuorateError):
-    """The machine's handler raised something other than ``Rejected``: a bug in the machine, alike on every peer."""
+    """The machine's handler raised something other than ``Rejected``: a bug in the machine, alike on every peer.
+
+    So is a reply that cannot be sent: it holds what MessagePack does not carry, or is too long for a frame.
+    """
 
     retry_safe = False
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from quorate import NotLeader, OutcomeUnknown, Rejected, Stopped, Unavailable, connect
+from quorate import MachineError, NotLeader, OutcomeUnknown, Rejected, Stopped, Unavailable, connect
 from quorate.machines import KV
 
 from .cluster import SETTINGS, cluster
@@ -64,6 +65,24 @@ async def test_a_client_that_does_not_follow_is_told_where_to_go() -> None:
                 await kv.write(KV.set, "foo", "bar")
             assert refused.value.redirect == leader.address
             assert str(refused.value) == f"{follower.name} does not lead; try {leader.address}"
+
+
+async def test_a_reply_that_is_too_long_for_a_frame_is_told_at_once_and_its_write_took_effect_once() -> None:
+    small = msgspec.structs.replace(
+        SETTINGS, command_bytes_max=60_000, append_bytes_max=65_536, frame_bytes_max=196_608
+    )
+    async with cluster(KV, settings=small) as nodes:
+        leader = await nodes.form()
+        async with connect(KV, *nodes.addresses, settings=small) as kv:
+            for _ in range(3):
+                await kv.write(KV.append, "k", 50_000 * "v")
+            before = leader.status().last_applied
+            with pytest.raises(MachineError, match=r"the reply has 200\d\d\d bytes: too many for one frame"):
+                await kv.write(KV.append, "k", 50_000 * "v")
+            assert leader.status().last_applied == before + 1, "another try would have entered the log, too"
+            with pytest.raises(MachineError, match="frame_bytes_max"):
+                await kv.read(KV.get, "k")
+            assert await leader.read(KV.get, "k") == 200_000 * "v"
 
 
 async def test_while_an_election_is_in_progress_there_is_no_redirect() -> None:

@@ -176,7 +176,7 @@ async def test_an_answer_that_is_too_long_does_not_hold_up_the_others():
     assert first == Reply(1, Value(b"short"))
     assert isinstance(second, Reply)
     assert isinstance(second.answer, Failure)
-    assert (second.id, second.answer.error) == (2, "OutcomeUnknown")  # whoever waits for it gets it
+    assert (second.id, second.answer.error) == (2, "MachineError")  # whoever waits for it gets it
     await asyncio.sleep(0)
     assert len(frames) == 1  # what was flushed is not sent again
 

@@ -151,7 +151,7 @@ async def test_a_reply_longer_than_a_frame_becomes_a_failure_that_says_so(any_be
     recorder.reply = Value(bytes(SMALL.frame_bytes_max))
     reply = await channel.call(ask(b""))
     assert isinstance(reply.answer, Failure)
-    assert reply.answer.error == "OutcomeUnknown"
+    assert reply.answer.error == "MachineError"
     assert "frame_bytes_max" in reply.answer.message
     recorder.reply = None
     assert (await channel.call(ask(b"short"))).answer == Value(b"short")

@@ -86,7 +86,7 @@ class Client(Generic[M]):
                 ``exactly_once=False`` also: the connection broke after it was sent.
             SessionExpired: the same, and the session ended meanwhile.
             Rejected: the handler refused.
-            MachineError: the handler raised anything else.
+            MachineError: the handler raised anything else, or gave a reply too long for ``Settings.frame_bytes_max``.
         """
         return self._background.call(self._client.write, call, *args, **kwargs)
 
@@ -113,7 +113,7 @@ class Client(Generic[M]):
             NotLeader: with ``follow=False``: the peer asked knows of no leader, or is a witness.
             Unavailable: until the deadline nobody answered; the message says who was tried and what each said.
             Rejected: the handler refused.
-            MachineError: the handler raised anything else.
+            MachineError: the handler raised anything else, or gave a reply too long for ``Settings.frame_bytes_max``.
         """
         return self._background.call(self._client.read, call, *args, **kwargs)
 
@@ -140,7 +140,7 @@ class Client(Generic[M]):
             NotLeader: with ``follow=False``: the peer asked is a witness.
             Unavailable: until the deadline nobody answered; the message says who was tried and what each said.
             Rejected: the handler refused.
-            MachineError: the handler raised anything else.
+            MachineError: the handler raised anything else, or gave a reply too long for ``Settings.frame_bytes_max``.
         """
         return self._background.call(self._client.read_stale, call, *args, **kwargs)
 

@@ -58,8 +58,9 @@ class Replies:
         encoded = encode_value(reply)
         if fits(encoded, self._bytes_max):
             return encoded
-        message = f"the reply has {len(encoded)} bytes: too many for one frame (frame_bytes_max)"
-        return encode_value(Reply(reply.id, Failure("OutcomeUnknown", message)))
+        # It is what the machine gave, and would be no shorter if it were asked again.
+        message = f"the reply has {len(encoded)} bytes: too many for one frame (Settings.frame_bytes_max of the node)"
+        return encode_value(Reply(reply.id, Failure("MachineError", message)))
 
 
 class FrameChannel:
