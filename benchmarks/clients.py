@@ -84,7 +84,7 @@ class Meter:
 async def loops(place: Place, call: Callable[[], Awaitable[object]], callers: int, seconds: float) -> Cost:
     """Measure a call that is awaited, in so many loops."""
     meter = Meter(place)
-    found = await closed_loops(lambda _: call(), callers, seconds, seconds / 5)
+    found = await closed_loops(lambda _: call, callers, seconds, seconds / 5)
     return meter.cost(found.count, found.seconds, found.total)
 
 

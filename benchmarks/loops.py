@@ -53,12 +53,12 @@ def outcome(latencies: list[float], total: int, seconds: float) -> Outcome:
 
 
 async def closed_loops(
-    call: Callable[[int], Awaitable[object]], callers: int, seconds: float, warm_up: float
+    caller: Callable[[int], Callable[[], Awaitable[object]]], callers: int, seconds: float, warm_up: float
 ) -> Outcome:
     """Let ``callers`` loops call for ``warm_up`` seconds unmeasured, and then for ``seconds``.
 
     Args:
-        call: makes one call; given the number of the caller.
+        caller: gives what a caller calls again and again; given its number. Preparing that is no part of a call.
         callers: how many call at once.
         seconds: how long is measured.
         warm_up: how long is not.
@@ -68,11 +68,11 @@ async def closed_loops(
     begin = clock() + warm_up
     end = begin + seconds
 
-    async def loop(number: int) -> int:
+    async def loop(call: Callable[[], Awaitable[object]]) -> int:
         calls = 0
         start = clock()
         while start < end:
-            await call(number)
+            await call()
             done = clock()
             calls += 1
             if begin <= done <= end:
@@ -80,5 +80,5 @@ async def closed_loops(
             start = done
         return calls
 
-    totals = await asyncio.gather(*(loop(number) for number in range(callers)))
+    totals = await asyncio.gather(*(loop(caller(number)) for number in range(callers)))
     return outcome(latencies, sum(totals), seconds)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -175,7 +176,9 @@ async def main(directory: str, ports: list[int]) -> None:
             case ["port"] if server is not None:
                 return server.sockets[0].getsockname()[1]
             case ["writes", value, callers, seconds, warm_up]:
-                return await closed_loops(lambda number: leader.write(f"key{number}", value), callers, seconds, warm_up)
+                return await closed_loops(
+                    lambda number: partial(leader.write, f"key{number}", value), callers, seconds, warm_up
+                )
             case other:
                 raise ValueError(f"not a command: {other}")
 

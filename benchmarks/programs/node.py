@@ -17,7 +17,7 @@ import asyncio
 import importlib
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,13 +153,13 @@ async def run_loops(
     if operation == "writes":
         led = [peer.with_options(timeout=60) for peer in peers if is_leader(peer)]
 
-        def write(number: int) -> Awaitable[str]:
-            return led[number % len(led)].write(KV.set, f"key{number}", value)
+        def write(number: int) -> Callable[[], Awaitable[str]]:
+            return partial(led[number % len(led)].write, KV.set, f"key{number}", value)
 
         return await closed_loops(write, callers, seconds, warm_up)
     await first.write(KV.set, "key0", value)
     reader = first.with_options(consistency="lease") if operation == "lease reads" else first
-    return await closed_loops(lambda _: reader.read(KV.get, "key0"), callers, seconds, warm_up)
+    return await closed_loops(lambda _: partial(reader.read, KV.get, "key0"), callers, seconds, warm_up)
 
 
 async def main(own: str, directory: str, store: Any, groups: int, settings: Settings) -> None:  # noqa: ANN401

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from typing import Any
 
 from pysyncobj import SyncObj, SyncObjConf, replicated
@@ -51,7 +52,9 @@ async def obey(kv: KV, words: list[Any]) -> object:
                 await asyncio.sleep(0.02)
             return str(kv.getStatus()["leader"])
         case ["writes", value, callers, seconds, warm_up]:
-            return await closed_loops(lambda number: write(kv, f"key{number}", value), callers, seconds, warm_up)
+            return await closed_loops(
+                lambda number: partial(write, kv, f"key{number}", value), callers, seconds, warm_up
+            )
         case other:
             raise ValueError(f"not a command: {other}")
 

@@ -68,13 +68,13 @@ async def obey(clients: list[Client[KV]], profiler: Profiler, words: list[Any]) 
         case ["writes", value, callers, seconds, warm_up]:
             client = clients[-1]
             return await closed_loops(
-                lambda number: client.write(KV.set, f"key{number}", value), callers, seconds, warm_up
+                lambda number: partial(client.write, KV.set, f"key{number}", value), callers, seconds, warm_up
             )
         case ["reads" | "lease reads" as operation, value, callers, seconds, warm_up]:
             client = clients[-1]
             await client.write(KV.set, "key0", value)
             reader = client.with_options(consistency="lease") if operation == "lease reads" else client
-            return await closed_loops(lambda _: reader.read(KV.get, "key0"), callers, seconds, warm_up)
+            return await closed_loops(lambda _: partial(reader.read, KV.get, "key0"), callers, seconds, warm_up)
         case ["close"]:
             await clients.pop().close()
             return "closed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import xml.etree.ElementTree as ET
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -61,11 +62,11 @@ async def test_calls_count_when_they_end_in_the_time_measured(monkeypatch: pytes
 
     monkeypatch.setattr("time.perf_counter", lambda: now)
     # Of calls of 0.25 s, one began in the warm-up and counts; the last one ends too late.
-    found = await closed_loops(call, 1, 0.5, 0.125)
+    found = await closed_loops(lambda number: partial(call, number), 1, 0.5, 0.125)
     assert (found.count, found.total, found.p50) == (2, 3, 0.25)
     calls.clear()
     now = 0.0
-    found = await closed_loops(call, 3, 1.0, 0.0)
+    found = await closed_loops(lambda number: partial(call, number), 3, 1.0, 0.0)
     assert found.total == len(calls)
     assert set(calls) == {0, 1, 2}
 
