@@ -196,11 +196,12 @@ class Loop:
 
     def _persisted(self, written: list[tuple[Seat, int]]) -> None:
         """Tell each seat that what it wrote is durable."""
+        # Acknowledgements wait for no turn, nor for anything else: whoever made the calls waits for them.
+        for seat, number in written:
+            self._guard(seat, seat.release, number)
+        self._send_frames()
         for seat, number in written:
             self._guard(seat, seat.persisted, number)
-        # Acknowledgements wait for no turn: whoever made the calls waits for them.
-        self._send_frames()
-        for seat, _ in written:
             if seat.name not in self._dirty:  # The core has nothing to hand over: what is left needs no turn.
                 self._guard(seat, seat.advance)
                 self._arm(seat)

@@ -6,6 +6,7 @@ Asks the core once a turn for all reads that want the same, and hands them to th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from operator import itemgetter
 
@@ -30,6 +31,7 @@ class Reads:
     """The reads of one peer.
 
     Attributes:
+        waiting: those that wait for the next turn, of each kind.
         answers_until: until when reads by lease are answered at once, between two turns; None when that must be looked
             up.
     """
@@ -38,24 +40,11 @@ class Reads:
         """Have none; ``name`` is the peer's, and ``addresses`` are those of the others, for what callers are told."""
         self._name = name
         self._addresses = addresses
-        self._queries: dict[Consistency, list[Query]] = {}
+        self.waiting: defaultdict[Consistency, list[Query]] = defaultdict(list)
         self._rounds: dict[ReadId, list[Query]] = {}
         self.answers_until: float | None = None
         self._known = NEVER
         self._heard: tuple[float, Index] | None = None
-
-    def add(self, query: Query, consistency: Consistency) -> bool:
-        """Let a read wait for the next turn.
-
-        Returns:
-            Whether it is the first of its kind to do so: the others need wake nobody.
-        """
-        queries = self._queries.get(consistency)
-        if queries is None:
-            self._queries[consistency] = [query]
-            return True
-        queries.append(query)
-        return False
 
     def look_up_lease(self, raft: Raft, apply: Apply, now: float) -> float:
         """Find, and give, until when reads by lease are answered at once, between two turns.
@@ -82,8 +71,7 @@ class Reads:
             The first deadline of those that wait now; infinity when none does.
         """
         first = float("inf")
-        for consistency in list(self._queries):
-            queries = self._queries[consistency]
+        for consistency, queries in list(self.waiting.items()):
             try:
                 if consistency == "stale":
                     self._answer_stale(queries, raft, apply, now)
@@ -95,7 +83,7 @@ class Reads:
             except NotLeader:
                 self._refuse(queries, raft.state)
             # Only now: were the peer stopped by one of them, whoever still waits is told.
-            del self._queries[consistency]
+            del self.waiting[consistency]
         return first
 
     def take(self, ready: Ready, raft: Raft, apply: Apply) -> None:
@@ -125,9 +113,9 @@ class Reads:
 
     def stop(self, why: str) -> None:
         """Tell all who wait that this peer has stopped, and why."""
-        for waiter in [*(waiter for batch in self._queries.values() for _, waiter in batch), *self._unconfirmed()]:
+        for waiter in [*(waiter for batch in self.waiting.values() for _, waiter in batch), *self._unconfirmed()]:
             waiter.fail(Stopped(why))
-        self._queries.clear()
+        self.waiting.clear()
         self._rounds.clear()
 
     # How old the machine may be.

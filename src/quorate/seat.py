@@ -127,11 +127,13 @@ class Seat:
         self._outside.wake(self)
 
     def read(self, call: Bound | None, waiter: Waiter, consistency: Consistency = "linearizable") -> None:
-        """Read; the waiter of a stale read is given a ``StaleRead``."""
+        """Read; the first of a turn wakes the seat. The waiter of a stale read is given a ``StaleRead``."""
         if self.is_closing and self._is_refused(waiter):
             return
-        if self._reads.add((call, waiter), consistency):
+        queries = self._reads.waiting[consistency]
+        if not queries:
             self._outside.wake(self)
+        queries.append((call, waiter))
 
     def may_answer_now(self) -> bool:
         """Tell whether a read by lease may be answered at once, without ``read``; see ``Reads.answers_until``."""
@@ -278,14 +280,17 @@ class Seat:
         """Give the number that ``persisted`` must name once the batch that ``obey`` returned is durable."""
         return self._written
 
+    def release(self, number: int) -> None:
+        """Send what waited until all up to that ``Ready`` is durable; ``persisted`` follows."""
+        self._durable = number
+        self._send_what_is_durable()
+
     def persisted(self, number: int) -> None:
         """Learn that all up to that ``Ready`` is durable."""
-        self._durable = number
         self._reads.take_stock()
         self.raft.persisted(number)
         # Also what is not applied yet: it is read again. A machine that is slow, or being restored, costs no memory.
         self._sender.cache.trim(self.raft.state.persisted_index)
-        self._send_what_is_durable()
         self.snapshots.persisted(number)
         configuration = self.raft.state.configuration
         if configuration and configuration.group != self._group:
@@ -352,10 +357,9 @@ class Seat:
         errands += [errand for _, _, placed in self._after for errand in placed]
         for errand in errands:
             errand.waiter.fail(stopped(errand, why))
-        self.apply.stop(why)
-        self.apply.recent.stop(why)
+        for part in (self.apply, self.apply.recent, self.snapshots):
+            part.stop(why)
         self.standing.stop(failure)
-        self.snapshots.stop(why)
         for waiting in (self._commands, self._writers, self._errands, self._waiting, self._placed, self._messages):
             waiting.clear()
         self._after.clear()
@@ -477,14 +481,10 @@ class Seat:
         """Begin anew with a snapshot; nothing is applied until the machine has been made from it."""
         self._sender.cache.clear()
         self._restoring = snapshot
-
         if snapshot.is_bare:
             self._restored(snapshot, None)
             return
-
-        def done(outcome: object) -> None:
-            self._outside.act(self, self._restored, snapshot, outcome)
-
+        done = partial(self._outside.act, self, self._restored, snapshot)
         self.snapshots.restore(snapshot, lambda chunks: restored(self.apply.type, chunks), done)
 
     def _restored(self, snapshot: Snapshot, outcome: object) -> None:

@@ -14,7 +14,7 @@ begin_as_it_should = Reads.begin
 
 
 def begin(self: Reads, raft: Raft, apply: Apply, now: float) -> float:
-    apply.read(apply.last_applied, self._queries.pop("linearizable", []))
+    apply.read(apply.last_applied, self.waiting.pop("linearizable", []))
     return begin_as_it_should(self, raft, apply, now)
 
 
