@@ -63,7 +63,8 @@ Callers make one call after the other, of values of 64 bytes. A ratio is taken w
   ([source](../benchmarks/programs/ceiling.py)). It shows what Python allows.
 
 What this cannot show: real networks, loss of power, many machines; callers and all nodes share the same processors, and
-closed loops make large batches.
+closed loops make large batches. What is written in Python is as fast as [its build](guide/costs.md#which-python): all
+of it ran on the one named below; `make bench PYTHON=/usr/bin/python3` would choose another.
 """
 
 
