@@ -202,6 +202,7 @@ class Loop:
         self._send_frames()
         for seat, number in written:
             self._guard(seat, seat.persisted, number)
+        for seat, _ in written:
             if seat.name not in self._dirty:  # The core has nothing to hand over: what is left needs no turn.
                 self._guard(seat, seat.advance)
                 self._arm(seat)
