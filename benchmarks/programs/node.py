@@ -60,11 +60,9 @@ async def form(peers: list[Peer[KV]], members: list[str]) -> str:
 
 async def spread(peers: list[Peer[KV]], members: list[str]) -> None:
     """Hand over the leadership of each group that another member is to lead, each in its turn, fifty at a time."""
-    moves = [
-        peer.transfer_leadership(addresses_of(group, members)[group % len(members)])
-        for group, peer in enumerate(peers)
-        if is_leader(peer) and peer.name != addresses_of(group, members)[group % len(members)].partition("@")[0]
-    ]
+    wanted = [addresses_of(group, members)[group % len(members)] for group in range(len(peers))]
+    led = [(peer, to) for peer, to in zip(peers, wanted, strict=True) if is_leader(peer)]
+    moves = [peer.transfer_leadership(to) for peer, to in led if str(peer.address) != to]
     for begin in range(0, len(moves), 50):
         await asyncio.gather(*moves[begin : begin + 50])
 
