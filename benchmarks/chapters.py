@@ -50,10 +50,7 @@ def imports(module: str) -> tuple[float, float]:
 async def nodes(
     groups: int = 1, loop: str = "asyncio", *more: str
 ) -> AsyncIterator[tuple[list[Program], Program, float]]:
-    """Run three nodes with their groups formed; give them, the first group's leader, and how long forming took.
-
-    Of many groups each node leads a third, as whoever has many would have it.
-    """
+    """Run three nodes with their groups formed; give them, the first group's leader, and how long forming took."""
     with tempfile.TemporaryDirectory(prefix="quorate-benchmarks-") as directory:
         async with Programs() as programs:
             addresses, members = await start_nodes(
@@ -62,9 +59,6 @@ async def nodes(
             begin = time.perf_counter()
             leader = await members[0].ask("form", addresses, seconds=groups)
             seconds = time.perf_counter() - begin
-            if groups > 1:
-                await asyncio.gather(*(member.ask("spread", addresses, seconds=groups) for member in members))
-                leader = addresses[0]
             yield members, members[addresses.index(leader)], seconds
 
 

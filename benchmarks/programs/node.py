@@ -1,19 +1,19 @@
 """One quorate node with its peers: ``python -m benchmarks.programs.node ADDRESS DIRECTORY STORE LOOP GROUPS SNAPSHOT``.
 
-``["form", [ADDRESS, …]]`` forms the groups; ``["spread", [ADDRESS, …]]`` has the members lead them in turn;
-``["leads"]`` tells how many it leads; ``["term"]`` tells the term; ``["write", VALUE]`` writes once; ``["fill", VALUE,
-ENTRIES]`` writes that many, a thousand at a time. An operation with ``VALUE, CALLERS, SECONDS, WARM_UP`` runs closed
-loops inside this process; ``["beside", VALUE, CALLERS, SECONDS, WARM_UP, BYTES]`` is writes beside one caller who
-writes values of so many bytes, unless that is 0. The node has a peer of each of GROUPS groups; callers take turns among
-those that it leads. STORE may be ``rocksdb-slow``, whose syncs take 50 ms more. A snapshot is taken after SNAPSHOT
-entries. With a last word, ``rare-beats``, it beats rarely. ``["profile"]`` begins to watch the event loop's thread,
-``["profiled"]`` ends it and tells what was seen. With the last word ``timeline`` they do so for the instants of each
-step of a write.
+``["form", [ADDRESS, …]]`` forms the groups; ``["leads"]`` tells how many it leads; ``["term"]`` tells the term;
+``["write", VALUE]`` writes once; ``["fill", VALUE, ENTRIES]`` writes that many, a thousand at a time. An operation with
+``VALUE, CALLERS, SECONDS, WARM_UP`` runs closed loops inside this process; ``["beside", VALUE, CALLERS, SECONDS,
+WARM_UP, BYTES]`` is writes beside one caller who writes values of so many bytes, unless that is 0. The node has a peer
+of each of GROUPS groups; callers take turns among those that it leads. STORE may be ``rocksdb-slow``, whose syncs take
+50 ms more. A snapshot is taken after SNAPSHOT entries. With a last word, ``rare-beats``, it beats rarely.
+``["profile"]`` begins to watch the event loop's thread, ``["profiled"]`` ends it and tells what was seen. With the last
+word ``timeline`` they do so for the instants of each step of a write.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import sys
 import time
@@ -58,15 +58,6 @@ async def form(peers: list[Peer[KV]], members: list[str]) -> str:
     return str(await peers[0].leader())
 
 
-async def spread(peers: list[Peer[KV]], members: list[str]) -> None:
-    """Hand over the leadership of each group that another member is to lead, each in its turn, fifty at a time."""
-    wanted = [addresses_of(group, members)[group % len(members)] for group in range(len(peers))]
-    led = [(peer, to) for peer, to in zip(peers, wanted, strict=True) if is_leader(peer)]
-    moves = [peer.transfer_leadership(to) for peer, to in led if str(peer.address) != to]
-    for begin in range(0, len(moves), 50):
-        await asyncio.gather(*moves[begin : begin + 50])
-
-
 class SlowSyncs:
     """A store on a disk that takes 50 ms more for each sync."""
 
@@ -108,8 +99,8 @@ async def obey(peers: list[Peer[KV]], watcher: Profiler | Marks, words: list[Any
     match words:
         case ["profile" | "profiled"]:
             return watcher.start() if words == ["profile"] else watcher.stop()
-        case ["form" | "spread", members]:
-            return await (form if words[0] == "form" else spread)(peers, members)
+        case ["form", members]:
+            return await form(peers, members)
         case ["leader"]:
             return str(await first.leader())
         case ["leads" | "term"]:
@@ -168,6 +159,7 @@ async def main(own: str, directory: str, store: Any, groups: int, settings: Sett
     async with Node(address.node, data_dir=directory, store=chosen, settings=settings) as node:
         names = [Address.parse(addresses_of(group, [own])[0]).name for group in range(groups)]
         peers = [await node.start_peer(KV, name=name) for name in names]
+        gc.freeze()  # As the page about costs advises.
         await obey_lines(partial(obey, peers, watcher))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from quorate.asking import Ask, as_identity
 from quorate.core import Configuration, Member
+from quorate.core.configuration import Members
 from quorate.errors import InvalidConfiguration, QuorateError, Unavailable
 from quorate.transport.calls import BootstrapCall, IdentifyCall, Identity
 from quorate.types import Address
@@ -83,7 +84,7 @@ async def form_group(
         voters = tuple(Member(found[member].id, member) for member in members)
         configuration = Configuration(new_group(), voters)
     written = [member for member in members if member in found and found[member].configuration is not None]
-    for member in members:
+    for member in addresses_of(configuration.by_formation):
         if member in found and member not in written:
             answer = await ask_or_error(ask, member, BootstrapCall(configuration), deadline)
             if isinstance(answer, InvalidConfiguration):
@@ -122,8 +123,8 @@ def agreed_configuration(members: tuple[Address, ...], found: dict[Address, Iden
     if configuration is None:
         return None
     for member, other in written.items():
-        if other != configuration or addresses_of(other) != members:
-            named = ", ".join(map(str, addresses_of(other)))
+        if other != configuration or addresses_of(other.members) != members:
+            named = ", ".join(map(str, addresses_of(other.members)))
             raise InvalidConfiguration(f"{member.name} already belongs to a group of {named} (group {other.group})")
     for member, identity in found.items():
         if configuration.member(identity.id) is None:
@@ -146,9 +147,9 @@ def check_machines(own: Address, found: dict[Address, Identity]) -> None:
             raise InvalidConfiguration(f"{member.name} runs {identity.machine}, and {own.name} runs {ours}")
 
 
-def addresses_of(configuration: Configuration) -> tuple[Address, ...]:
-    """Give the addresses of the members, in the order of their names."""
-    return tuple(member.address for member in configuration.members)
+def addresses_of(members: Members) -> tuple[Address, ...]:
+    """Give the addresses of members, in their order."""
+    return tuple(member.address for member in members)
 
 
 def reasons_text(missing: dict[Address, QuorateError]) -> str:

@@ -122,7 +122,7 @@ class Membership:
         addresses = parse_addresses(members)
         current = self.configuration
         is_first = [index for index, _ in self.seat.raft.state.configurations] == [FIRST_INDEX]
-        if current is None or (is_first and addresses_of(current) == addresses):
+        if current is None or (is_first and addresses_of(current.members) == addresses):
             deadline = asyncio.get_running_loop().time() + call_timeout
             await form_group(self.own, current, addresses, self.ask, deadline, self._new_group)
         else:

@@ -233,7 +233,7 @@ class Following:
                     target, redirects, now = self._redirected(redirect), redirects + 1, loop.time()
                     continue
             except OutcomeUnknown as error:
-                self._leave(place)
+                self._leave(place, target)
                 if isinstance(error, SessionExpired) and unknown is None:
                     raise Expired from error
                 raise
@@ -243,7 +243,7 @@ class Following:
             if turn is not None and await turn() and (leader := self.leader) is not None:
                 target = leader
             else:
-                target, place = self._next_address(), self._links.place
+                target, place = self._next_address(target), self._links.place
                 pause = await self._pause(pause, deadline)
             now, redirects = loop.time(), 0
         failure = in_vain(unknown, reason("no leader", deadline - begun, tried, self.addresses))
@@ -440,11 +440,11 @@ class Following:
         self._learn_at = 0.0
         return leader
 
-    def _leave(self, place: int) -> None:
+    def _leave(self, place: int, asked: Target) -> None:
         """Begin with another peer next time: who was asked may hang for good, and who sent us there may not notice."""
         self._links.leader = None
         if place == self._links.place:  # else another call has moved on already
-            self._next_address()
+            self._next_address(asked)
 
     async def _pause(self, longest: float, deadline: float) -> float:
         """Wait before the next try, not beyond the deadline; give how long to wait before the one after it."""
@@ -452,9 +452,11 @@ class Following:
         await asyncio.sleep(min(longest * (1 - self._random() / 2), max(left, 0)))
         return min(max(2 * longest, PAUSE_MIN), PAUSE_MAX)
 
-    def _next_address(self) -> Target:
-        """Give the next of the addresses."""
+    def _next_address(self, asked: Target) -> Target:
+        """Give the next of the addresses that is not the one asked just now, unless there is no other."""
         self._links.place += 1
+        if self.addresses[self._links.place % len(self.addresses)] == asked:
+            self._links.place += 1
         return self.addresses[self._links.place % len(self.addresses)]
 
 

@@ -175,6 +175,31 @@ def test_a_leader_that_hangs_is_left_within_seconds_however_long_a_call_may_take
     run_world(3, Settings(), tell)
 
 
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+@pytest.mark.parametrize("verb", ["write", "read"])
+def test_a_leader_that_hangs_is_not_asked_twice_in_a_row(name: str, verb: str) -> None:
+    async def tell(world: World) -> None:
+        peers = {peer.address.name: peer for peer in await world.form(KV, "a", "b", "c")}
+        async with client_of(world, *(peers[each].address for each in "abc")) as kv:
+            await kv.write(KV.set, "foo", "bar")
+            led = await kv.leader()
+            if led.name != name:
+                await peers[led.name].transfer_leadership(peers[name].address)
+            await kv.write(KV.set, "foo", "bar")
+            hangs = address_of(peers[name])
+            world.network.isolate(hangs)
+            world.network.cut |= {("10.0.1.1:1", hangs), (hangs, "10.0.1.1:1")}
+            begun = world.loop.time()
+            patient = kv.with_options(timeout=600.0)
+            if verb == "write":
+                assert await patient.write(KV.append, "foo", "!") == "bar!"
+            else:
+                assert await patient.read(KV.get, "foo") == "bar"
+            assert world.loop.time() - begun < 2 * SHARE_MAX
+
+    run_world(3, Settings(), tell)
+
+
 def test_a_group_that_takes_long_for_a_write_is_waited_for() -> None:
     """A try of 5 s was never enough (seed 41091 of the simulator)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from collections.abc import Coroutine
@@ -39,6 +40,7 @@ async def serve(options: argparse.Namespace, machine: type[StateMachine]) -> Non
             logger.info("%s stops before it was ready", options.peer)
             return
         Output(plain=True).line(ready_text(peer))
+        gc.freeze()  # All that stands by now stays: the garbage collector need not look through it again and again.
         while not asked_to_stop.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_SECONDS):

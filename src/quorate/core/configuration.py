@@ -79,6 +79,15 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return (*self.members, *(member for member in self.outgoing if member.id not in ids))
 
     @property
+    def by_formation(self) -> Members:
+        """The members of a new group in the order in which they are told of it: the last one campaigns at once.
+
+        All others are formed by then. The ids are drawn at random: so many groups with the same members are led by all
+        of them.
+        """
+        return tuple(sorted(self.members, key=lambda member: member.id))
+
+    @property
     def goal(self) -> Members:
         """The members once the change under way is done; those of now when none is."""
         return self.target or self.members

@@ -68,12 +68,12 @@ def lose_leader(state: State, peer: PeerId) -> None:
 
 
 def await_first_election(state: State) -> None:
-    """Have the last member of a new group campaign at once: they are formed in this order, so all others are by then.
+    """Have the last member of a new group campaign at once.
 
     Nobody can have been promised anything. If that comes to nothing, any of them campaigns after its election timeout.
     """
     draw_election_deadline(state)
-    if state.configuration and state.configuration.members[-1].id == state.peer:
+    if state.configuration and state.configuration.by_formation[-1].id == state.peer:
         state.election_deadline = state.now
 
 
