@@ -162,7 +162,7 @@ async def test_writes_keep_their_order_and_happen_once_while_leaders_change(dire
         first = await nodes.leader()
         worker = next(name for name in nodes.peers if name != first.name)
         async with beside(directory, worker) as kv:
-            # Connects the two: in debug mode asyncio calls it an error when a connection comes in while a server closes.
+            # Connects the two: a connection that comes in while a server closes is an error to asyncio in debug mode.
             await kv.write(KV.set, "log", "")
             writes = [asyncio.create_task(kv.write(KV.append, "log", f"{number}.")) for number in range(50)]
             await nodes.stop(first.name)

@@ -128,7 +128,7 @@ def lost_entries_never_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
 # What may catch it first, and seeds among which the first that catches it comes early.
 PLANTS: dict[Plant, tuple[str, range]] = {
     vote_without_the_log_check: ("LeaderCompleteness", range(100)),
-    vote_by_length_alone: ("LeaderCompleteness", range(170, 270)),
+    vote_by_length_alone: ("LeaderCompleteness", range(120, 200)),
     vote_not_persisted: ("PersistBeforeSend", range(20)),
     vote_cleared_within_a_term: ("CoreInvariants", range(20)),
     half_is_a_quorum: ("ElectionSafety LeaderCompleteness", range(50)),

@@ -352,3 +352,17 @@ def test_a_history_that_contradicts_an_invariant_is_refused_by_its_name(contradi
         contradict(history)
     assert violation.value.invariant == BROKEN[contradict]
     assert history.violation is violation.value
+
+
+def test_one_in_an_earlier_term_may_lose_what_a_later_one_has_committed(history):
+    """It was not counted for that, and its leader was paused while others elected the next one (seed 1452)."""
+    for name in ("a", "b"):
+        write(history, name, run(1, 2))
+    raft = start("1", log=(1, 1), term=4)
+    before = facts(raft.state)
+    commit(raft.state, Index(2))
+    history.stepped("a", raft.state, before, raft.state.groups)
+    write(history, "b", run(3, 2), hard_state=HardState(Term(3), None))
+    write(history, "b", run(1, 2), hard_state=HardState(Term(4), None))
+    with pytest.raises(Violation, match="b overwrites entry 2"):
+        write(history, "b", run(4, 2))

@@ -338,15 +338,17 @@ class History:
     def _check_overwritten(self, name: str, book: Book, piece: Piece) -> None:
         """Check that a disk that holds a committed entry keeps it, or a snapshot that stands for it.
 
+        Only from the term on in which the entry was committed: before, it was not counted, and its leader may lack it.
+
         Raises:
             Violation: it does not.
         """
         log, low = book.durable, piece.first if piece.entries else book.durable.last + 1
         if piece.compaction is not None and piece.compaction.replaces_log:
             low = piece.compaction.start + 1
-        for index in range(max(low, log.start + 1), min(log.last, len(self.committed)) + 1):
-            term = self.committed[index - 1][0]
-            if log.entry(index)[0] == term and piece.kept(index, log) != term:
+        committed = bisect_right(self.committed_in, (piece.hard_state or book.hard_state).term)
+        for index in range(max(low, log.start + 1), min(log.last, committed) + 1):
+            if log.entry(index)[0] == self.committed[index - 1][0] != piece.kept(index, log):
                 raise self.fail("AckedDurable", f"{name} overwrites entry {index}, which is committed (§5.4.3)")
 
     # Messages.
