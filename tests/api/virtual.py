@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from itertools import count
 from random import Random
 from typing import Any, TypeVar
 
@@ -93,6 +94,7 @@ class World:
         self.network = CountingNetwork(loop)
         self.settings = settings
         self.random = Random(1)
+        self.ids = count(1)  # They ascend: so of a new group the member that was started last leads first.
         self.disks: list[Later] = []
         self.asides: list[Later] = []
         self.nodes = [self._node(f"10.0.0.{n}:7000") for n in range(1, size + 1)]
@@ -110,7 +112,7 @@ class World:
                 clock=self.loop,
                 wall=lambda: 1.7e9,
                 random=self.random,
-                directory=lambda _: MemoryDirectory(),
+                directory=lambda _: MemoryDirectory(lambda: f"{next(self.ids):016x}"),
                 store=lambda _: MemoryStore(),
             )
 
