@@ -51,7 +51,8 @@ Callers make one call after the other, of values of 64 bytes. A ratio is taken w
 
 - **quorate**: every write is synced by a majority before it is acknowledged, with default settings. *In-process*
   callers share the leader's process. *Remote* ones share one client in a process of its own, which sends each request
-  in a frame of its own; *coalesced* is the client as everybody gets it, which sends those of one turn together.
+  in a frame of its own; *coalesced* is the client as everybody gets it, which sends those of one turn together. Nodes
+  call `gc.freeze()` once their peers run, as [the page about costs](guide/costs.md#many-groups) advises.
 - **etcd**: default settings, which are durable. Its client is in Go ([source](../benchmarks/etcd_load/main.go)), asks
   the leader alone and shares four connections among all callers; what it needs itself stands in the tables. Each call
   does more than quorate's: gRPC, versions of each key, leases.

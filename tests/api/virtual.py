@@ -119,15 +119,11 @@ class World:
         return Node(address, settings=self.settings, surroundings=surroundings)
 
     async def form(self, machine: type[StateMachine], *names: str, nodes: int | None = None) -> list[Peer[Any]]:
-        """Form a group with one peer on each node, or on the first ones; give its peers, the leader first.
-
-        Each of them knows by then who leads.
-        """
+        """Form a group with one peer on each node, or on the first ones; give its peers, the leader first."""
         places = self.nodes[:nodes]
         peers = [await node.start_peer(machine, name=name) for node, name in zip(places, names, strict=True)]
         await peers[0].set_configuration(*(peer.address for peer in peers))
-        for peer in peers:
-            await peer.leader()
+        await peers[0].leader()
         return sorted(peers, key=lambda peer: peer.status().role != "leader")
 
     def place(self, peer: Peer[Any]) -> int:
