@@ -315,8 +315,12 @@ def test_a_killed_node_comes_back_and_its_workers_go_on(directory: Path) -> None
             running.kill()
             running.communicate()
             assert os.path.lexists(path)  # it could not take it away
-            with pytest.raises(Unavailable, match="refuses the connection: no node listens there"):
-                kv.with_options(timeout=0.3).write(KV.append, "log", "lost")
+            impatient = kv.with_options(timeout=0.3)
+            refused = "refuses the connection: no node listens there"
+            with pytest.raises(Unavailable, match=refused):
+                impatient.read(KV.get, "log")  # now the client knows, and no write is sent into a dead connection
+            with pytest.raises(Unavailable, match=refused):
+                impatient.write(KV.append, "log", "lost")
             running = start()
             assert kv.write(KV.append, "log", "b") == "ab"
     finally:
