@@ -29,6 +29,10 @@ SHARE_MAX = 5.0
 after each that was not enough."""
 
 
+LEADERLESS = "knows of no leader"
+"""What is said of a peer that does not lead, and said no more."""
+
+
 class Attempt(Exception):
     """One try failed, and the call may be tried again: that try had no effect, or another cannot have one too.
 
@@ -90,13 +94,21 @@ def reason(who: str, seconds: float, tried: Mapping[Target, Said], known: Sequen
     reached = {called(address) for address, (answered, _) in tried.items() if answered}
     texts = [text for _, text in tried.values()]
     texts += [f"{name} was not asked in time" for name in names if name not in asked]
-    return f"{who} within {seconds:.3g} s: {len(reached)} of {len(names)} reachable; {'; '.join(texts)}"
+    return f"{who} within {round(seconds, 2):g} s: {len(reached)} of {len(names)} reachable; {'; '.join(texts)}"
 
 
 def note(tried: dict[Target, Said], address: Target, attempt: Attempt, seconds: float) -> None:
     """Note what became of a try, unless it was cut short by the deadline and an earlier one tells more."""
-    is_bare = isinstance(attempt.error, NotLeader) and attempt.redirect is None
-    if (attempt.answered and not is_bare) or seconds >= SHARE_MIN or address not in tried:
+    answered, text = tried.get(address, (False, ""))
+    if not text or seconds >= SHARE_MIN:
+        is_news = True
+    elif isinstance(attempt.error, NotLeader):
+        is_news = attempt.redirect is not None
+    elif isinstance(attempt.error, Unavailable):
+        is_news = attempt.answered and (not answered or text.endswith(LEADERLESS))
+    else:
+        is_news = attempt.answered
+    if is_news:
         tried[address] = said_of(address, attempt)
 
 
@@ -104,7 +116,7 @@ def said_of(address: Target, attempt: Attempt) -> Said:
     """Say what one peer answered, or why it did not, as in "peer2 (10.0.0.2:7001) refuses the connection"."""
     match attempt.error:
         case NotLeader(redirect=None) if attempt.answered:
-            text = f"{called(address)} knows of no leader"
+            text = f"{called(address)} {LEADERLESS}"
         case NotLeader(redirect=leader) if attempt.answered:
             text = f"{called(address)} says that {leader} leads"
         case error if attempt.answered:

@@ -16,6 +16,9 @@ M = TypeVar("M", bound=StateMachine)
 SETTINGS = Settings(heartbeat_interval=0.03, election_timeout_min=0.2, election_timeout_max=0.4)
 """Elections a little faster than the defaults, so that tests that need some of them stay short."""
 
+CALM = Settings(heartbeat_interval=0.03, election_timeout_min=2.0, election_timeout_max=4.0)
+"""No election because the machine is busy: for tests in which a leader is to stay."""
+
 
 def free_ports(count: int) -> list[int]:
     """Give ports of loopback that nobody listens on."""

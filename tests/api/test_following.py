@@ -356,6 +356,7 @@ def test_what_is_said_of_each_way_to_fail() -> None:
         assert said_of(a, attempt) == (attempt.answered, text)
     said = reason("no leader", 5.0, {a: (True, "a knows of no leader")}, [a, b])
     assert said == "no leader within 5 s: 1 of 2 reachable; a knows of no leader; b was not asked in time"
+    assert reason("no leader", 0.9987, {}, [a]).startswith("no leader within 1 s: ")
 
 
 def test_what_was_said_of_a_leader_is_not_forgotten_for_want_of_time() -> None:
@@ -366,6 +367,16 @@ def test_what_was_said_of_a_leader_is_not_forgotten_for_want_of_time() -> None:
     note(tried, a, Attempt(Unavailable("a knows no leader: it was removed"), answered=True), 0.01)
     note(tried, a, bare, 0.01)
     assert tried[a] == (True, "a knows no leader: it was removed")
+    note(tried, a, Attempt(Unavailable("no leader within 0.03 s: b was not asked in time"), answered=True), 0.03)
+    assert tried[a] == (True, "a knows no leader: it was removed")
+    note(tried, a, Attempt(Overloaded("too much waits"), answered=True), 0.01)
+    assert tried[a] == (True, "a says: too much waits")
+    note(tried, a, Attempt(Unavailable("a@10.0.0.1:1 does not answer")), 0.01)
+    assert tried[a] == (True, "a says: too much waits")
+    note(tried, a, Attempt(Unavailable("a@10.0.0.1:1 does not answer")), 1.0)
+    assert tried[a] == (False, "a (10.0.0.1:1) does not answer")
+    note(tried, a, Attempt(Unavailable("a cannot take this call"), answered=True), 0.01)
+    assert tried[a] == (True, "a cannot take this call")
 
 
 async def test_what_is_no_machine_no_address_and_no_timeout_is_refused_with_a_sentence() -> None:

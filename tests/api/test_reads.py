@@ -12,7 +12,7 @@ from quorate import NotLeader, Peer, Rejected, StaleRead, Stopped, Unavailable, 
 from quorate.core import Raft
 from quorate.machines import KV
 
-from .cluster import SETTINGS, Cluster, cluster
+from .cluster import CALM, SETTINGS, Cluster, cluster
 
 
 def followers(nodes: Cluster[KV], leader: Peer[KV]) -> list[Peer[KV]]:
@@ -42,7 +42,7 @@ async def wait_for(condition: Any) -> None:
 
 @pytest.mark.parametrize("consistency", ["linearizable", "lease"])
 async def test_every_peer_sees_every_acknowledged_write(consistency: Any) -> None:
-    async with cluster(KV) as nodes:
+    async with cluster(KV, settings=CALM) as nodes:
         leader = await nodes.form()
         for peer in nodes.peers.values():
             await peer.leader()
@@ -54,7 +54,7 @@ async def test_every_peer_sees_every_acknowledged_write(consistency: Any) -> Non
 
 async def test_a_write_that_a_follower_has_not_heard_of_is_waited_for() -> None:
     """The follower learns the index from the leader, and answers only when its own machine has come that far."""
-    async with cluster(KV) as nodes:
+    async with cluster(KV, settings=CALM) as nodes:
         leader = await nodes.form()
         follower = followers(nodes, leader)[0]
         await follower.leader()
@@ -71,7 +71,7 @@ async def test_a_write_that_a_follower_has_not_heard_of_is_waited_for() -> None:
 
 @pytest.mark.parametrize("is_leader", [True, False])
 async def test_reads_of_one_turn_share_a_round(is_leader: bool, asked: list[tuple[str, bool]]) -> None:
-    async with cluster(KV) as nodes:
+    async with cluster(KV, settings=CALM) as nodes:
         leader = await nodes.form()
         await leader.write(KV.set, "foo", "bar")
         peer = leader if is_leader else followers(nodes, leader)[0]
@@ -89,7 +89,7 @@ async def test_reads_of_one_turn_share_a_round(is_leader: bool, asked: list[tupl
 
 
 async def test_reads_of_a_client_that_travel_together_share_rounds(asked: list[tuple[str, bool]]) -> None:
-    async with cluster(KV) as nodes:
+    async with cluster(KV, settings=CALM) as nodes:
         await nodes.form()
         async with connect(KV, *nodes.addresses, settings=SETTINGS) as kv:
             await kv.write(KV.set, "foo", "bar")
@@ -202,7 +202,7 @@ async def test_a_lone_peer_is_never_behind() -> None:
 
 
 async def test_a_client_reads_stale_from_any_peer_that_can_be_reached(asked: list[tuple[str, bool]]) -> None:
-    async with cluster(KV) as nodes:
+    async with cluster(KV, settings=CALM) as nodes:
         leader = await nodes.form()
         await leader.write(KV.set, "foo", "bar")
         await nodes.converge()
@@ -223,7 +223,7 @@ async def test_a_client_reads_stale_from_any_peer_that_can_be_reached(asked: lis
 
 
 async def test_a_client_that_does_not_follow_reads_from_the_peer_it_names() -> None:
-    async with cluster(KV) as nodes:
+    async with cluster(KV, settings=CALM) as nodes:
         leader = await nodes.form()
         await leader.write(KV.set, "foo", "bar")
         follower = followers(nodes, leader)[0]

@@ -108,10 +108,17 @@ class Faulty:
         self.calls: list[str] = []
 
     def write(self, batch, options) -> None:
+        self._refuse()
+        self.database.write(batch, options)
+
+    def put(self, key, record, options) -> None:
+        self._refuse()
+        self.database.put(key, record, options)
+
+    def _refuse(self) -> None:
         self.calls.append("write")
         if self.refusals and (refusal := self.refusals.pop(0)):
             raise Exception(refusal)
-        self.database.write(batch, options)
 
     def flush_wal(self, sync: bool) -> None:
         self.calls.append("flush" if sync else "flush of nothing but buffers")

@@ -200,14 +200,8 @@ class RocksDBStore:
             # keep the later write and lose the earlier one. So at most one write is ever unsynced.
             self.sync()
         for _ in range(STALL_TRIES):
-            # A batch is used up by a write, even by one that was refused.
-            batch = rocksdict.WriteBatch(raw_mode=True)
-            for first_key, end_key in changes.drops:
-                batch.delete_range(first_key, end_key)
-            for key, record in changes.puts:
-                batch.put(key, record)
             try:
-                self._database.write(batch, self._write_options)
+                self._offer(changes)
             except Exception as error:
                 if not str(error).startswith("Result incomplete:"):
                     translated = store_error_from_engine(error)
@@ -217,6 +211,19 @@ class RocksDBStore:
                 self._unsynced = True
                 return
         raise StoreError(f"the database put off a write for {STALL_TRIES * STALL_PAUSE:.0f} s: the disk is too slow")
+
+    def _offer(self, changes: Changes) -> None:
+        """Ask the engine once to write changes, all of them or nothing."""
+        if len(changes.puts) == 1 and not changes.drops:
+            # One run of one peer, as most writes are: a batch for it costs half as much again.
+            self._database.put(*changes.puts[0], self._write_options)
+            return
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for first_key, end_key in changes.drops:
+            batch.delete_range(first_key, end_key)
+        for key, record in changes.puts:
+            batch.put(key, record)
+        self._database.write(batch, self._write_options)
 
     def _extent(self, log: str) -> Extent:
         """Give where a log begins and ends, asking the engine the first time."""
