@@ -13,6 +13,7 @@ from functools import partial
 import msgspec
 
 from quorate.attempts import SHARE_MAX, SHARE_MIN, Attempt, Expired, Said, answer_of, in_vain, note, reason, said_of
+from quorate.belonging import Belonging
 from quorate.errors import NotLeader, OutcomeUnknown, QuorateError, SessionExpired, Unavailable
 from quorate.links import CLOSED, Links
 from quorate.transport import Channel, Transport
@@ -89,6 +90,7 @@ class Following:
         reached: Mapping[str, str],
         transport: Callable[[], Transport],
         random: Callable[[], float],
+        group: str = "",
     ) -> None:
         """Know some members.
 
@@ -98,6 +100,7 @@ class Following:
             reached: for some names, where they are reached, ``host:port``, whatever the group says.
             transport: makes the network.
             random: gives floats from 0.0 to 1.0.
+            group: the id of their group; else that of the first one that is asked.
         """
         self.addresses: tuple[Target, ...] = addresses
         self._told = addresses
@@ -109,6 +112,7 @@ class Following:
         self._make_transport = transport
         self._random = random
         self._links = Links()
+        self._belonging = Belonging(group)
         # To whoever answered as the leader last, and the loop, which costs more to look up than to keep.
         self._way: tuple[Target, Channel, asyncio.AbstractEventLoop] | None = None
 
@@ -122,6 +126,7 @@ class Following:
     def start_over(self) -> None:
         """Forget the connections, and close none: they are those of the process which this one was forked from."""
         self._links.start_over()
+        self._belonging.start_over()
         self._learning, self._way = None, None
 
     @property
@@ -310,7 +315,7 @@ class Following:
         """
         try:
             if reply is None:
-                channel = await self._channel(target, deadline)
+                channel = await self._channel(target, deadline, of_any_group=isinstance(call, StatusCall))
                 reply = channel.post(target.name, call, deadline)
                 if is_kept(target, call):
                     reply.add_done_callback(partial(take_back, channel, target.name))
@@ -331,21 +336,32 @@ class Following:
                 raise (Attempt(unknown) if is_once else unknown) from error
             raise Attempt(Unavailable(f"{target} was lost: {error}")) from error
 
-    async def _channel(self, target: Target, deadline: float) -> Channel:
-        """Give the connection to a peer, opened if need be.
+    async def _channel(self, target: Target, deadline: float, *, of_any_group: bool) -> Channel:
+        """Give the connection to a peer of our group, opened if need be.
 
         Raises:
-            Unavailable: it cannot be reached.
-            TimeoutError: it could not be opened in time.
+            Unavailable: it cannot be reached, or is of another group.
+            TimeoutError: it could not be opened in time, or the peer did not say in time of which group it is.
         """
-        node = self._reached.get(target.name, target.node)
-        channel = self._links.open_channel(node)
-        if channel is None:
-            # Until the call is sent another peer may be asked: one that cannot be connected to must leave time for it.
-            now = asyncio.get_running_loop().time()
-            async with asyncio.timeout_at(now + share_of(deadline - now, 2)):
-                channel = await self._links.channel(node, self._make_transport)
+        open_one = self._links.open_channel(self._node_of(target))
+        if open_one is not None and (of_any_group or self._belonging.has(target, open_one)):
+            return open_one
+        # Until the call is sent another peer may be asked: one that cannot be connected to must leave time for it.
+        now = asyncio.get_running_loop().time()
+        deadline = now + share_of(deadline - now, 2)
+        async with asyncio.timeout_at(deadline):
+            channel = await self._connect(target)
+            if not of_any_group:
+                await self._belonging.check(target, channel, self._told, self._connect, deadline)
         return channel
+
+    async def _connect(self, target: Target) -> Channel:
+        """Give the connection to a peer, as ``Links.channel`` does."""
+        return await self._links.channel(self._node_of(target), self._make_transport)
+
+    def _node_of(self, target: Target) -> str:
+        """Give where a peer is reached from here, ``host:port``."""
+        return self._reached.get(target.name, target.node)
 
     async def _leader_after(
         self, failed: Attempt, target: Target, deadline: float, tried: dict[Target, Said]
@@ -430,7 +446,7 @@ class Following:
     def _leads(self, target: Target, now: float) -> None:
         """Note that a peer answered as the leader."""
         self._links.leader = target
-        channel = self._links.open_channel(self._reached.get(target.name, target.node))
+        channel = self._links.open_channel(self._node_of(target))
         self._way = None if channel is None else (target, channel, asyncio.get_running_loop())
         self._learn_soon(target, now)
 

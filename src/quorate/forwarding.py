@@ -79,7 +79,7 @@ class Forwarding:
         self,
         places: Mapping[str, Place],
         receive: Callable[[Sequence[Request], Answer], None],
-        follow: Callable[[tuple[Address, ...]], Following],
+        follow: Callable[[tuple[Address, ...], str], Following],
         bytes_max: int,
     ) -> None:
         """Forward nothing yet.
@@ -87,7 +87,7 @@ class Forwarding:
         Args:
             places: the peers of this node, by their names.
             receive: carries out requests on this node.
-            follow: makes the way to the leader, of some members.
+            follow: makes the way to the leader, of some members and the id of their group.
             bytes_max: how many bytes of calls may be on that way at once.
         """
         self._places = places
@@ -95,7 +95,7 @@ class Forwarding:
         self._follow = follow
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._ways: dict[str, Following] = {}
+        self._ways: dict[tuple[str, str], Following] = {}  # By the names of peers here, and their groups.
         self._asked: dict[Key, Asked] = {}  # In the order in which they came.
 
     def receive_packets(self, source: str, packets: Sequence[Packet]) -> None:
@@ -160,12 +160,12 @@ class Forwarding:
             full = Overloaded("too much waits for the leader already: write less at once")
             self._answer(key, Reply(request.id, failure_from_error(full)))
             return
-        way = self._ways.get(request.peer)
+        status, own = place.seat.status(), place.peer.address
+        way = self._ways.get((own.name, status.group))
         if way is None:
-            others = [member.address for member in place.seat.status().members]
-            own = place.peer.address
+            others = [each.address for each in status.members if each.address.name != own.name]
             # Itself last: it may be the leader by then, and is the only one that a group of one has.
-            way = self._ways[own.name] = self._follow((*(each for each in others if each.name != own.name), own))
+            way = self._ways[own.name, status.group] = self._follow((*others, own), status.group)
         if failure.redirect is not None:
             way.expect(failure.redirect)
         self._bytes += size

@@ -191,8 +191,8 @@ class Node:
         def network() -> Transport:
             return TCPTransport(None, settings=self.settings, tls=self._tls, random=chance)
 
-        def follow(addresses: tuple[Address, ...]) -> Following:
-            return Following(addresses, follow=True, reached=self._told, transport=network, random=chance)
+        def follow(addresses: tuple[Address, ...], group: str) -> Following:
+            return Following(addresses, follow=True, reached=self._told, transport=network, random=chance, group=group)
 
         forwarding = Forwarding(self._places, self.receive_requests, follow, self.settings.uncommitted_bytes_max)
         address = surroundings.transport.address

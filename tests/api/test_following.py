@@ -17,7 +17,7 @@ from quorate.following import LEARN_SECONDS, PAUSE_MAX, PAUSE_MIN
 from quorate.machines import KV
 from quorate.testing.clock import VirtualLoop
 from quorate.transport import Answer, Channel, Packet
-from quorate.transport.calls import CancelCall, ReadCall, Request
+from quorate.transport.calls import CancelCall, Failure, ReadCall, Reply, Request, StatusCall
 from quorate.transport.memory import MemoryNetwork, MemoryTransport
 from tests.api.cluster import SETTINGS, cluster, free_ports
 from tests.api.virtual import World, address_of, run_world
@@ -120,10 +120,10 @@ def test_a_client_that_is_not_used_asks_nobody_and_one_that_is_seldom() -> None:
             for _ in range(100):
                 await kv.leader()
             await asyncio.sleep(10 * LEARN_SECONDS)
-            assert requests == {"LeaderCall": 100, "StatusCall": 1}
+            assert requests == {"LeaderCall": 100, "StatusCall": 2}, "of which group it is, and who its members are"
             await kv.leader()
             await asyncio.sleep(1.0)
-            assert requests == {"LeaderCall": 101, "StatusCall": 2}
+            assert requests == {"LeaderCall": 101, "StatusCall": 3}
 
     run_world(1, Settings(), tell)
 
@@ -251,7 +251,7 @@ def test_pauses_grow_to_a_limit_are_jittered_and_end_at_the_deadline() -> None:
 
 
 class Holding:
-    """A node that answers nothing, and notes what it is asked."""
+    """A node that answers nothing but of which group it is: of none; and notes what it is asked beside that."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -263,7 +263,11 @@ class Holding:
         pass
 
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
-        self.requests += requests
+        for request in requests:
+            if isinstance(request.call, StatusCall):
+                answer(Reply(request.id, Failure("Unavailable", "there is no such peer")))
+            else:
+                self.requests.append(request)
 
 
 @pytest.mark.parametrize(("place", "is_told"), [("unix:/run/kv.sock", True), ("10.0.0.1:7000", False)])

@@ -134,7 +134,8 @@ async def test_giving_up_some_writes_keeps_those_behind_them_neither_waiting_nor
     async with group(directory) as nodes:
         leader = await nodes.leader()
         worker = next(name for name in nodes.peers if name != leader.name)
-        async with beside(directory, worker) as kv, asyncio.timeout(2):
+        async with beside(directory, worker) as impatient, asyncio.timeout(30):
+            kv = impatient.with_options(timeout=60)  # So long one would wait that waits for one given up.
             await kv.write(KV.append, "log", "")
             for turn in range(20):
                 writes = [asyncio.create_task(kv.write(KV.append, "log", f"{turn}-{n}.")) for n in range(10)]
@@ -388,7 +389,7 @@ async def test_a_write_in_a_session_is_held_as_long_as_one_behind_it_waits() -> 
 
         way, answers = Standstill(), list[Reply]()
         answer = answers.append
-        forwarding = Forwarding(node._places, receive, lambda _: way, 1 << 20)  # type: ignore[arg-type, return-value]
+        forwarding = Forwarding(node._places, receive, lambda *_: way, 1 << 20)  # type: ignore[arg-type, return-value]
         calls = [WriteCall(b"", 60.0, 7, number, 1) for number in (1, 2, 3)]
         calls += [WriteCall(b"", 60.0, 8, 1, 1), WriteCall(b"", 60.0)]
         forwarding.receive_requests([Request(number, "", call) for number, call in enumerate(calls, 1)], answer)
@@ -411,7 +412,7 @@ async def forwarded(way: Way, *calls: WriteCall, bytes_max: int = 1 << 20) -> li
             for request in requests:
                 answer(Reply(request.id, failure_from_error(NotLeader(None, "peer1"))))
 
-        follow: Callable[..., object] = lambda _: way  # noqa: E731
+        follow: Callable[..., object] = lambda *_: way  # noqa: E731
         forwarding = Forwarding(node._places, receive, follow, bytes_max)  # type: ignore[arg-type]
         replies: list[Reply] = []
         numbers = itertools.count(1)

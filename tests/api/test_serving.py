@@ -125,7 +125,7 @@ def test_at_a_local_socket_each_is_a_call_of_its_own():
         peers = await world.form(KV, "peer1")
         session = await opened(world, peers)
         node = world.nodes[0]
-        forwarding = Forwarding(node._places, node.receive_requests, lambda _: pytest.fail("asked another"), 1 << 20)
+        forwarding = Forwarding(node._places, node.receive_requests, lambda *_: pytest.fail("asked another"), 1 << 20)
         replies: list[Reply] = []
         call = WritesCall(appends("a", "b"), 5.0, session, 1, 1)
         forwarding.receive_requests([Request(10, "", call)], replies.append)

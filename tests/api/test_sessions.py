@@ -411,7 +411,7 @@ def test_a_fifth_of_the_replies_lost_and_each_write_applied_once(exactly_once):
     async def tell(world: World) -> None:
         peers = await world.form(KV, "peer1", "peer2", "peer3")
         kv = client_of(world, peers, exactly_once=exactly_once)
-        lost = lose_replies(world, 0.2, Random(1))
+        lost = lose_replies(world, 0.2, Random(4))
         calls = [kv.write(KV.append, "k", f"{n}.") for n in range(300)]
         replies = await asyncio.gather(*calls, return_exceptions=True)
         unknown = [reply for reply in replies if isinstance(reply, OutcomeUnknown)]

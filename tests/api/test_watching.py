@@ -330,6 +330,7 @@ def test_whoever_was_away_too_long_is_told_where_events_begin_and_can_go_on_from
         kv = client_of(world, peers)
         for number in range(100):
             await kv.write(Counter.add, number)
+        await world.until(lambda: len({peer.status().last_applied for peer in peers}) == 1)
         for watched in (kv, peers[0]):
             with pytest.raises(Compacted) as raised:
                 await anext(watched.watch(Added, after=0))
@@ -517,8 +518,8 @@ def test_an_idle_watch_costs_a_call_in_each_timeout_and_one_of_a_peer_nothing(mo
         await asyncio.sleep(1.0)
         calls.clear()
         await asyncio.sleep(50.0)
-        assert 90 <= len(calls) <= 100
-        assert all(isinstance(call, WatchCall) for call in calls)
+        assert 90 <= len([call for call in calls if isinstance(call, WatchCall)]) <= 100
+        assert len([call for call in calls if not isinstance(call, WatchCall)]) <= 1, "of which group a peer is"
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
