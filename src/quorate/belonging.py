@@ -98,8 +98,9 @@ class Belonging:
         if not self.group:
             members = {member.address.name for member in status.members}
             others = [other for other in told if other.name and other.name not in members | {target.name}]
-            for other, group in await groups_of(others, connect, deadline):
-                if group != status.group:
+            groups = await asyncio.gather(*(group_of(other, connect, deadline) for other in others))
+            for other, group in zip(others, groups, strict=True):
+                if group not in ("", status.group):
                     raise Unavailable(
                         f"{target} belongs to group {shown(status.group)}, and {other} to group {shown(group)}: call"
                         " the members of one group alone"
@@ -133,25 +134,14 @@ async def status_of(target: Target, channel: Channel, deadline: float) -> Status
     return answer.peers[0] if isinstance(answer, StatusIs) and len(answer.peers) == 1 else None
 
 
-async def groups_of(
-    targets: Iterable[Target], connect: Callable[[Target], Awaitable[Channel]], deadline: float
-) -> list[tuple[Target, str]]:
-    """Give the groups of those peers that tell it in time."""
-
-    async def ask(target: Target) -> str:
-        status = await status_of(target, await connect(target), deadline)
-        return status.group if status is not None else ""
-
-    tasks = {asyncio.create_task(ask(target), name=f"ask {target} for its group"): target for target in targets}
-    if not tasks:
-        return []
+async def group_of(target: Target, connect: Callable[[Target], Awaitable[Channel]], deadline: float) -> str:
+    """Ask a peer for its group; empty if it has none, or does not tell in time."""
     try:
-        done, _ = await asyncio.wait(tasks, timeout=OTHERS_SECONDS)
-        found = [(tasks[task], task.result()) for task in tasks if task in done and task.exception() is None]
-        return [(target, group) for target, group in found if group]
-    finally:
-        for task in tasks:
-            task.cancel()
+        async with asyncio.timeout(OTHERS_SECONDS):
+            status = await status_of(target, await connect(target), deadline)
+    except (Unavailable, TimeoutError):
+        return ""
+    return status.group if status is not None else ""
 
 
 def shown(group: str) -> str:
