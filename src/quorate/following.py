@@ -80,6 +80,8 @@ class Following:
         addresses: who may be asked: those told, and what was learned of the members.
         follow: whether to go from one to another.
         repeats: how many tries of writes were made after their first one.
+        learn_at: when a peer that answers is next asked who the members are, by the loop's clock. At once where one
+            did not answer: they may have moved.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Following:
         self.addresses: tuple[Target, ...] = addresses
         self._told = addresses
         self._reached = reached
-        self._learn_at = 0.0
+        self.learn_at: float = 0.0
         self._learning: asyncio.Task[None] | None = None
         self.follow: bool = follow
         self.repeats: int = 0
@@ -183,8 +185,8 @@ class Following:
         if not isinstance(answer, Value):
             return FirstTry(leader, reply, begun)
         self._links.leader = leader
-        if begun >= self._learn_at:
-            self._learn_soon(leader, begun)
+        if begun >= self.learn_at:
+            self.learn_soon(leader, begun)
         return answer
 
     async def ask(
@@ -229,13 +231,14 @@ class Following:
             except Attempt as failed:
                 note(tried, target, failed, share)
                 longest = next_share(longest, now + share)
-                self._links.leader = None
+                self._links.leader, self.learn_at = None, 0.0
                 unknown = failed.error if isinstance(failed.error, OutcomeUnknown) else unknown
                 if not self.follow or self._links.closed:
                     raise (unknown or failed.error) from failed
                 redirect = await self._leader_after(failed, target, deadline, tried)
                 if redirect is not None and redirects < REDIRECTS_MAX:
-                    target, redirects, now = self._redirected(redirect), redirects + 1, loop.time()
+                    target, redirects, now = redirect, redirects + 1, loop.time()
+                    self._links.leader = redirect
                     continue
             except OutcomeUnknown as error:
                 self._leave(place, target)
@@ -275,13 +278,13 @@ class Following:
                 if not self.follow or self._links.closed:
                     raise failed.error from failed
                 note(tried, target, failed, share)
-                longest = next_share(longest, now + share)
+                longest, self.learn_at = next_share(longest, now + share), 0.0
                 if target == addresses[self._links.nearest % len(addresses)]:  # else another call has moved on already
                     self._links.nearest += 1
                 if len(tried) >= len(addresses):
                     pause = await self._pause(pause, deadline)
             else:
-                self._learn_soon(target, loop.time())
+                self.learn_soon(target, loop.time())
                 return answer
         raise Unavailable(reason("nobody answered", deadline - begun, tried, self.addresses))
 
@@ -404,11 +407,11 @@ class Following:
             raise Unavailable(CLOSED)
         return [answer for answer in answers if answer is not None], tried
 
-    def _learn_soon(self, target: Target, now: float) -> None:
+    def learn_soon(self, target: Target, now: float) -> None:
         """Ask a peer that answers who the members are, if that is due: those that we know may all leave one day."""
-        if now < self._learn_at or not self.follow or isinstance(target, LocalAddress):
+        if now < self.learn_at or not self.follow or isinstance(target, LocalAddress):
             return  # A node that is asked at its local socket asks the others itself: we may have no way to them.
-        self._learn_at = now + LEARN_SECONDS
+        self.learn_at = now + LEARN_SECONDS
         if self._learning is None or self._learning.done():
             self._learning = asyncio.create_task(self._learn(target, now + LEARN_SECONDS), name="learn the members")
 
@@ -417,6 +420,7 @@ class Following:
         try:
             answer = await self.ask_one(target, StatusCall(), deadline)
         except (Attempt, QuorateError):
+            self.learn_at = 0.0
             return  # Whoever calls next learns what is the matter.
         if isinstance(answer, StatusIs) and answer.peers:
             self.learn(target, answer.peers[0])
@@ -448,13 +452,7 @@ class Following:
         self._links.leader = target
         channel = self._links.open_channel(self._node_of(target))
         self._way = None if channel is None else (target, channel, asyncio.get_running_loop())
-        self._learn_soon(target, now)
-
-    def _redirected(self, leader: Address) -> Address:
-        """Take it that somebody leads; the members may have changed too."""
-        self._links.leader = leader
-        self._learn_at = 0.0
-        return leader
+        self.learn_soon(target, now)
 
     def _leave(self, place: int, asked: Target) -> None:
         """Begin with another peer next time: who was asked may hang for good, and who sent us there may not notice."""

@@ -361,6 +361,7 @@ class Rounds(Generic[A]):
             try:
                 answer = self.checked(await following.ask_one(target, call, loop.time() + self._timeout + GRACE))
                 check(answer)
+                following.learn_soon(target, loop.time())
                 return answer
             except (Attempt, Compacted) as failed:
                 attempt = failed if isinstance(failed, Attempt) else Attempt(failed, answered=True)
@@ -368,6 +369,7 @@ class Rounds(Generic[A]):
             if not following.follow or following.closed:
                 raise tried[target]
             self.leave()
+            following.learn_at = 0.0
             if len(tried) < len(addresses):
                 continue
             gone = [error for error in tried.values() if isinstance(error, Compacted)]

@@ -95,7 +95,7 @@ def test_one_peer_is_asked_once_for_all_calls_on_a_connection() -> None:
 
         node.receive_requests = count
         async with client_of(world, leader.address) as kv:
-            kv._following._learn_at = float("inf")  # It asks nobody who the members are.
+            kv._following.learn_at = float("inf")  # It asks nobody who the members are.
             await asyncio.gather(*(kv.read(KV.get, "foo", "") for _ in range(100)), return_exceptions=True)
             await asyncio.gather(*(kv.write(KV.set, "foo", "bar") for _ in range(100)))
             assert asked[StatusCall.__name__] == 1

@@ -76,6 +76,29 @@ def test_a_full_change_of_addresses_is_survived() -> None:
     run_world(6, Settings(), tell)
 
 
+def test_who_reads_what_may_be_stale_survives_it_in_a_few_seconds() -> None:
+    """A peer that does not answer may have moved: whoever asked it asks the next one who the members are."""
+
+    async def tell(world: World) -> None:
+        first = await world.form(KV, "a", "b", "c", nodes=3)
+        await first[0].write(KV.set, "foo", "bar")
+        async with client_of(world, *(peer.address for peer in first)) as kv:
+
+            async def look() -> None:
+                while True:
+                    await kv.read_stale(KV.get, "foo")
+                    await asyncio.sleep(0.1)
+
+            looking = asyncio.create_task(look())
+            await world.replace_all(first, KV, pause=3.0)
+            await asyncio.sleep(2 * Settings().call_timeout)
+            assert not looking.done(), looking
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
+    run_world(6, Settings(), tell)
+
+
 def test_members_that_nobody_can_dial_are_not_believed() -> None:
     async def tell(world: World) -> None:
         peers = await world.form(KV, "a")

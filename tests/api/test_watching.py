@@ -78,7 +78,7 @@ def client_of(world: World, peers: list[Peer[Any]], machine: type[Any] = Counter
 async def numbers_of(watch: Watch[Added], count: int) -> list[int]:
     """Take so many events, and give their numbers."""
     found: list[int] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(600):
         while len(found) < count:
             found.append((await anext(watch)).event.number)
     return found
@@ -341,6 +341,25 @@ def test_whoever_was_away_too_long_is_told_where_events_begin_and_can_go_on_from
         await kv.close()
 
     run_world(3, Settings(events_bytes_max=3000), tell)
+
+
+@pytest.mark.parametrize("pause", [3.0, 40.0])
+def test_a_watch_goes_on_when_all_machines_are_replaced_one_after_the_other(pause: float):
+    """It learns who the members are now, as calls do."""
+
+    async def tell(world: World) -> None:
+        peers = await world.form(Counter, "a", "b", "c", nodes=3)
+        kv = client_of(world, peers)
+        watching = asyncio.create_task(numbers_of(kv.watch(Added), 10))
+        await asyncio.sleep(1.0)
+        current = await world.replace_all(peers, Counter, pause)
+        for number in range(10):
+            await next(peer for peer in current if peer.status().role == "leader").write(Counter.add, number)
+        await world.until(watching.done)
+        assert watching.result() == list(range(10))
+        await kv.close()
+
+    run_world(6, Settings(), tell)
 
 
 def test_a_peer_that_lacks_the_past_sends_the_client_to_one_that_has_it():

@@ -126,6 +126,18 @@ class World:
         await peers[0].leader()
         return sorted(peers, key=lambda peer: peer.status().role != "leader")
 
+    async def replace_all(self, first: list[Peer[Any]], machine: type[StateMachine], pause: float) -> list[Peer[Any]]:
+        """Replace one member after the other by a peer on a node behind theirs; give those."""
+        current = list(first)
+        for number, (old, node) in enumerate(zip(first, self.nodes[len(first) :], strict=True), 1):
+            new = await node.start_peer(machine, name=f"new{number}")
+            leader = await current[-1].leader()
+            await next(peer for peer in current if peer.address == leader).replace_peer(old.name, new.address)
+            current = [*(peer for peer in current if peer is not old), new]
+            await next(node for node in self.nodes if old in node.peers).stop()
+            await asyncio.sleep(pause)
+        return current
+
     def place(self, peer: Peer[Any]) -> int:
         """Tell on which of the nodes a peer is."""
         return [node.address for node in self.nodes].index(address_of(peer))
