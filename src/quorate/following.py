@@ -237,8 +237,7 @@ class Following:
                     raise (unknown or failed.error) from failed
                 redirect = await self._leader_after(failed, target, deadline, tried)
                 if redirect is not None and redirects < REDIRECTS_MAX:
-                    target, redirects, now = redirect, redirects + 1, loop.time()
-                    self._links.leader = redirect
+                    target, self._links.leader, redirects, now = redirect, redirect, redirects + 1, loop.time()
                     continue
             except OutcomeUnknown as error:
                 self._leave(place, target)

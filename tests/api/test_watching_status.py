@@ -396,8 +396,9 @@ def test_an_idle_watch_costs_a_call_in_each_timeout_and_one_of_a_peer_nothing(mo
         await asyncio.sleep(1.0)
         calls.clear()
         await asyncio.sleep(50.0)
-        assert 90 <= len(calls) <= 100
-        assert all(isinstance(call, WatchStatusCall) for call in calls)
+        assert 90 <= len([call for call in calls if isinstance(call, WatchStatusCall)]) <= 100
+        others = [call for call in calls if not isinstance(call, WatchStatusCall)]
+        assert len(others) <= 2, "of which group a peer is, and who the members are"
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
