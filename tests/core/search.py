@@ -19,7 +19,7 @@ import msgspec
 from quorate.core import Raft
 from quorate.core.configuration import Configuration, Member, decode_configuration
 from quorate.core.invariants import check, check_step, facts
-from quorate.core.messages import InstallSnapshot, RequestPreVote
+from quorate.core.messages import AppendEntries, InstallSnapshot, RequestPreVote
 from quorate.core.state import Follower, Leader
 from quorate.errors import ConfigurationError, NotLeader
 from quorate.settings import Settings
@@ -129,7 +129,8 @@ class Walk:
         self.alone = None  # a leader that was cut off from all others
         self.promises = Promises()
         self.absent = None  # who stays away when all is well
-        self.leaders = {}
+        self.leaders = {}  # term: who led it
+        self.speakers = {}  # term: who spoke as its leader; perhaps only after it led no longer
         self.committed = {}  # index: (term, payload, by whom it was first seen committed: the term)
         self.floors = {}  # (name, life, read): how much was committed when it was asked
         self.highest = 0
@@ -214,6 +215,11 @@ class Walk:
 
     def send(self, name, envelope, *, may_attach_less=False):
         peer, message = self.peers[name], envelope.message
+        if isinstance(message, AppendEntries | InstallSnapshot):
+            speaker = self.speakers.setdefault(message.term, name)
+            assert speaker == name, (
+                f"election safety: {speaker} and {name} both speak as leaders of term {message.term}"
+            )
         if isinstance(message, InstallSnapshot):
             self.shipping.append((name, peer.life, envelope.to, message))
             return
@@ -354,7 +360,7 @@ class Walk:
             self.check_leader(name, state)
         if isinstance(state.role, Follower) and state.role.leader is not None:
             follows = state.role.leader
-            assert self.leaders.get(state.term) == follows, f"{name} follows {follows}, who does not lead {state.term}"
+            assert self.speakers.get(state.term) == follows, f"{name} follows {follows}, who does not lead {state.term}"
 
     def check_leader(self, name, state):
         if state.term in self.leaders:

@@ -7,8 +7,10 @@ import pytest
 from quorate.core import election, membership, reads, replication, snapshot, state
 from quorate.core.configuration import encode_configuration
 from quorate.core.log import Log
+from quorate.core.messages import AppendEntries
 from quorate.core.quorum import is_quorum, reached_by_quorum
-from quorate.types import Index, Snapshot
+from quorate.core.ready import Envelope
+from quorate.types import Index, Snapshot, Term
 from tests.core import test_membership, test_snapshot
 from tests.core.search import Walk
 from tests.paper import test_figure_13, test_thesis_4, test_thesis_6_4_1
@@ -19,6 +21,21 @@ STEPS = 700
 @pytest.mark.parametrize("seed", range(8))
 def test_nothing_is_contradicted_whatever_goes_wrong_and_all_is_well_afterwards(seed):
     assert Walk(seed).run(STEPS)["elections"] > 0
+
+
+def test_whoever_spoke_as_a_leader_is_followed_though_it_led_no_longer_when_that_left_and_no_other_one():
+    walk = Walk(1)
+    sender, follower, other = walk.involved[:3]
+    walk.loss = 0.0
+
+    def speak(name):
+        walk.send(name, Envelope(follower, AppendEntries(Term(5), name, Index(1), Term(1), Index(0))))
+
+    speak(sender)
+    walk.arrive(*walk.flight.pop())
+    assert walk.peers[follower].raft.state.leader == sender
+    with pytest.raises(AssertionError, match="both speak as leaders of term 5"):
+        speak(other)
 
 
 # Faults. Each says what catches it: seeds of walks and what they say, or a test.
