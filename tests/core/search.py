@@ -224,14 +224,16 @@ class Walk:
             self.shipping.append((name, peer.life, envelope.to, message))
             return
         if envelope.first:
-            if message.term != peer.raft.state.term or envelope.first <= peer.memory.start:
+            role = peer.raft.state.role
+            follows = isinstance(role, Leader) and envelope.to in role.progress
+            if message.term != peer.raft.state.term or not follows or envelope.first <= peer.memory.start:
                 return
             last = envelope.last
             if may_attach_less and self.dice.random() < 0.2:
                 last = self.dice.randint(envelope.first, last)
                 peer.raft.sent(envelope.to, last)
             runs = [peer.memory.runs[index] for index in range(envelope.first, last + 1)]
-            if peer.raft.state.configuration.is_witness(envelope.to):
+            if role.progress[envelope.to].is_witness:
                 runs = [run.without_commands() for run in runs]
             message = msgspec.structs.replace(message, entries=join(runs))
         self.promises.note_sent(name, envelope.to, message, peer.disk)

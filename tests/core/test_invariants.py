@@ -111,6 +111,7 @@ def set_log(**fields):
         broken(leader, lambda s: setattr(s.role, "first_index", Index(3)), "the no-op is of the leader's term"),
         broken(leader, lambda s: s.role.progress.popitem(), "a leader follows the progress of every other member"),
         broken(leader, lambda s: s.role.rounds.extend(s.role.rounds), "rounds of reads are in order"),
+        broken(leader, set_progress(is_witness=True), "members but witnesses are sent what commands say"),
         broken(leader, set_progress(match_index=Index(6)), "match index < next index <= last \\+ 1"),
         broken(leader, set_progress(next_index=Index(7)), "match index < next index <= last \\+ 1"),
         broken(leader, set_progress(probing=True, in_flight=[6]), "the window is bounded"),

@@ -19,7 +19,7 @@ from quorate.core.ready import EventKind
 from quorate.errors import NotLeader
 from quorate.settings import Settings
 from quorate.testing.contents import Contents
-from quorate.testing.drive import make_configuration, obey, receive, start
+from quorate.testing.drive import lead, make_configuration, obey, receive, start
 from quorate.types import HardState, Index, Kind, PeerId, Run, Snapshot, Term
 from tests.core.changing import acknowledge, change, leader, members
 
@@ -264,3 +264,41 @@ def test_a_leader_knows_a_witness_for_as_long_as_it_tells_it_that_it_was_removed
     obey(raft)
     assert [named for _, named in raft.state.configurations if named.member(PeerId("4"))] == []
     assert {peer for peer, progress in raft.state.role.progress.items() if progress.is_witness} == {"4"}
+
+
+AGAIN = Configuration(GROUP, members("1", "2", "3"), members("1", "2"))
+GONE = Configuration(GROUP, members("1", "2"), members("1", "2", m3="witness"))
+
+
+def elected(*configurations):
+    """Start 1, whose log holds these configurations, and let it lead; none of them is known to be committed."""
+    contents = Contents()
+    contents.write(None, [entry(index, configuration, term=1) for index, configuration in enumerate(configurations, 1)])
+    raft = Raft(PeerId("1"), Settings(), contents.stored(HardState(Term(1))), lambda: 0.0, 0.0)
+    obey(raft)
+    lead(raft)
+    return raft
+
+
+def bare_to(raft):
+    """Give whom a leader sends no commands."""
+    return {peer for peer, progress in raft.state.role.progress.items() if progress.is_witness}
+
+
+@pytest.mark.parametrize("configuration", [LEARNER, NEWCOMER, AGAIN, VOTER], ids=range(4))
+def test_a_new_leader_sends_commands_to_who_was_a_witness_and_is_back_to_hold_data(configuration):
+    """Its log still holds the configuration that named it as a witness: it would be counted as a copy, and be none."""
+    raft = elected(WITNESS, GONE, NOBODY, configuration)
+    assert (bare_to(raft), raft.state.role.leaving) == (set(), {})
+
+
+@pytest.mark.parametrize("configuration", [WITNESS, GONE], ids=range(2))
+def test_a_new_leader_sends_none_to_who_was_to_hold_data_and_is_back_as_a_witness(configuration):
+    raft = elected(VOTER, LEAVING, NOBODY, configuration)
+    assert bare_to(raft) == {"3"}
+
+
+@pytest.mark.parametrize(("before", "bare"), [((WITNESS, GONE), {"3"}), ((WITNESS, GONE, NOBODY, LEARNER), set())])
+def test_a_new_leader_tells_who_leaves_as_what_it_was_last(before, bare):
+    raft = elected(*before, NOBODY)
+    assert (bare_to(raft), set(raft.state.role.leaving)) == (bare, {"3"})

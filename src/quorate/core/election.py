@@ -111,9 +111,11 @@ def become_leader(state: State) -> None:
     """Lead the current term: next index just after the last log entry, match index 0 (Raft, Figure 2)."""
     note(state, EventKind.ROLE, f"quorum of votes -> leader of term {state.term}")
     next_index, before = Index(state.log.last + 1), members_before(state)
-    bare = {peer for _, configuration in state.configurations for peer in configuration.witnesses}
+    progress = {
+        peer: Progress(next_index, state.now, is_witness=is_witness(state, peer)) for peer in (*state.others, *before)
+    }
     state.role = Leader(
-        progress={peer: Progress(next_index, state.now, is_witness=peer in bare) for peer in (*state.others, *before)},
+        progress=progress,
         first_index=next_index,
         heartbeat_deadline=next_beat(state),
         prefer_at=state.now + state.settings.election_timeout_max,
@@ -127,6 +129,15 @@ def members_before(state: State) -> list[PeerId]:
         return []
     before = state.configurations[-2][1].everyone
     return [member.id for member in before if member.id not in state.others and member.id != state.peer]
+
+
+def is_witness(state: State, peer: PeerId) -> bool:
+    """Tell whether a peer is a witness by the latest configuration that names it: by an earlier one it may be another.
+
+    Who was a witness may be back as one that holds data. Sent no commands then, it would be counted as a copy of them.
+    """
+    found = (configuration for _, configuration in reversed(state.configurations) if configuration.member(peer))
+    return next(found).is_witness(peer)
 
 
 def other_voters(state: State) -> list[PeerId]:

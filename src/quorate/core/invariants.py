@@ -121,6 +121,9 @@ def check_leader(state: State, leader: Leader) -> None:
     assert state.log.term(leader.first_index) == state.term, "the no-op is of the leader's term"
     followed = {*state.others, *leader.leaving}
     assert leader.progress.keys() == followed, "a leader follows the progress of every other member, and of who leaves"
+    witnesses = {peer for peer in state.others if leader.progress[peer].is_witness}
+    named = state.configuration.witnesses if state.configuration else frozenset()
+    assert witnesses == named.intersection(state.others), "members but witnesses are sent what commands say"
     for progress in leader.progress.values():
         check_progress(state, progress)
     assert ascends([number for number, _ in leader.beats]), "rounds of heartbeats are in order"

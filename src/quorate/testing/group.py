@@ -287,9 +287,11 @@ class Group:
         """Encode a message and let it fly, with the entries attached that it offers."""
         message = envelope.message
         if isinstance(message, AppendEntries) and envelope.first:
-            if message.term != peer.raft.state.term:
+            role = peer.raft.state.role
+            progress = role.progress.get(envelope.to) if isinstance(role, Leader) else None
+            if message.term != peer.raft.state.term or progress is None:
                 return
-            message = self._attach(peer, envelope, message)
+            message = self._attach(peer, envelope, message, is_witness=progress.is_witness)
         self.record.note_vote(name, envelope.to, message)
         self.record.check_promise(name, envelope.to, message, self.peers)
         packet = Packet(name, envelope.to, encode(message), (name, envelope.to) in self.cut)
@@ -297,12 +299,10 @@ class Group:
         if not packet.is_lost:
             self.flight.append(packet)
 
-    def _attach(self, peer: Peer, envelope: Envelope, message: AppendEntries) -> AppendEntries:
+    def _attach(self, peer: Peer, envelope: Envelope, message: AppendEntries, *, is_witness: bool) -> AppendEntries:
         """Attach as many of the entries offered as ``append_bytes_max`` allows, one at least; bare to a witness."""
         entries: list[Run] = []
         size = 0
-        configuration = peer.raft.state.configuration
-        is_witness = configuration is not None and configuration.is_witness(envelope.to)
         for held in peer.log.part(envelope.first, envelope.last):
             entry = held.without_commands() if is_witness else held
             size += entry.size
