@@ -102,18 +102,22 @@ class Sender:
 
         def attach(found: tuple[Run, ...]) -> None:
             self._reading.discard(envelope.to)
-            # Within its term a leader's log only grows: an unchanged term is proof enough that these are its entries.
-            if is_leading(raft, message):
-                self._post_entries(raft, envelope, message, found)
-                self._way.wake()
+            self._post_entries(raft, envelope, message, found)
+            self._way.wake()
 
         self._way.read_durable(envelope.first, envelope.last, attach)
 
     def _post_entries(self, raft: Raft, envelope: Envelope, message: AppendEntries, runs: tuple[Run, ...]) -> None:
-        """Attach entries and send them; when they are not all that was offered, the core hears of it."""
+        """Attach entries and send them, if they are still owed; were they not all, the core hears of it."""
+        # The disk or the message may have taken long. Within its term a leader's log only grows: an unchanged term is
+        # proof enough that these are its entries.
+        role = raft.state.role
+        progress = role.progress.get(envelope.to) if isinstance(role, Leader) else None
+        if progress is None or raft.state.term != message.term:
+            return
         last = runs[-1].last if runs else Index(envelope.first - 1)  # None: the log was compacted meanwhile.
         if runs:
-            if is_witness(raft, envelope.to):
+            if progress.is_witness:
                 runs = tuple(run.without_commands() for run in runs)
             self._post(raft, envelope.to, msgspec.structs.replace(message, entries=runs))
         if last < raft.state.log.last:
@@ -150,12 +154,6 @@ class Sender:
         self._snapshots.ship(shipment, done)
 
 
-def is_witness(raft: Raft, peer: PeerId) -> bool:
-    """Tell whether a peer is a witness, or was one before it was removed: it is still told that it has been."""
-    role = raft.state.role
-    return isinstance(role, Leader) and peer in role.progress and role.progress[peer].is_witness
-
-
-def is_leading(raft: Raft, message: AppendEntries | InstallSnapshot) -> bool:
+def is_leading(raft: Raft, message: InstallSnapshot) -> bool:
     """Tell whether this peer still leads the term in which it made a message."""
     return raft.state.term == message.term and raft.state.leader == raft.state.peer
