@@ -19,7 +19,7 @@ from quorate.core.raft import Raft
 from quorate.core.ready import EventKind
 from quorate.errors import Corrupted, InvalidConfiguration, NotLeader
 from quorate.settings import Settings
-from quorate.testing.drive import lead, make_append, make_configuration, obey, receive, start
+from quorate.testing.drive import lead, make_append, make_configuration, make_member, obey, receive, start
 from quorate.types import Address, HardState, Index, Kind, PeerId, Snapshot, Status, Stored, Term
 
 
@@ -386,3 +386,20 @@ def test_a_leader_that_goes_on_writing_to_a_hung_disk_steps_down_as_soon():
             raft.receive(PeerId(follower), reply, now)
     assert raft.status().role == "follower"
     assert raft.ready().events[-1].text == "our disk has confirmed nothing for long -> follower"
+
+
+def test_a_leader_whose_disk_hangs_leads_on_where_nobody_else_could():
+    """It would be elected anew at once, by its own vote alone, and step down again: a term for each time."""
+    raft = start(peers=1)
+    lead(raft)
+    raft.change([make_member("1"), make_member("2", "learner")], raft.state.now)
+    obey(raft)
+    raft.propose([b"x"], raft.state.now)
+    number, term, last = raft.ready().number, raft.state.term, raft.state.log.last
+    begin = raft.state.now
+    while raft.state.now < begin + 20 * raft.state.settings.election_timeout_max:
+        raft.tick(raft.deadline())
+        raft.ready()
+    assert (raft.status().role, raft.state.term, raft.state.log.last) == ("leader", term, last)
+    raft.persisted(number)
+    assert raft.state.commit_index == last

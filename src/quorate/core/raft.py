@@ -10,12 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from quorate.core import admission, election, membership, reads, replication, report, snapshot, transfer
-from quorate.core.configuration import (
-    Configuration,
-    Member,
-    configuration_text,
-    decode_configuration,
-)
+from quorate.core.configuration import Configuration, Member, configuration_text, decode_configuration
 from quorate.core.log import Log
 from quorate.core.messages import (
     AppendEntries,
@@ -55,7 +50,7 @@ LIVES = 2**53
 """How many lives of a peer are told apart: as many as a random float has values."""
 
 DISK_PATIENCE = 5
-"""A leader steps down when its disk has confirmed nothing for this many of the longest election timeouts: far more than
+"""A leader gives way when its disk has confirmed nothing for this many of the longest election timeouts: far more than
 a busy disk takes, and less than a group should have to wait."""
 
 
@@ -154,14 +149,14 @@ class Raft:
         state = self.state
         state.now = now
         match state.role:
-            case Leader(heartbeat_deadline=deadline):
+            case Leader(heartbeat_deadline=deadline) as leader:
                 # "a leader ... steps down if an election timeout elapses without a successful round of heartbeats to a
                 # majority of its cluster" (thesis 6.2)
                 if now >= quorum_heard(state) + state.settings.election_timeout_max:
                     become_follower(state, state.term, None, "no quorum answered for an election timeout")
-                elif state.unpersisted and now >= state.unpersisted[0].since + self._disk_patience:
+                elif self._is_disk_hung() and transfer.targets(state, leader):
                     # Deviation: a leader whose disk hangs gives way to one whose disk works, though its heartbeats go
-                    # on.
+                    # on. Where nobody else could lead it would only be elected anew, again and again.
                     become_follower(state, state.term, None, "our disk has confirmed nothing for long")
                 elif now >= deadline:
                     replication.send_heartbeats(state)
@@ -487,6 +482,11 @@ class Raft:
                 become_follower(state, state.term, None, "removed from the group")
         else:
             reads.ask_again(state)
+
+    def _is_disk_hung(self) -> bool:
+        """Tell whether the disk has confirmed nothing for long, counted from what waits for it first."""
+        state = self.state
+        return bool(state.unpersisted) and state.now >= state.unpersisted[0].since + self._disk_patience
 
     def _demand_leader(self) -> Leader:
         """Give the leader's part of the state.
