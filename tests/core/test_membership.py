@@ -133,6 +133,41 @@ def test_a_leader_that_was_removed_and_still_tells_others_begins_no_change():
         raft.change(members("1", "2"), raft.state.now)
 
 
+def removed_with_5(**settings):
+    """Give a leader that is removed together with 5, who holds two entries and answers, when that is committed."""
+    raft = leader(peers=5, **settings)
+    change(raft, "2", "3", "4")
+    for _ in range(2):  # the joint configuration, and the final one
+        receive(raft, "5", AppendEntriesReply(Term(2), True, Index(2)))
+        acknowledge(raft, "2", "3", "4")
+    assert (raft.state.commit_index, raft.state.configuration.is_settled) == (4, True)
+    assert (type(raft.state.role), list(raft.state.role.leaving)) == (Leader, ["5"])
+    return raft
+
+
+def test_a_leader_that_was_removed_waits_an_election_timeout_at_most_for_who_leaves_with_it():
+    """It takes no proposals meanwhile; one whose disk hangs answers, and never learns that it was removed."""
+    raft = removed_with_5()
+    committed = raft.state.now
+    while isinstance(raft.state.role, Leader):
+        assert raft.state.now < committed + 2 * raft.state.settings.election_timeout_max
+        raft.tick(raft.deadline())
+        obey(raft)
+        for peer in raft.state.role.progress if isinstance(raft.state.role, Leader) else ():
+            receive(raft, peer, AppendEntriesReply(Term(2), True, Index(2 if peer == "5" else 4)))
+    assert raft.state.now > committed
+
+
+def test_a_leader_that_was_removed_does_not_wait_for_who_needs_what_is_compacted():
+    """Who leaves is sent no snapshot: it learns nothing more."""
+    raft = removed_with_5(settings=Settings(trailing_entries=0))
+    raft.state.role.progress[PeerId("5")].heard -= raft.state.settings.election_timeout_max
+    raft.compacted(raft.snapshot_at(Index(4), 0.0))
+    assert (raft.state.log.start, type(raft.state.role)) == (4, Leader)
+    receive(raft, "5", AppendEntriesReply(Term(2), False, Index(0), 0, Index(4), Index(3)))
+    assert type(raft.state.role) is Follower
+
+
 # Ways through.
 
 

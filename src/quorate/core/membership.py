@@ -146,15 +146,27 @@ def advance_change(state: State, leader: Leader) -> bool:
         # "Once C_old,new has been committed ... it is now safe for the leader to create a log entry describing C_new"
         # (thesis 4.3)
         append_configuration(state, Configuration(current.group, current.members))
-    else:
+    elif is_removed(state):
         # "the leader steps down ... once it has committed the C_new log entry" (thesis 4.2.2)
-        return is_removed(state) and not any(is_answering(state, leader.progress[peer]) for peer in leader.leaving)
+        return not tells_on(state, leader)
     return False
 
 
 def is_removed(state: State) -> bool:
     """Tell whether this peer is counted in no quorum any more."""
     return all(state.peer not in group for group in state.groups)
+
+
+def tells_on(state: State, leader: Leader) -> bool:
+    """Tell whether a leader that is removed still waits for one that leaves with it, who may yet learn that it does.
+
+    For an election timeout at most: meanwhile nothing is written.
+    """
+    enough = state.now + state.settings.election_timeout_max
+    leader.leaving = {peer: min(until, enough) for peer, until in leader.leaving.items()}
+    # What is compacted is sent to nobody who leaves: who needs it learns nothing more.
+    reached = [leader.progress[peer] for peer in leader.leaving if leader.progress[peer].next_index > state.log.start]
+    return any(is_answering(state, progress) for progress in reached)
 
 
 def catch_up(state: State, leader: Leader, current: Configuration) -> None:
