@@ -109,7 +109,7 @@ def is_one_too_many(errand: Errand, waiting: int) -> bool:
 
 
 def start(errand: Errand, raft: Raft, addresses: Addresses, name: str, now: float) -> bool:
-    """Begin an errand of the peer with that name.
+    """Begin an errand of the peer with that name, and resolve it if there is nothing to wait for.
 
     Args:
         errand: what is asked.
@@ -119,7 +119,7 @@ def start(errand: Errand, raft: Raft, addresses: Addresses, name: str, now: floa
         now: seconds on the monotonic clock.
 
     Returns:
-        False when it is over already: its waiter has been told why it cannot be.
+        False when it is over already: its waiter has been told.
     """
     try:
         match errand:
@@ -137,7 +137,7 @@ def start(errand: Errand, raft: Raft, addresses: Addresses, name: str, now: floa
     except ConfigurationError as error:
         errand.waiter.fail(error)
         return False
-    return True
+    return isinstance(errand, FormGroup) or not is_over(errand, raft, addresses)
 
 
 def start_change(errand: ChangeMembers, raft: Raft, now: float) -> None:
@@ -161,6 +161,11 @@ def start_change(errand: ChangeMembers, raft: Raft, now: float) -> None:
     if configuration.goal != errand.current:
         raise ChangeInProgress(f"the members have changed meanwhile: {configuration_text(configuration)}")
     raft.change(errand.members, now)
+
+
+def ongoing(errands: Sequence[Waiting], raft: Raft, addresses: Addresses) -> list[Waiting]:
+    """Resolve those of some errands that are over, and give the others."""
+    return [errand for errand in errands if not is_over(errand, raft, addresses)]
 
 
 def is_over(errand: Waiting, raft: Raft, addresses: Addresses) -> bool:

@@ -20,7 +20,7 @@ from quorate.core import Envelope, EventKind, Message, Raft
 from quorate.core.messages import InstallSnapshot
 from quorate.core.report import why_no_leader, why_removed
 from quorate.diary import Diary
-from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_one_too_many, is_over, start, stopped
+from quorate.errands import Errand, FormGroup, HandOver, Waiting, expire, is_one_too_many, ongoing, start, stopped
 from quorate.errors import InvalidConfiguration, NotLeader, Overloaded, QuorateError, Stopped
 from quorate.news import News
 from quorate.outside import Outside
@@ -303,8 +303,7 @@ class Seat:
     def advance(self) -> None:
         """Apply what is committed, a bounded number of entries at a time, and answer those who wait for a leader."""
         self.standing.look()
-        if self._waiting:
-            self._waiting = [errand for errand in self._waiting if not is_over(errand, self.raft, self.addresses)]
+        self._waiting = ongoing(self._waiting, self.raft, self.addresses)
         if self._idle and self.apply.is_idle and not self._idle.done():
             self._idle.set_result(None)
         if self._restoring or self.failure:
@@ -399,7 +398,8 @@ class Seat:
             self._sweep_at = min(self._sweep_at, first_deadline(waiters))
 
     def _start_errands(self, now: float) -> None:
-        """Begin what was asked beside writes and reads."""
+        """Begin what was asked beside writes and reads; what is done by now may not look so once another has begun."""
+        self._waiting = ongoing(self._waiting, self.raft, self.addresses)
         errands, self._errands = self._errands, []
         for errand in errands:
             if not start(errand, self.raft, self.addresses, self.name, now):
