@@ -56,7 +56,7 @@ class FindLeader(msgspec.Struct):
 
 
 class HandOver(msgspec.Struct):
-    """Hand over leadership (thesis 3.10); done when another peer leads.
+    """Hand over leadership (thesis 3.10); done when another peer leads, or at once where the one named leads.
 
     Attributes:
         waiter: who waits; resolved with the new leader's address.
@@ -181,7 +181,7 @@ def is_over(errand: Waiting, raft: Raft, addresses: Addresses) -> bool:
             errand.waiter.succeed(None)
         case FindLeader(other_than=other_than) if leader is not None and leader != other_than:
             errand.waiter.succeed(leader)
-        case HandOver() if leader is not None and raft.state.leader != raft.state.peer:
+        case HandOver(to=to) if leader is not None and (raft.state.leader != raft.state.peer or leader.name == to):
             errand.waiter.succeed(leader)
         case HandOver() if raft.is_leading_undisturbed():
             errand.waiter.fail(

@@ -262,7 +262,8 @@ class Peer(Generic[M]):
         an election timeout, this one leads on.
 
         Args:
-            to: the name or address of the peer that is to lead; None for the one that is most caught up.
+            to: the name or address of the peer that is to lead; None for the one that is most caught up. If it leads
+                already, nothing is done.
 
         Returns:
             The new leader's address.

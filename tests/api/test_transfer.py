@@ -21,6 +21,7 @@ async def test_leadership_goes_where_it_is_sent_and_comes_back() -> None:
         assert other.status().role == "leader"
         assert await other.read(KV.get, "foo") == "bar"
         assert await other.transfer_leadership(leader.name) == leader.address
+        assert await leader.transfer_leadership(leader.name) == leader.address, "it leads already"
         assert await leader.read(KV.get, "foo") == "bar"
 
 
