@@ -1,4 +1,4 @@
-"""The command line: ``quorate demo``, ``bench``, ``start``, ``shell`` and ``status``. Uses public names alone.
+"""The command line: ``quorate demo``, ``bench``, ``start``, ``form``, ``shell``, ``status``, by public names alone.
 
 Each command is a module with a function ``run_…(options)`` that gives the exit status, imported when it is asked for.
 """
@@ -58,6 +58,10 @@ def run(options: argparse.Namespace) -> int:
             from quorate.cli.start import run_start  # noqa: PLC0415
 
             return run_start(options)
+        case "form":
+            from quorate.cli.form import run_form  # noqa: PLC0415
+
+            return run_form(options)
         case "shell":
             from quorate.cli.shell import run_shell  # noqa: PLC0415
 

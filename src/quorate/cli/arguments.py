@@ -40,6 +40,9 @@ examples:
       --tls-cert node.pem --tls-key node.key --tls-ca ca.pem
       A node in the foreground, as a service runs it. With --join peer1@10.0.0.1:7001 another becomes a member.
 
+  quorate form peer1@10.0.0.1:7001 peer2@10.0.0.2:7001 peer3@10.0.0.3:7001
+      Once, when three such nodes run: makes a group of them.
+
   quorate status 127.0.0.1:7001
       Who leads, and how far everyone is. One address of the group is enough.
 
@@ -76,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_demo(commands.add_parser("demo", help="three nodes agree, lose their leader twice, and lose nothing"))
     add_bench(commands.add_parser("bench", help="what this machine and its disk can do, and what the limit is"))
     add_start(commands.add_parser("start", help="run one node in the foreground"))
+    add_form(commands.add_parser("form", help="make a group of nodes that run, once"))
     add_shell(commands.add_parser("shell", help="run one node with a Python prompt where `await` works"))
     add_status(commands.add_parser("status", help="who leads a group, and how far its members are"))
     return parser
@@ -134,10 +138,24 @@ def add_start(parser: argparse.ArgumentParser) -> None:
     """Say what ``quorate start`` takes."""
     parser.description = (
         "Runs one node with one peer in the foreground. SIGTERM or Ctrl-C stops it cleanly, a second one at once. "
-        "The group is formed once, by set_configuration on one of its peers: in `quorate shell`, or in a program. "
-        "Others become members with --join."
+        "The group is formed once, by `quorate form`, or by set_configuration on one of its peers, in `quorate shell` "
+        "or in a program. Others become members with --join."
     )
     add_node(parser, log_level="info")
+
+
+def add_form(parser: argparse.ArgumentParser) -> None:
+    """Say what ``quorate form`` takes."""
+    parser.description = (
+        "Makes a group of peers that run and belong to none yet, once all of them answer, and waits until one leads. "
+        "Name every member, each by the address at which the others reach it. Does no harm to a group that has exactly "
+        "these members: so a script may run it at every start. Members that are added later use --join."
+    )
+    parser.add_argument("addresses", nargs="+", type=peer_address, metavar="NAME@HOST:PORT", help="a member")
+    parser.add_argument(
+        "--timeout", type=seconds, default=30.0, metavar="SECONDS", help="how long to wait for them (default: 30)"
+    )
+    add_tls(parser)
 
 
 def add_shell(parser: argparse.ArgumentParser) -> None:
