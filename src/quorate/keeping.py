@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeGuard
 import msgspec
 from msgspec import inspect as forms
 
+from quorate.comparison import Held, Spread, named
 from quorate.errors import MachineError, StoreError, described
 
 ITEMS_MAX = 1000
@@ -82,6 +83,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 ENCODER = msgspec.msgpack.Encoder()
+ANYTHING = msgspec.msgpack.Decoder()
 PART_DECODER = msgspec.msgpack.Decoder(Part)
 
 
@@ -122,44 +124,72 @@ class Attribute(msgspec.Struct, frozen=True):
         try:
             return self.decoder.decode(part.value)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise ValueError(f"{self.label} is not what its annotation says: {error}") from error
+            raise ValueError(
+                f"{self._place(part.value)} is not what its annotation says: {error}; "
+                f"keep what it says, annotate it otherwise, {ADVICE}"
+            ) from error
 
-    def freeze(self, value: Any) -> Iterator[bytes]:  # noqa: ANN401
+    def _place(self, encoded: bytes) -> str:
+        """Say where in a container an item is that cannot be decoded, such as ``KV.entries['a']``, if that is told."""
+        with contextlib.suppress(msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+            value = ANYTHING.decode(encoded)
+            is_mapping = isinstance(value, dict)
+            for place, item in value.items() if is_mapping else enumerate(value):
+                alone = ENCODER.encode({place: item} if is_mapping else [item])
+                try:
+                    self.decoder.decode(alone)
+                except (msgspec.MsgspecError, ValueError):
+                    return f"{self.label}[{place!r}]" if is_mapping or self.container is list else self.label
+        return self.label
+
+    def freeze(self, value: Any, held: Held) -> Iterator[bytes]:  # noqa: ANN401
         """Give the chunks of a value as it is now, whatever becomes of it while they are taken.
 
+        Behind a snapshot the log is dropped: so each is read again, and compared with what was kept.
+
+        Args:
+            value: the value.
+            held: knows what can change and stands in the attributes before.
+
         Raises:
-            TypeError: it is a container of another class than the annotation names.
+            TypeError: it would come back as something else; also raised while the chunks are taken.
             ValueError: it cannot be kept; also raised while the chunks are taken.
         """
         if self.container is None:
-            return self._checked([self.encode(value)])
+            return self._checked([(self.encode(value), Spread(self.label, value, held=held))])
         if type(value) is not self.container:
             raise TypeError(
-                f"{self.label} is a {type(value).__name__}, and would come back as a {self.container.__name__}; "
+                f"{self.label} is {named(value)}, and would come back as {named(self.container())}; "
                 f"make it one, {ADVICE}"
             )
+        if self.container not in (tuple, frozenset):
+            held.hold(self.label, value)
         if self.is_immutable:
-            return self._checked(self._pieces(self.container(value)))
+            return self._checked(self._pieces(self.container(value), None))
         # What can change is encoded before anything changes.
-        return self._checked(list(self._pieces(value)))
+        return self._checked(list(self._pieces(value, held)))
 
-    def _pieces(self, container: Any) -> Iterator[bytes]:  # noqa: ANN401
-        """Yield chunks of some items each; one for an empty container."""
+    def _pieces(self, container: Any, held: Held | None) -> Iterator[tuple[bytes, Spread]]:  # noqa: ANN401
+        """Yield chunks of some items each, with what was kept in them; one for an empty container."""
         is_mapping = self.container is dict
         items = iter(container.items() if is_mapping else container)
-        taken, count = list(itertools.islice(items, FIRST_ITEMS)), FIRST_ITEMS
+        first, taken, count = 0, list(itertools.islice(items, FIRST_ITEMS)), FIRST_ITEMS
         while True:
-            chunk = self.encode(dict(taken) if is_mapping else taken)
-            yield chunk
+            piece = dict(taken) if is_mapping else taken
+            chunk = self.encode(piece)
+            # To be compared it is what the annotation says; a deque is a list there.
+            piece = piece if self.container in (dict, list, deque, None) else self.container(taken)
+            yield chunk, Spread(self.label, piece, first, held)
+            first += len(taken)
             count = max(1, min(ITEMS_MAX, count * CHUNK_BYTES // len(chunk)))
             taken = list(itertools.islice(items, count))
             if not taken:
                 return
 
-    def _checked(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield chunks that can be read again: behind a snapshot the log is dropped."""
-        for chunk in chunks:
-            self.decode(PART_DECODER.decode(chunk))
+    def _checked(self, chunks: Iterable[tuple[bytes, Spread]]) -> Iterator[bytes]:
+        """Yield chunks that can be read again, and then are what was kept."""
+        for chunk, kept in chunks:
+            kept.compare(self.decode(PART_DECODER.decode(chunk)))
             yield chunk
 
 
@@ -262,8 +292,8 @@ def freeze(machine: object) -> Iterator[bytes]:
     """Give a machine's state as it is now in chunks, which may be taken in another thread while it goes on.
 
     Raises:
-        TypeError: an attribute would be lost, or come back as something else.
-        ValueError: a value cannot be kept; also raised while the chunks are taken.
+        TypeError: an attribute would be lost, or come back as something else; also raised while the chunks are taken.
+        ValueError: a value cannot be kept; so too.
     """
     attributes = attributes_of(type(machine))
     for name in vars(machine):
@@ -273,7 +303,8 @@ def freeze(machine: object) -> Iterator[bytes]:
                 f"Annotate it there, such as {name}: dict[str, str], {ADVICE}"
             )
     # A list: what can change is encoded here and now, for every attribute.
-    frozen = [attribute.freeze(getattr(machine, name)) for name, attribute in attributes.items()]
+    held = Held()
+    frozen = [attribute.freeze(getattr(machine, name), held) for name, attribute in attributes.items()]
     return itertools.chain.from_iterable(frozen)
 
 

@@ -285,8 +285,8 @@ class StateMachine:
             The chunks. They come to ``restore`` one by one, as they were given; each is held in memory whole.
 
         Raises:
-            TypeError: an attribute would be lost, or come back as something else.
-            ValueError: a value cannot be kept, such as an int of more than 64 bits. Raised while iterating, too.
+            TypeError: an attribute would be lost, or come back as something else. Raised while iterating, too.
+            ValueError: a value cannot be kept, such as an int of more than 64 bits. Likewise.
         """
         return keeping.freeze(self)
 

@@ -380,7 +380,7 @@ def broken(change: Callable[[Growing], object]) -> Growing:
     [
         (lambda m: setattr(m, "later", 1), r"Growing\.snapshot raised TypeError: Growing\.later would be lost"),
         (lambda m: setattr(m, "counts", defaultdict(int)), r"is a defaultdict, and would come back as a dict"),
-        (lambda m: m.counts.update(a="b"), r"Growing\.counts is not what its annotation says: Expected `int`"),
+        (lambda m: m.counts.update(a="b"), r"Growing\.counts\['a'\] is not what its annotation says: Expected `int`"),
         (lambda m: m.counts.update(a=2**64), r"Growing\.counts cannot be kept in a snapshot"),
         (lambda m: delattr(m, "counts"), r"AttributeError"),
     ],
@@ -396,7 +396,7 @@ def test_a_state_that_could_not_come_back_fails_its_snapshot_and_not_its_restore
         ([b""], r"Growing\.restore raised ValueError: not a chunk of a machine's state"),
         ([b"\xff\x00"], "not a chunk"),
         ([msgspec.msgpack.encode(("counts", {}, 1))], "not a chunk"),
-        ([msgspec.msgpack.encode(("counts", {"a": "b"}))], r"Growing\.counts is not what its annotation says"),
+        ([msgspec.msgpack.encode(("counts", {"a": "b"}))], r"Growing\.counts\['a'\] is not what its annotation says"),
         ([msgspec.msgpack.encode(("counts", {})), msgspec.msgpack.encode(("other", 1))], "holds other, which Growing"),
     ],
 )

@@ -177,8 +177,9 @@ def removed_peer_still_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 def snapshot_of_another_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state is read while it is written: the machine has gone on since."""
 
-    def freeze_late(attribute, value):
-        yield from attribute._pieces(value) if attribute.container else [attribute.encode(value)]
+    def freeze_late(attribute, value, held):
+        pieces = attribute._pieces(value, None) if attribute.container else [(attribute.encode(value), held)]
+        yield from (chunk for chunk, _ in pieces)
 
     monkeypatch.setattr("quorate.keeping.Attribute.freeze", freeze_late)
 

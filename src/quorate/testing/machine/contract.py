@@ -222,10 +222,11 @@ def check_copies(machine_type: MachineType, calls: Sequence[EncodedCall], steps:
     trial = Trial(machine_type)
     for number, (call, step) in enumerate(zip(calls, steps, strict=True), 1):
         before = state_of(machine_type, trial.machine)
-        frozen, timers = machine_type.snapshot(trial.machine), trial.timers()
-        trial.run(number, call)
-        # Only now are the chunks taken, as they are in a peer: in another thread, while the machine goes on.
+        timers = trial.timers()
         try:
+            frozen = machine_type.snapshot(trial.machine)
+            trial.run(number, call)
+            # Only now are the chunks taken, as they are in a peer: in another thread, while the machine goes on.
             trial = restored_trial(machine_type, list(frozen), timers)
         except MachineError as error:
             raise BrokenContract(
