@@ -146,6 +146,7 @@ class Apply:
             MachineError: the machine cannot give its state; also raised while iterating.
             MemoryError: there is not enough of it; also raised while iterating.
         """
+        self.machine.context = Context(self.time, self.last_applied)  # It is no read that asks.
         return () if self.is_witness else frozen(self.tables, self.type.snapshot(self.machine))
 
     def restore_to(self, state: Replicated | None, snapshot: Snapshot) -> None:

@@ -24,7 +24,6 @@ from quorate.context import Context, ReadContext
 from quorate.errors import MachineError, Rejected, described
 from quorate.events import EventTypes
 from quorate.machine import (
-    CallType,
     Command,
     Method,
     Query,
@@ -36,6 +35,7 @@ from quorate.machine import (
 )
 from quorate.nesting import NESTING_MAX, nests_too_deep
 from quorate.replies import ENCODER, IMMUTABLE, ReplyType, detached, members, shared_types
+from quorate.signatures import CallType
 
 COMBINATIONS_MAX = 256
 """How many combinations of types are told apart for the arguments of one call."""

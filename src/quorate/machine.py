@@ -28,7 +28,7 @@ from quorate.context import Context
 from quorate.effects import Effects
 from quorate.events import Event, EventTypes, event_types
 from quorate.nesting import nests_too_deep
-from quorate.signatures import CallStruct, is_union, name_of, reply_of, signature, struct_from_parameters
+from quorate.signatures import CallStruct, CallType, is_union, name_of, reply_of, signature, struct_from_parameters
 
 M_contra = TypeVar("M_contra", bound="StateMachine", contravariant=True)
 M = TypeVar("M", bound="StateMachine")
@@ -82,7 +82,11 @@ class Method(Generic[M_contra, P, R_co]):
     def __get__(self, instance: M_contra, owner: type | None = None) -> Callable[P, R_co]: ...
     def __get__(self, instance: M_contra | None, owner: type | None = None) -> Self | Callable[P, R_co]:
         """Give the bound method on a machine, and the reference on the class."""
-        return self if instance is None else types.MethodType(self.function, instance)
+        return self if instance is None else types.MethodType(self._callable_on(instance), instance)
+
+    def _callable_on(self, machine: M_contra) -> Callable[Concatenate[M_contra, P], R_co]:
+        """Give what a call on the machine runs."""
+        return self.function
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.function.__qualname__}>"
@@ -90,6 +94,19 @@ class Method(Generic[M_contra, P, R_co]):
 
 class WriteMethod(Method[M_contra, P, R_co]):
     """A write declared with ``@write``: machine, parameters and reply are part of its type."""
+
+    def _callable_on(self, machine: M_contra) -> Callable[Concatenate[M_contra, P], R_co]:
+        """Give what a call on the machine runs: in a read of it what refuses, for one peer alone would be changed."""
+        return self.function if cast(StateMachine, machine).context.is_of_write else self._refuse
+
+    def _refuse(self, machine: M_contra, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Refuse to run.
+
+        Raises:
+            TypeError: always.
+        """
+        label = f"{self.owner.__name__}.{self.function.__name__}"
+        raise TypeError(f"a read only looks: {label} is a write, and would change this peer's machine alone")
 
 
 class ReadMethod(Method[M_contra, P, R_co]):
@@ -360,30 +377,6 @@ def check_snapshots(machine: type[StateMachine]) -> None:
             )
     if (machine.snapshot is StateMachine.snapshot) != (machine.restore is StateMachine.restore):
         raise TypeError(f"{machine.__name__} overrides one of snapshot and restore; override both: they are one form")
-
-
-class CallType(msgspec.Struct, frozen=True):
-    """One write or read, as its class declares it.
-
-    Attributes:
-        kind: which of the two.
-        name: its name in the log.
-        label: what people call it, such as ``KV.set``.
-        struct: the tagged struct whose fields are the parameters.
-        function: takes the machine, then the parameters, or the struct itself if ``takes_struct``.
-        takes_struct: whether it is of the form ``handle_write(command)``.
-        reply: the type of the reply.
-        arguments: gives what ``function`` takes after the machine, of the struct.
-    """
-
-    kind: Literal["write", "read"]
-    name: str
-    label: str
-    struct: type[msgspec.Struct]
-    function: Callable[..., object]
-    takes_struct: bool
-    reply: Any
-    arguments: Callable[[msgspec.Struct], tuple[object, ...]]
 
 
 def encode_later(machine: type[StateMachine], call: object, args: tuple[object, ...], kwargs: dict[str, Any]) -> bytes:

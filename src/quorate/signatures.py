@@ -10,7 +10,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
-from typing import dataclass_transform
+from typing import Any, Literal, dataclass_transform
 
 import msgspec
 
@@ -33,6 +33,30 @@ class CallStruct(
     forbid_unknown_fields=True,
 ):
     """The form of every call: the array ``[name, *arguments]``."""
+
+
+class CallType(msgspec.Struct, frozen=True):
+    """One write or read, as its class declares it.
+
+    Attributes:
+        kind: which of the two.
+        name: its name in the log.
+        label: what people call it, such as ``KV.set``.
+        struct: the tagged struct whose fields are the parameters.
+        function: takes the machine, then the parameters, or the struct itself if ``takes_struct``.
+        takes_struct: whether it is of the form ``handle_write(command)``.
+        reply: the type of the reply.
+        arguments: gives what ``function`` takes after the machine, of the struct.
+    """
+
+    kind: Literal["write", "read"]
+    name: str
+    label: str
+    struct: type[msgspec.Struct]
+    function: Callable[..., object]
+    takes_struct: bool
+    reply: Any
+    arguments: Callable[[msgspec.Struct], tuple[object, ...]]
 
 
 def signature(function: Callable[..., object], label: str) -> tuple[list[inspect.Parameter], object]:

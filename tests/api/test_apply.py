@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 
@@ -246,6 +246,49 @@ def test_a_read_that_stops_the_peer_leaves_nobody_waiting():
     apply.stop("it was halted")
     first, halted, last = (waiter.told[0] for waiter in waiters)
     assert (first, str(halted), str(last)) == ("not yet", "it was halted", "it was halted")
+
+
+class Counter(StateMachine):
+    count: int = 0
+
+    @write
+    def add(self, number: int) -> int:
+        self.count += number
+        return self.count
+
+    @write
+    def add_twice(self, number: int) -> int:
+        return self.add(self.add(number) and number)
+
+    @read
+    def cheat(self) -> int:
+        return self.add(1)
+
+    def snapshot(self) -> Iterable[bytes]:
+        return [b"%d" % self.add(0)]
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        (chunk,) = chunks
+        self.add(int(chunk))
+
+
+def test_a_read_that_calls_a_write_is_a_bug_that_changes_nothing():
+    """It would change one peer's machine alone."""
+    apply, waiter, described = Apply(Counter(), describe(Counter)), Noted(), describe(Counter)
+    apply.apply([Run(Term(1), Index(1), Kind.COMMAND, 0.0, (described.encode_write(Counter.add_twice, (2,)),))])
+    apply.read(Index(1), [asking(Counter, Counter.cheat, (), waiter)])
+    (error,) = waiter.told
+    assert isinstance(error, MachineError)
+    assert "TypeError: a read only looks: Counter.add is a write, and would change this peer's machine" in str(error)
+    with pytest.raises(MachineError, match="a read only looks"):
+        apply.read_now(asking(Counter, Counter.cheat, (), waiter)[0])
+    assert vars(apply.machine)["count"] == 4
+    # A write calls others, and so do snapshot and restore, whatever was read before.
+    apply.apply([Run(Term(1), Index(2), Kind.COMMAND, 0.0, (described.encode_write(Counter.add_twice, (1,)),))])
+    apply.read(Index(2), [asking(Counter, Counter.cheat, (), Noted())])
+    state = restored(described, apply.freeze())
+    assert vars(state.machine)["count"] == 6
+    assert Counter().add_twice(3) == 6
 
 
 class Picky(StateMachine):

@@ -25,8 +25,9 @@ from quorate.calling import MachineType, describe, set_context, set_read_context
 from quorate.effects import Effects
 from quorate.errors import MachineError, Rejected
 from quorate.firing import fire_due
-from quorate.machine import CallType, ReadMethod, StateMachine, WriteMethod
 from quorate.machine import Query as QueryStruct
+from quorate.machine import ReadMethod, StateMachine, WriteMethod
+from quorate.signatures import CallType
 from quorate.testing.machine.canonical import canonical
 from quorate.testing.machine.sources import Source, watching
 from quorate.testing.machine.suspects import place_of, walked_sets
