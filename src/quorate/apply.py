@@ -7,7 +7,7 @@ what is committed is told to it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count, groupby
 
 import msgspec
@@ -20,6 +20,7 @@ from quorate.firing import fire_due
 from quorate.machine import StateMachine
 from quorate.recent import Recent, Watcher
 from quorate.sessions import MARK, PLACE, PLACE_BYTES, TICK, WRITE, OpenSession, Session, decode_command
+from quorate.slowness import Slowness, places_of, writes_in
 from quorate.tables import Replicated, Tables, frozen
 from quorate.transport.calls import Failure, Value, failure_from_error
 from quorate.types import Index, Kind, Run, Snapshot, StaleRead, Term
@@ -73,13 +74,22 @@ class Apply:
         machine_errors: handlers that raised something other than ``Rejected``, since the start.
     """
 
-    def __init__(self, machine: StateMachine, machine_type: MachineType, events_bytes_max: int = 0) -> None:
+    def __init__(
+        self,
+        machine: StateMachine,
+        machine_type: MachineType,
+        events_bytes_max: int = 0,
+        clock: Callable[[], float] = float,
+        slowness: Slowness | None = None,
+    ) -> None:
         """Start with a fresh machine: before the first entry.
 
         Args:
             machine: the machine.
             machine_type: what its class declares.
             events_bytes_max: see ``Settings``.
+            clock: the monotonic clock, seconds.
+            slowness: is told what takes long by that clock.
 
         Raises:
             TypeError: snapshots could not keep the state of the machine; the message says what to write.
@@ -95,6 +105,8 @@ class Apply:
         self.is_witness: bool = False
         self.bytes_since: int = 0
         self.machine_errors: int = 0
+        self._clock = clock
+        self._slowness = slowness or Slowness()
         self._proposed: list[Proposed] = []
         self._reads: list[tuple[Index, Sequence[Query]]] = []
 
@@ -111,12 +123,14 @@ class Apply:
         """Apply committed runs, contiguous from ``last_applied + 1`` on, and answer those who wait for them."""
         # All Servers 1. If commitIndex > lastApplied: increment lastApplied, apply log[lastApplied] to state machine
         # (§5.3)
+        begun, fired = self._clock(), False
         for run in runs:
             assert run.first == self.last_applied + 1, "entries are applied in the order of the log, each once"
             # A leader stamps no earlier time than it has seen; what a deposed one left unstamped counts as no later.
             self.time = max(self.time, run.time)
             if self.time >= self.machine.effects.timers.first and not self.is_witness:
                 self._fire(run.first)
+                fired = True
             waiters = self._waiters(run)
             if run.kind == Kind.BARE:
                 self._become_witness()
@@ -127,6 +141,9 @@ class Apply:
                 self._apply_commands(run, waiters)
             self.last_applied = run.last
             self.bytes_since += run.size
+        if (seconds := self._clock() - begun) >= self._slowness.limit:
+            names = (*["timers"][:fired], *writes_in(runs, self.type))
+            self._slowness.tell(names, places_of(runs), seconds)
         if self.machine.effects.emitted:
             self.recent.take(self.machine.effects.take(), self.last_applied)
         self._forget_applied()
@@ -391,7 +408,7 @@ class Apply:
 
     def _answer(self, queries: Sequence[Query], age: float | None = None) -> None:
         """Answer queries from the machine as it is; with an ``age`` each reply is a ``StaleRead``."""
-        self.machine.context = ReadContext(self.time, self.last_applied)
+        self.machine.context, begun = ReadContext(self.time, self.last_applied), self._clock()
         for call, waiter in queries:
             try:
                 reply = self._read(call)
@@ -399,6 +416,9 @@ class Apply:
                 waiter.fail(error)
             else:
                 waiter.succeed(reply if age is None else StaleRead(reply, self.last_applied, age))
+        if (seconds := self._clock() - begun) >= self._slowness.limit:
+            names = (call[0].label for call, _ in queries if call is not None)
+            self._slowness.tell(names, f"read at index {self.last_applied}", seconds)
 
     def _read(self, bound: Bound | None) -> object:
         """Give the answer of a read from the machine as it is, once its context is set.

@@ -35,7 +35,7 @@ from quorate.machine import (
 )
 from quorate.nesting import NESTING_MAX, nests_too_deep
 from quorate.replies import ENCODER, IMMUTABLE, ReplyType, detached, members, shared_types
-from quorate.signatures import CallType
+from quorate.signatures import CallType, explained
 
 COMBINATIONS_MAX = 256
 """How many combinations of types are told apart for the arguments of one call."""
@@ -178,6 +178,9 @@ class Calls(msgspec.Struct, frozen=True):
         # A read has changed nothing, so it parts nobody: were it to stop a peer, its caller would ask the next one, and
         # one bad read would stop them all.
         if self.kind == "write" and isinstance(error, NOT_ALIKE):
+            error.add_note(
+                f"{call.label} (index {machine.context.index}) raised it: mend the program and start it again"
+            )
             raise error
         undo(machine)
         failure = MachineError(f"{call.label} raised {described(error)}")
@@ -489,11 +492,3 @@ def union_decoders(calls: Mapping[str, CallType]) -> tuple[Any, Any]:
         return None, None
     union: Any = functools.reduce(operator.or_, structs)
     return msgspec.msgpack.Decoder(union), msgspec.msgpack.Decoder(list[union])
-
-
-def explained(call: CallType, error: Exception) -> str:
-    """Say what is wrong with the arguments by their names, where msgspec says positions, such as ``$[1]``."""
-    text = str(error) if isinstance(error, msgspec.MsgspecError) else described(error)
-    for position, name in enumerate(call.struct.__struct_fields__, 1):
-        text = text.replace(f"`$[{position}]", f"`{name}")
-    return text

@@ -283,4 +283,6 @@ def failure_of(name: str, error: BaseException) -> QuorateError:
     """Say why a peer stops: a store's own words, or what its program raised."""
     if isinstance(error, StoreError):
         return error
-    return QuorateError(f"{name} stopped because of {type(error).__name__}: {error}")
+    # What was noted on its way here says which handler it was.
+    said = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+    return QuorateError(f"{name} stopped because of {said}")

@@ -15,6 +15,7 @@ from quorate.core import Raft
 from quorate.errors import Corrupted, MachineError
 from quorate.sessions import machine_command, without_heads
 from quorate.settings import Settings
+from quorate.slowness import slowness
 from quorate.snapshots import Snapshots
 from quorate.store.directory import Directory, PeerIdentity
 from quorate.store.disk import Disk, Executor, blocking
@@ -63,7 +64,8 @@ async def reopen(
         StoreError: the disk failed.
         MachineError: the log or the snapshot holds what the machine does not have.
     """
-    apply = Apply(machine.machine(), machine, settings.events_bytes_max)
+    clock, slow = surroundings.clock.time, slowness(settings)
+    apply = Apply(machine.machine(), machine, settings.events_bytes_max, clock, slow)
     executor = surroundings.executor
     identity = await blocking(executor, lambda: directory.identity(name))
     names: set[str] = set()

@@ -14,6 +14,8 @@ from typing import Any, Literal, dataclass_transform
 
 import msgspec
 
+from quorate.errors import described
+
 # msgspec reserves one field name for the tag, though arrays carry no names. This one can be no parameter's.
 TAG_FIELD = " name"
 
@@ -149,3 +151,11 @@ def reply_of(struct: type[msgspec.Struct], form: type[msgspec.Struct]) -> object
 def is_union(annotation: object) -> bool:
     """Tell whether the annotation is of the form ``A | B``."""
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def explained(call: CallType, error: Exception) -> str:
+    """Say what is wrong with the arguments by their names, where msgspec says positions, such as ``$[1]``."""
+    text = str(error) if isinstance(error, msgspec.MsgspecError) else described(error)
+    for position, name in enumerate(call.struct.__struct_fields__, 1):
+        text = text.replace(f"`$[{position}]", f"`{name}")
+    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import pytest
 
@@ -11,6 +12,8 @@ from quorate.calling import describe
 from quorate.errors import MachineError, NotCommitted, OutcomeUnknown, QuorateError, Rejected, Unavailable
 from quorate.machine import StateMachine, read, write
 from quorate.machines import KV
+from quorate.sessions import TICK
+from quorate.slowness import Slowness
 from quorate.tables import Replicated, Tables, encode_tables, restored
 from quorate.types import Index, Kind, Run, Snapshot, Term
 
@@ -246,6 +249,66 @@ def test_a_read_that_stops_the_peer_leaves_nobody_waiting():
     apply.stop("it was halted")
     first, halted, last = (waiter.told[0] for waiter in waiters)
     assert (first, str(halted), str(last)) == ("not yet", "it was halted", "it was halted")
+
+
+class Slow(StateMachine):
+    """Takes as long as it is told to, by a clock that stands still otherwise."""
+
+    now: ClassVar[float] = 0.0
+
+    @write
+    def take(self, seconds: float) -> None:
+        Slow.now += seconds
+
+    @write
+    def wait(self, seconds: float) -> None:
+        self.call_later(1.0, Slow.take, seconds)
+
+    @read
+    def look(self, seconds: float) -> None:
+        Slow.now += seconds
+
+
+def slow(first: int, *seconds: float, time: float = 0.0, method=Slow.take) -> Run:
+    payloads = tuple(describe(Slow).encode_write(method, (each,)) for each in seconds)
+    return Run(Term(1), Index(first), Kind.COMMAND, time, payloads)
+
+
+def test_what_holds_up_the_node_is_named_and_not_each_time(caplog):
+    apply = Apply(Slow(), describe(Slow), 0, lambda: Slow.now, Slowness(0.5))
+    for index in range(1, 5):  # The 1st, the 2nd and the 4th are told.
+        apply.apply([slow(index, 1.0)])
+    apply.apply([slow(5, 0.125, 0.125), slow(7, 0.125)])  # This is quick enough.
+    assert caplog.messages == [
+        "Slow.take took 1.0 s (index 1, slow batch 1 of this machine): everything on this node waited",
+        "Slow.take took 1.0 s (index 2, slow batch 2 of this machine): everything on this node waited",
+        "Slow.take took 1.0 s (index 4, slow batch 4 of this machine): everything on this node waited",
+    ]
+    assert {(record.name, record.levelname) for record in caplog.records} == {("quorate.machine", "WARNING")}
+
+
+def test_of_a_slow_batch_all_that_ran_in_it_is_named(caplog):
+    apply = Apply(Slow(), describe(Slow), 0, lambda: Slow.now, Slowness(0.5))
+    apply.apply([slow(1, 0.5, method=Slow.wait), slow(2, 0.25, 0.25)])
+    apply.apply([slow(4, 0.25, time=5.0), Run(Term(1), Index(5), Kind.COMMAND, 5.0, (TICK,))])
+    assert [message.partition(", slow batch")[0] for message in caplog.messages] == [
+        "Slow.wait and Slow.take took 0.5 s (indexes 1 to 3",
+        "timers and Slow.take took 0.8 s (indexes 4 to 5",
+    ]
+
+
+def test_reads_that_hold_up_the_node_are_named(caplog):
+    apply = Apply(Slow(), describe(Slow), 0, lambda: Slow.now, Slowness(0.5))
+    apply.read(Index(0), [asking(Slow, Slow.look, (each,), Noted()) for each in (0.25, 0.5)])
+    assert caplog.messages == [
+        "Slow.look took 0.8 s (read at index 0, slow batch 1 of this machine): everything on this node waited"
+    ]
+
+
+def test_a_machine_that_nobody_times_is_never_slow(caplog):
+    apply = Apply(Slow(), describe(Slow))
+    apply.apply([slow(1, 100.0)])
+    assert not caplog.messages
 
 
 class Counter(StateMachine):

@@ -251,7 +251,11 @@ async def test_what_is_not_deterministic_stops_the_peer_and_is_no_reply() -> Non
             await leader.write(Fragile.fill_memory)
         with pytest.raises(Stopped, match="MemoryError"):
             await leader.write(Fragile.divide, 1)
-        assert "MemoryError" in (leader.status().why or "")
+        index = leader.status().last_applied + 1
+        assert leader.status().why == (
+            f"it has stopped: peer1 stopped because of MemoryError: ; Fragile.fill_memory (index {index}) raised it: "
+            "mend the program and start it again"
+        )
 
 
 @pytest.mark.parametrize("consistency", ["linearizable", "lease", "stale"])
