@@ -125,7 +125,10 @@ def agreed_configuration(members: tuple[Address, ...], found: dict[Address, Iden
     for member, other in written.items():
         if other != configuration or addresses_of(other.members) != members:
             named = ", ".join(map(str, addresses_of(other.members)))
-            raise InvalidConfiguration(f"{member.name} already belongs to a group of {named} (group {other.group})")
+            raise InvalidConfiguration(
+                f"{member.name} already belongs to a group of {named} (group {other.group}); if its data is not needed,"
+                " give it an empty data directory"
+            )
     for member, identity in found.items():
         if configuration.member(identity.id) is None:
             raise InvalidConfiguration(

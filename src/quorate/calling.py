@@ -35,7 +35,7 @@ from quorate.machine import (
 )
 from quorate.nesting import NESTING_MAX, nests_too_deep
 from quorate.replies import ENCODER, IMMUTABLE, ReplyType, detached, members, shared_types
-from quorate.signatures import CallType, explained
+from quorate.signatures import CallType, explained, shown
 
 COMBINATIONS_MAX = 256
 """How many combinations of types are told apart for the arguments of one call."""
@@ -130,7 +130,7 @@ class Calls(msgspec.Struct, frozen=True):
                 return call, type(call).__name__
         kind, machine, struct = self.kind, self.machine.__name__, self.struct.__name__
         raise TypeError(
-            f"{call!r} is no {kind} of {machine}: neither one of its @{kind} methods nor a {struct} it takes"
+            f"{shown(call)} is no {kind} of {machine}: neither one of its @{kind} methods nor a {struct} it takes"
         )
 
     def check(self, encoded: bytes) -> msgspec.Struct:
@@ -272,6 +272,11 @@ class MachineType(msgspec.Struct, frozen=True):
         """The names of its reads on the wire."""
         return frozenset(self.reads.by_name)
 
+    @property
+    def has_own_snapshot(self) -> bool:
+        """Whether the class says itself what its snapshots are."""
+        return self.machine.snapshot is not StateMachine.snapshot
+
     def encode_write(
         self, call: object, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
     ) -> bytes:
@@ -326,7 +331,7 @@ class MachineType(msgspec.Struct, frozen=True):
         Raises:
             TypeError: they cannot; the message says what to write. Never of a class with a ``snapshot`` of its own.
         """
-        if self.machine.snapshot is StateMachine.snapshot:
+        if not self.has_own_snapshot:
             keeping.check_fresh(fresh)
 
     def snapshot(self, machine: StateMachine) -> Iterator[bytes]:
@@ -336,7 +341,7 @@ class MachineType(msgspec.Struct, frozen=True):
             MachineError: the machine cannot give its state; also raised while iterating, ``__cause__`` is why.
             MemoryError: there is not enough of it; also raised while iterating.
         """
-        with keeping.faults(f"{self.name}.snapshot"):
+        with keeping.faults(f"{self.name}.snapshot", is_own=self.has_own_snapshot):
             chunks = iter(machine.snapshot())
         return self._chunks(chunks)
 
@@ -355,7 +360,7 @@ class MachineType(msgspec.Struct, frozen=True):
 
     def _chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         while True:
-            with keeping.faults(f"{self.name}.snapshot"):
+            with keeping.faults(f"{self.name}.snapshot", is_own=self.has_own_snapshot):
                 chunk = next(chunks, None)
                 if chunk is None:
                     return

@@ -372,8 +372,8 @@ class Membership:
             raise Unavailable(f"{address} must run before it can become a member: {error}") from error
         if found.configuration is not None and found.configuration.group != group.configuration.group:
             raise InvalidConfiguration(
-                f"{address} already belongs to another group (group {found.configuration.group}); give it an empty data"
-                " directory"
+                f"{address} already belongs to another group (group {found.configuration.group}); if its data is not"
+                " needed, give it an empty data directory"
             )
         check_machine(address.name, found.machine, group)
         return found.id

@@ -76,7 +76,8 @@ def joining(membership: Membership, kind: MemberKind) -> Edit:
         if current is not None and current.group != group.configuration.group:
             raise InvalidConfiguration(
                 f"{own.name} belongs to group {current.group}, and {group.leader} leads group"
-                f" {group.configuration.group}: name a member of its own group, or give it an empty data directory"
+                f" {group.configuration.group}: name a member of its own group, or, if its data is not needed, give it"
+                " an empty data directory"
             )
         check_machine(own.name, membership.machine, group)
         before = member_of(group, membership)

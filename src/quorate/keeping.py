@@ -372,14 +372,15 @@ def check_fresh(machine: object) -> None:
 
 
 @contextlib.contextmanager
-def faults(label: str) -> Iterator[None]:
+def faults(label: str, *, is_own: bool = True) -> Iterator[None]:
     """Turn what a machine raises inside the ``with`` into an error of quorate.
 
     Args:
         label: the method that runs, such as ``"KV.snapshot"``.
+        is_own: whether the class wrote it: then it matters where it raised what.
 
     Raises:
-        MachineError: the machine raised; ``__cause__`` is what.
+        MachineError: the machine raised; ``__cause__`` is what, if the class wrote the method itself.
         StoreError: as it was raised: what the machine read could not be read.
         MemoryError: as it was raised: it is not the machine's fault.
     """
@@ -388,4 +389,4 @@ def faults(label: str) -> Iterator[None]:
     except (StoreError, MemoryError):
         raise
     except Exception as error:
-        raise MachineError(f"{label} raised {described(error)}") from error
+        raise MachineError(f"{label} raised {described(error)}") from (error if is_own else None)

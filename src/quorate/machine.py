@@ -28,7 +28,17 @@ from quorate.context import Context
 from quorate.effects import Effects
 from quorate.events import Event, EventTypes, event_types
 from quorate.nesting import nests_too_deep
-from quorate.signatures import CallStruct, CallType, is_union, name_of, reply_of, signature, struct_from_parameters
+from quorate.signatures import (
+    CallStruct,
+    CallType,
+    check_own_names,
+    is_union,
+    name_of,
+    reply_of,
+    shown,
+    signature,
+    struct_from_parameters,
+)
 
 M_contra = TypeVar("M_contra", bound="StateMachine", contravariant=True)
 M = TypeVar("M", bound="StateMachine")
@@ -87,6 +97,17 @@ class Method(Generic[M_contra, P, R_co]):
     def _callable_on(self, machine: M_contra) -> Callable[Concatenate[M_contra, P], R_co]:
         """Give what a call on the machine runs."""
         return self.function
+
+    if not typing.TYPE_CHECKING:  # To type checkers a reference is nothing that can be called.
+
+        def __call__(self, *args: object, **kwargs: object) -> None:
+            """Say what a reference is for.
+
+            Raises:
+                TypeError: always.
+            """
+            name = self.function.__qualname__
+            raise TypeError(f"{name} is no function: pass `{name}` and its arguments, such as write({name}, ...)")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.function.__qualname__}>"
@@ -191,7 +212,7 @@ class StateMachine:
             TypeError: a write or read cannot work as it is declared; the message says what to write.
         """
         super().__init_subclass__(**options)
-        check_own_names(cls)
+        check_own_names(cls, OWN_NAMES)
         check_snapshots(cls)
         call_types(cls)
         events_of(cls)
@@ -329,24 +350,6 @@ OWN_NAMES = ("context", "effects", "emit", "call_at", "call_later", "cancel_call
 """What the class itself is for: a machine that has something else there would lose one of the two."""
 
 
-def check_own_names(machine: type[StateMachine]) -> None:
-    """Refuse a class that has something of its own under a name that is quorate's.
-
-    Raises:
-        TypeError: it has.
-    """
-    try:
-        annotated = inspect.get_annotations(machine)
-    except NameError:  # Python 3.14 resolves them here; what cannot be resolved is told when the state is read.
-        annotated = {}
-    for name in OWN_NAMES:
-        if name in vars(machine) or name in annotated:
-            raise TypeError(
-                f"{machine.__name__}.{name}: this name is taken by StateMachine.{name}; choose another, and "
-                f'@write(name="{name}") if the log knows it by this one'
-            )
-
-
 def events_of(machine: type[StateMachine]) -> EventTypes:
     """Give the events that a class emits.
 
@@ -392,7 +395,7 @@ def encode_later(machine: type[StateMachine], call: object, args: tuple[object, 
     elif isinstance(call, Command) and not (args or kwargs) and type(call) in [each.struct for each in known.values()]:
         label, make = type(call).__name__, lambda: call
     else:
-        raise TypeError(f"{call!r} is no write of {machine.__name__} that a timer could run")
+        raise TypeError(f"{shown(call)} is no write of {machine.__name__} that a timer could run")
     try:
         struct = make()
         encoded = msgspec.msgpack.encode(struct)

@@ -35,7 +35,7 @@ from quorate.seat import Seat
 from quorate.serving import Place, carry_out_all
 from quorate.settings import Settings
 from quorate.store import LogStore
-from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, open_store
+from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, check_holds_no_node, open_store
 from quorate.store.disk import Disk, ThreadExecutor, blocking
 from quorate.surroundings import Surroundings
 from quorate.transport import Answer, Packet, Transport
@@ -377,7 +377,10 @@ class Node:
 
         def open_directory(address: str) -> Directory:
             # An id must not outlive its log: beside a store that forgets, identities are forgotten too.
-            return MemoryDirectory() if path is None or choice == "memory" else DataDirectory.open(path, address)
+            if path is None or choice == "memory":
+                check_holds_no_node(path)
+                return MemoryDirectory()
+            return DataDirectory.open(path, address)
 
         def open_logs(directory: Directory) -> LogStore:
             return open_store(choice, directory if isinstance(directory, DataDirectory) else None)

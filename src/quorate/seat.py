@@ -215,7 +215,7 @@ class Seat:
     def status(self) -> Status:
         """Tell what the peer knows of itself and its group."""
         status = self.raft.status()
-        why = f"it has stopped: {self.failure}" if self.failure else status.why
+        why = f"it has stopped: {self.failure}" if self.failure else status.why or self.snapshots.why
         leader, applied = self.addresses.leader(self.raft.state), self.apply.last_applied
         return msgspec.structs.replace(status, name=self.name, last_applied=applied, leader=leader, why=why)
 

@@ -159,3 +159,29 @@ def explained(call: CallType, error: Exception) -> str:
     for position, name in enumerate(call.struct.__struct_fields__, 1):
         text = text.replace(f"`$[{position}]", f"`{name}")
     return text
+
+
+def shown(call: object) -> str:
+    """Show what was given for a call, and say what to give where that is plain."""
+    if isinstance(call, types.MethodType):
+        name = call.__func__.__qualname__
+        return f"{name} of one machine (pass `{name}`, of the class, and its arguments)"
+    return repr(call)
+
+
+def check_own_names(machine: type, names: tuple[str, ...]) -> None:
+    """Refuse a class that has something of its own under a name that is quorate's.
+
+    Raises:
+        TypeError: it has.
+    """
+    try:
+        annotated = inspect.get_annotations(machine)
+    except NameError:  # Python 3.14 resolves them here; what cannot be resolved is told when the state is read.
+        annotated = {}
+    for name in names:
+        if name in vars(machine) or name in annotated:
+            raise TypeError(
+                f"{machine.__name__}.{name}: this name is taken by StateMachine.{name}; choose another, and "
+                f'@write(name="{name}") if the log knows it by this one'
+            )

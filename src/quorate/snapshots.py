@@ -58,6 +58,7 @@ class Snapshots:
 
     Attributes:
         sent: how many snapshots were sent whole, since the start.
+        why: a sentence: that the latest one could not be taken, and why; None when it could.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Snapshots:
             settings: the knobs.
         """
         self.sent: int = 0
+        self.why: str | None = None
         self._name = name
         self._store = store
         self._executor = executor
@@ -138,12 +140,16 @@ class Snapshots:
             self._is_taking = False
             told, self._told = self._told, []
             if error is None:
+                self.why = None
                 done(snapshot)
                 for waiter in told:
                     waiter.succeed(snapshot.index)
                 return
             failure = error if isinstance(error, QuorateError) else store_error_from(error)
-            logger.error("%s: snapshot %d failed: %s", self._name, snapshot.index, failure, exc_info=error)
+            self.why = f"its snapshots fail, so that its log grows: {failure}"
+            # What says all in its message needs no trace.
+            trace = None if isinstance(error, QuorateError) and error.__cause__ is None else error
+            logger.error("%s: snapshot %d failed: %s", self._name, snapshot.index, failure, exc_info=trace)
             for waiter in told:
                 waiter.fail(failure)
 

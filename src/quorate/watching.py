@@ -309,7 +309,7 @@ class AskingStatus:
         self._newest = answer.status
         self._following.learn(self._rounds.target, answer.status)
         if answer.mark == mark and answer.status.why is not None:
-            self._rounds.leave()  # It knows of no leader, or was removed: others may know more.
+            self._rounds.leave()  # It knows of no leader, or was removed, or is not well: others may know more.
         return answer
 
     def _refuse_older(self, answer: StandingIs) -> None:

@@ -228,6 +228,28 @@ def test_a_directory_that_is_not_a_nodes_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_file_is_no_data_directory_and_data_is_not_left_alone(tmp_path: Path) -> None:
+    node, directory = ["shell", "quorate.machines:KV", "--peer", "a@127.0.0.1:0"], tmp_path / "data"
+    (tmp_path / "file").write_text("mine")
+    done = quorate(*node, "--data-dir", str(tmp_path / "file"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "file is a file, and no data directory; give this node a directory, which need not exist" in done.stderr
+    assert quorate(*node, "--store", "memory", "--data-dir", str(directory)).returncode == 0  # there is nothing
+    assert quorate(*node, "--data-dir", str(directory)).returncode == 0
+    done = quorate(*node, "--store", "memory", "--data-dir", str(directory))
+    assert done.returncode == 1
+    assert 'data holds the data of a node, and the store "memory" would begin without it' in done.stderr
+
+
+@pytest.mark.parametrize("typed", ["1 / 0", "await peer.leader(timeout=0.01)", "1 +* 2", "if True:\n    nobody\n\n"])
+def test_what_is_piped_into_the_shell_and_raises_ends_it_with_status_1(typed: str) -> None:
+    node = ["shell", "quorate.machines:KV", "--peer", "a@127.0.0.1:0", "--store", "memory"]
+    done = quorate(*node, typed=f"{typed}\nprint('it goes', 'on')\n")
+    assert "it goes on" in done.stdout
+    assert done.returncode == 1
+    assert quorate(*node, typed="print(peer)\n").returncode == 0
+
+
 @pytest.mark.parametrize("has_moved", [False, True])
 def test_a_directory_of_another_peer_is_refused(tmp_path: Path, has_moved: bool) -> None:
     """Or that peer would stay away, and one that belongs to nobody would be ready in its place."""

@@ -355,6 +355,13 @@ def test_what_is_no_write_or_read_of_the_machine_is_a_type_error(encode):
         encode()
 
 
+def test_a_reference_that_is_called_and_a_method_of_one_machine_are_told_what_to_pass():
+    with pytest.raises(TypeError, match=r"KV\.set is no function: pass `KV\.set` and its arguments, such as write\(KV"):
+        KV.set("a", "b")
+    with pytest.raises(TypeError, match=r"KV\.set of one machine \(pass `KV\.set`, of the class, and its arguments\)"):
+        describe(KV).encode_write(KV().set, ("a", "b"))
+
+
 def test_a_struct_takes_no_arguments_beside_it_and_none_of_a_wrong_type():
     with pytest.raises(TypeError, match="nothing may follow"):
         describe(MatchedKV).encode_write(Set("a", "b"), ("c",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -189,6 +190,46 @@ async def test_a_snapshot_that_fails_takes_nothing_away() -> None:
             await fill(peer, 100, f"{batch}-")
         assert (peer.status().snapshot_index, peer.status().first_index) == (0, 1)
         assert await peer.read(KV.get, "2-99") == "value 99"
+
+
+class Lossy(StateMachine):
+    shares: dict[str, float]
+
+    def __init__(self) -> None:
+        self.shares = {}
+
+    @write
+    def set(self, key: str, whole: bool) -> None:
+        self.shares[key] = 1 if whole else 1.0
+
+
+async def test_while_snapshots_fail_the_status_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async with cluster(Lossy, 1, None, settings=SMALL) as group:
+        peer = await group.form()
+        assert peer.status().why is None
+        await peer.write(Lossy.set, "a", True)
+        sentence = "Lossy.shares['a'] is an int, and would come back as a float"
+        with pytest.raises(MachineError, match=re.escape(sentence)):
+            await peer.take_snapshot()
+        assert f"its snapshots fail, so that its log grows: Lossy.snapshot raised TypeError: {sentence}" in str(
+            peer.status()
+        )
+        (record,) = [record for record in caplog.records if record.name == "quorate.snapshots"]
+        assert sentence in record.message
+        assert record.exc_info is None  # the message says it all
+        await peer.write(Lossy.set, "a", False)
+        await peer.take_snapshot()
+        assert peer.status().why is None
+
+
+async def test_of_a_snapshot_method_that_raises_the_log_says_where(caplog: pytest.LogCaptureFixture) -> None:
+    async with cluster(Stubborn, 1, None, settings=SMALL) as group:
+        peer = await group.form()
+        await peer.write(KV.set, "key", "value")
+        with pytest.raises(MachineError, match=r"Stubborn\.snapshot raised RuntimeError"):
+            await peer.take_snapshot()
+        (record,) = [record for record in caplog.records if record.name == "quorate.snapshots"]
+        assert record.exc_info
 
 
 async def test_a_damaged_snapshot_is_not_believed(tmp_path: Path) -> None:

@@ -224,6 +224,10 @@ class Other(StateMachine):
     [
         ((Other.poke, "x"), "poke> is no write of Alarms"),
         ((Alarms.look,), "look> is no write of Alarms"),
+        (
+            (Alarms().ring, "x"),
+            r"Alarms\.ring of one machine \(pass `Alarms\.ring`, of the class, and its arguments\) is",
+        ),
         ((Alarms.ring,), "Alarms.ring: Missing required argument 'text'"),
         ((Alarms.ring, 7), r"Alarms.ring: Expected `str`, got `int`"),
         ((Alarms.ring, "x", "y", "z"), "Alarms.ring: Extra positional arguments"),

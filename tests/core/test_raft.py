@@ -300,7 +300,8 @@ def test_status_of_a_new_peer():
         commit_index=Index(0),
         last_applied=Index(0),
         last_index=Index(0),
-        why="it has no configuration yet: call set_configuration on one peer of the group, or start it with join",
+        why="it has no configuration yet: call set_configuration on one peer of the group, or start it with join; "
+        "if it was a member before, this is not its data directory",
     )
 
 

@@ -185,6 +185,17 @@ def test_parameters_without_values_are_named(pytester: pytest.Pytester) -> None:
     done.stdout.fnmatch_lines(["*Raw.put: raw: no values are known for Raw; give some, such as raw=*"])
 
 
+def test_an_object_where_its_class_belongs_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        from quorate.machines import KV
+
+        def test_kv(quorate_cluster):
+            quorate_cluster(KV())
+    """)
+    done = pytester.runpytest_inprocess()
+    done.stdout.fnmatch_lines(["*TypeError: *is no state machine: give the class itself, *"])
+
+
 def test_it_gets_along_with_asynchronous_tests(pytester: pytest.Pytester) -> None:
     has_anyio = importlib.util.find_spec("anyio") is not None
     pytester.makepyfile(

@@ -112,8 +112,9 @@ def test_a_directory_that_holds_something_else_is_refused_and_left_alone(path):
 
 def test_a_file_in_its_place_is_refused(tmp_path):
     (tmp_path / "a").write_text("mine")
-    with pytest.raises(StoreError, match="opening"):
+    with pytest.raises(StoreLocked, match="a is a file, and no data directory; give this node a directory"):
         DataDirectory.open(tmp_path / "a", HOME)
+    assert (tmp_path / "a").read_text() == "mine"
 
 
 def test_a_first_start_that_crashed_half_way_is_begun_again(path):

@@ -124,12 +124,13 @@ def prompt(loop: asyncio.AbstractEventLoop, names: dict[str, Any], machine: type
             f"`await` works here. There are peer, node, {machine.__name__}, connect and all public names of quorate. "
             "Ctrl-D stops the node."
         )
+    console = Console(loop, names)
     try:
-        Console(loop, names).interact(banner="", exitmsg="")
+        console.interact(banner="", exitmsg="")
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 0
     print(flush=True)
-    return 0
+    return 1 if console.has_failed and not sys.stdin.isatty() else 0
 
 
 def complete_and_remember(names: dict[str, Any]) -> None:
@@ -154,6 +155,7 @@ class Console(code.InteractiveConsole):
         self._loop = loop
         self._names = names
         self._task: asyncio.Task[None] | None = None
+        self.has_failed: bool = False
 
     def raw_input(self, prompt: str = "") -> str:
         """Read a line.
@@ -184,7 +186,13 @@ class Console(code.InteractiveConsole):
         except asyncio.CancelledError:
             print("\nKeyboardInterrupt", flush=True)
         except BaseException as error:
+            self.has_failed = True
             print(error_text(error), flush=True)
+
+    def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Show why what was typed cannot be run."""
+        self.has_failed = True
+        super().showsyntaxerror(*args, **kwargs)
 
     def _begin(self, code: CodeType, outcome: concurrent.futures.Future[None]) -> None:
         """Run what was typed, on the loop's thread. If it awaits, it is a coroutine now, and goes on as a task."""

@@ -67,7 +67,10 @@ def why_no_leader(state: State) -> str | None:
     if state.leader is not None:
         return None
     if state.configuration is None:
-        return "it has no configuration yet: call set_configuration on one peer of the group, or start it with join"
+        return (
+            "it has no configuration yet: call set_configuration on one peer of the group, or start it with join; "
+            "if it was a member before, this is not its data directory"
+        )
     if state.me is None:
         return f"it is not a member of the group of {configuration_text(state.configuration)}"
     if state.bare and not state.configuration.is_witness(state.peer):

@@ -121,15 +121,30 @@ def lost_logs(path: Path, names: list[str]) -> str:
 
 
 def _check_ours(path: Path) -> None:
-    """Refuse a directory that holds something else.
+    """Refuse what holds something else.
 
     Raises:
         StoreLocked: it does.
     """
+    if path.exists() and not path.is_dir():
+        raise StoreLocked(f"{path} is a file, and no data directory; give this node a directory, which need not exist")
     if path.is_dir():
         strange = any(child.name not in ("lock", "node.json", "node.json" + ASIDE) for child in path.iterdir())
         if strange and not (path / "node.json").exists():
             raise StoreLocked(f"{path} is not empty, and not the data directory of a node; give this node an empty one")
+
+
+def check_holds_no_node(path: Path | None) -> None:
+    """Refuse to leave a node's data alone, beside a store that begins with none.
+
+    Raises:
+        StoreLocked: it is there.
+    """
+    if path is not None and (path / "node.json").exists():
+        raise StoreLocked(
+            f'{path} holds the data of a node, and the store "memory" would begin without it: name the store that it '
+            "has, or give no data directory"
+        )
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import inspect as forms
 
+from quorate.calling import describe
 from quorate.machine import Method, StateMachine, call_types
 from quorate.testing.machine.values import Draw, NoValues, draw_value, unfit
 
@@ -69,7 +70,7 @@ def random_calls(
     Raises:
         TypeError: the machine has no such parameter, or no values are known for one; the message says what to give.
     """
-    known = drawn_calls(machine)
+    known = drawn_calls(describe(machine).machine)
     given = Given(
         {kind: as_draw(values) for kind, values in (types or {}).items()},
         {name: as_draw(values) for name, values in parameters.items()},
