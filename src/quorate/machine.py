@@ -4,8 +4,9 @@ Each write and read is one MessagePack array, ``[name, *arguments]``, in the log
 declares it. Names are stable strings; arguments go by position. A log outlives the program that wrote it, so:
 
 - A method or struct may be renamed if its name in the log stays: ``@write(name="set")``, ``tag="set"``.
-- New parameters go to the end, each with a default; commands that lack them are then still read. Update every peer
-  before a caller sends the new parameter: a peer of the old program refuses what it does not know.
+- New parameters go to the end, each with a default that stays; commands that lack them are then still read. Update
+  every peer before the first caller has the new class, which fills in defaults: a peer of the old program refuses what
+  it does not know, or stops where the log holds it.
 - Parameters are never removed, reordered, or given a type that refuses what the old one took.
 
 Nothing here knows of logs, peers or bytes; ``calling`` turns these declarations into bytes and back, ``keeping`` the
