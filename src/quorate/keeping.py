@@ -1,6 +1,7 @@
 """A machine's state as chunks and back: what ``StateMachine.snapshot`` and ``restore`` do unless they are overridden.
 
-The state is every attribute that is annotated at class level. A chunk is the MessagePack array ``[attribute, value]``;
+The state is every attribute that is annotated at class level; what a machine might change beside those is refused,
+where it can be seen. A chunk is the MessagePack array ``[attribute, value]``;
 a container is cut into several, each with some of its items. Knows attributes and their annotations; knows nothing of
 calls, logs or files.
 """
@@ -11,6 +12,8 @@ import contextlib
 import functools
 import inspect
 import itertools
+import re
+import types
 import typing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -66,6 +69,9 @@ IMMUTABLE_FORMS: tuple[type[forms.Type], ...] = (
 
 PLAIN = (bool, int, float, str, bytes, type(None))
 """The classes whose values may stand at class level, whatever the annotation."""
+
+FIXED = (complex, range, re.Pattern)
+"""More classes whose values cannot change, beside those that MessagePack has a form for."""
 
 ADVICE = "or override snapshot and restore"
 
@@ -296,7 +302,7 @@ def freeze(machine: object) -> Iterator[bytes]:
         ValueError: a value cannot be kept; so too.
     """
     attributes = attributes_of(type(machine))
-    for name in vars(machine):
+    for name in own_names(machine):
         if name not in attributes and not is_computed(type(machine), name):
             raise TypeError(
                 f"{type(machine).__name__}.{name} would be lost: it is not annotated at class level. "
@@ -306,6 +312,15 @@ def freeze(machine: object) -> Iterator[bytes]:
     held = Held()
     frozen = [attribute.freeze(getattr(machine, name), held) for name, attribute in attributes.items()]
     return itertools.chain.from_iterable(frozen)
+
+
+def own_names(machine: object) -> Iterator[str]:
+    """Yield the names of what a machine itself holds, in slots too."""
+    yield from vars(machine)
+    for owner in type(machine).__mro__:
+        for name, value in vars(owner).items():
+            if isinstance(value, types.MemberDescriptorType) and hasattr(machine, name):
+                yield name
 
 
 def restore(machine: object, chunks: Iterable[bytes]) -> None:
@@ -364,11 +379,43 @@ def check_fresh(machine: object) -> None:
         is_shared = getattr(type(machine), name, attribute) is value and not isinstance(value, PLAIN)
         if is_shared and (attribute.container in (dict, list, set, deque) or not attribute.is_immutable):
             raise TypeError(f"{attribute.label} would be shared by all machines of the process: set it in __init__")
+    check_class(type(machine))
     try:
         for _ in freeze(machine):
             pass
     except ValueError as error:
         raise TypeError(str(error)) from error
+
+
+def check_class(machine: type) -> None:
+    """Check that what stands at class level without an annotation is no state: writes could not change it.
+
+    Raises:
+        TypeError: they could; the message says what to write.
+    """
+    annotated = typing.get_type_hints(machine)
+    for owner in machine.__mro__:
+        for name, value in vars(owner).items():
+            # What Python keeps in a class itself has such names; what the class is abstract in is no state either.
+            is_pythons = (name.startswith("__") and name.endswith("__")) or name == "_abc_impl"
+            if not is_pythons and name not in annotated and not is_fixed(value):
+                raise TypeError(
+                    f"{machine.__name__}.{name} would be lost, and all machines of the process share it: annotate it at"
+                    " class level and set it in __init__; or, if no write changes it, annotate it as a ClassVar"
+                )
+
+
+def is_fixed(value: object) -> bool:
+    """Tell whether a value at class level is known not to change: a constant, or what classes are made of."""
+    kind = type(value)
+    if kind in (tuple, frozenset):
+        return all(map(is_fixed, typing.cast(Iterable[object], value)))
+    if isinstance(value, type) or inspect.isroutine(value) or hasattr(kind, "__get__") or typing.get_origin(value):
+        return True
+    try:
+        return issubclass(kind, FIXED) or all(map(cannot_change, all_forms(forms.type_info(kind))))
+    except (TypeError, NameError):  # of a struct whose annotations cannot be resolved
+        return False
 
 
 @contextlib.contextmanager

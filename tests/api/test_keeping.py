@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import datetime
 import decimal
 import enum
+import re
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -267,6 +269,56 @@ class Defaulting(StateMachine):
         self.counts = defaultdict(int)
 
 
+class Loose(StateMachine):
+    entries = {}  # noqa: RUF012
+
+
+class Mixin:
+    boxes = (1, [Box([])])
+
+
+class Mixed(Mixin, StateMachine):
+    pass
+
+
+class Made(StateMachine):
+    thing = Strange()
+
+
+class Slotted(StateMachine):
+    __slots__ = ("entries", "hidden", "unset")
+    entries: dict[str, str]
+
+    def __init__(self) -> None:
+        self.entries, self.hidden = {}, 0
+
+
+class Fixed(StateMachine, abc.ABC):
+    """What stands at class level without an annotation, and is not state; and what is said not to be."""
+
+    table: ClassVar[dict[str, int]] = {}
+    LIMIT = 10
+    PLACES = (("a", 1), frozenset({Point(2)}))
+    PATTERN = re.compile("x")
+    DAY = datetime.date(2025, 1, 2)
+    Alias = dict[str, int]
+
+    class Inner:
+        pass
+
+    @property
+    def size(self) -> int:
+        return len(self.table)
+
+    @staticmethod
+    def twice(number: int) -> int:
+        return 2 * number
+
+    shorter = lambda self: self.LIMIT - 1  # noqa: E731
+    length = len
+    colour = Colour.RED
+
+
 class Wrong(StateMachine):
     count: int
 
@@ -285,6 +337,10 @@ class Wrong(StateMachine):
         (Locked, r"Locked\.call cannot be kept in a snapshot: MessagePack has no form for Callable"),
         (Absent, r"the annotations of Absent cannot be resolved: .*Missing.*define the classes"),
         (Defaulting, r"Defaulting\.counts is a defaultdict, and would come back as a dict"),
+        (Loose, r"Loose\.entries would be lost, and all machines of the process share it: annotate it .* ClassVar"),
+        (Mixed, r"Mixed\.boxes would be lost"),
+        (Made, r"Made\.thing would be lost"),
+        (Slotted, r"Slotted\.hidden would be lost: it is not annotated at class level"),
         (Wrong, r"Wrong\.count is not what its annotation says: Expected `int`"),
     ],
 )
@@ -298,6 +354,11 @@ def test_values_at_class_level_are_good_when_they_cannot_change():
     machine = Defaults()
     machine.box = Box([1])
     assert state(moved(machine)) == {"box": Box([1]), "count": 0, "place": (0, ""), "point": Point(1)}
+
+
+def test_what_no_machine_can_change_may_stand_at_class_level_without_an_annotation():
+    describe(Fixed).check_state(Fixed())
+    assert state(moved(Fixed())) == {}
 
 
 async def test_a_peer_whose_state_would_be_lost_does_not_start():
