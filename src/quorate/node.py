@@ -20,7 +20,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from quorate.addresses import Addresses, check_told
 from quorate.asking import make_ask
-from quorate.calling import describe
+from quorate.calling import MachineType, describe
 from quorate.changing import Membership, checked_kind
 from quorate.errors import Stopped, StoreError
 from quorate.following import Following
@@ -30,7 +30,7 @@ from quorate.loop import Loop
 from quorate.machine import StateMachine
 from quorate.notebook import table
 from quorate.peer import Peer
-from quorate.reopening import reopen
+from quorate.reopening import Reopened, reopen
 from quorate.seat import Seat
 from quorate.serving import Place, carry_out_all
 from quorate.settings import Settings
@@ -121,6 +121,8 @@ class Node:
         self._by_id: dict[PeerId, Seat] = {}
         self._starting: set[str] = set()
         self._address_keepers: dict[str, asyncio.Task[None]] = {}
+        self._opening: asyncio.Event | None = None
+        self._stops = 0
         self._leaving: Surroundings | None = None
         self._home: asyncio.AbstractEventLoop | None = None
         self._ask = make_ask(lambda: self._running().transport, self.receive_requests, self._told)
@@ -148,11 +150,29 @@ class Node:
             Corrupted: what is on the disk is not what was written.
             StoreError: the disk failed.
             RuntimeError: Python runs without assertions (``-O``), which quorate relies on.
+            Stopped: the node was stopped while it started.
         """
+        stops = self._stops
+        while self._opening is not None:  # by another caller
+            await self._opening.wait()
         if self._surroundings is not None:
             return
         if sys.flags.optimize:
             raise RuntimeError("quorate checks its invariants with assert; run Python without -O")
+        self._opening = over = asyncio.Event()
+        try:
+            await self._open()
+            if self._stops > stops:
+                raise Stopped("the node was stopped while it started")
+        except BaseException:
+            await self._let_go()
+            raise
+        finally:
+            self._opening = None
+            over.set()
+
+    async def _open(self) -> None:
+        """Open network and disk, and make the loop. Whoever calls lets go of them if this raises."""
         await self._let_go()
         self._home = asyncio.get_running_loop()
         surroundings = self._surroundings = self._make_surroundings()
@@ -166,23 +186,15 @@ class Node:
             self._store = surroundings.store(directory)
             return self._store
 
-        try:
-            await surroundings.transport.listen(self)
-            directory = await blocking(surroundings.executor, open_directory)
-            store = await blocking(surroundings.executor, lambda: open_logs(directory))
-        except BaseException:
-            await self._let_go()
-            raise
+        await surroundings.transport.listen(self)
+        directory = await blocking(surroundings.executor, open_directory)
+        store = await blocking(surroundings.executor, lambda: open_logs(directory))
         self._disk = Disk(store, surroundings.executor, self._disk_failed)
         self._loop = Loop(
             surroundings.clock, surroundings.wall, surroundings.transport, self._disk, self.settings, self._joined
         )
         if self._local_path is not None:
-            try:
-                await self._listen_at(self._local_path, surroundings)
-            except BaseException:
-                await self._let_go()
-                raise
+            await self._listen_at(self._local_path, surroundings)
 
     async def _listen_at(self, path: str, surroundings: Surroundings) -> None:
         """Serve clients of this machine at a path: what their peer here cannot answer is asked of the leader."""
@@ -202,9 +214,15 @@ class Node:
 
     async def stop(self) -> None:
         """Stop every peer, then let go of disk and network. Idempotent."""
-        for place in list(self._places.values()):
-            await place.peer.stop()
-        await self._let_go()
+        self._stops += 1
+        try:
+            await asyncio.gather(*map(self._stop_peer, list(self._places)))
+            if self._opening is not None:  # Whoever starts it sees that it was stopped, and lets go of it.
+                await self._opening.wait()
+        finally:
+            # Also when the caller is cancelled, as in `_stop_peer`: the first that is done is to stop the loop.
+            if self._opening is None:
+                await self._let_go()
 
     async def __aenter__(self) -> Self:
         """Start the node."""
@@ -277,18 +295,10 @@ class Node:
             await self._stop_peer(name)
         if name in self._places or name in self._starting:
             raise ValueError(f"a peer named {name} runs on this node already")
-        assert self._directory is not None, "a running node has its directory"
-        assert self._disk is not None, "a running node has its disk"
         assert self._loop is not None, "a running node has its loop"
         loop = self._loop
         machine_type = describe(machine)
-        self._starting.add(name)
-        try:
-            opened = await reopen(name, machine_type, self._directory, self._disk, self.settings, surroundings)
-        finally:
-            self._starting.discard(name)
-        if self._surroundings is not surroundings:
-            raise Stopped(f"{name} was not started: the node was stopped meanwhile")
+        opened = await self._reopen(name, machine_type, surroundings)
         address = Address(name, *parse_node(surroundings.transport.address))
         reach = Addresses(address, self._told)
         seat = Seat(name, opened.raft, opened.apply, opened.snapshots, reach, self.settings, loop, opened.time)
@@ -307,6 +317,27 @@ class Node:
         loop.add(seat)
         await self._take_up_membership(membership, seeds, kind)
         return peer
+
+    async def _reopen(self, name: str, machine: MachineType, surroundings: Surroundings) -> Reopened:
+        """Make a peer of what the disk holds under its name.
+
+        Raises:
+            Stopped: the node was stopped meanwhile.
+            StoreError: the disk failed.
+        """
+        assert self._directory is not None, "a running node has its directory"
+        assert self._disk is not None, "a running node has its disk"
+        self._starting.add(name)
+        try:
+            opened = await reopen(name, machine, self._directory, self._disk, self.settings, surroundings)
+            if self._surroundings is surroundings:
+                return opened
+        except StoreError:
+            if self._surroundings is surroundings:
+                raise  # Else its disk refuses because it stops.
+        finally:
+            self._starting.discard(name)
+        raise Stopped(f"{name} was not started: the node was stopped meanwhile")
 
     async def _take_up_membership(
         self, membership: Membership, seeds: Sequence[Address] | None, kind: MemberKind
@@ -365,7 +396,7 @@ class Node:
         Raises:
             Stopped: it is not running.
         """
-        if self._surroundings is None:
+        if self._surroundings is None or self._opening is not None:
             raise Stopped("the node is not running; start it with `async with Node(...)` or `await node.start()`")
         return self._surroundings
 

@@ -1,4 +1,4 @@
-"""Whoever starts or stops a node or a peer may be cancelled meanwhile: nothing is left half open."""
+"""Whoever starts or stops a node or a peer may be cancelled meanwhile, or not be alone: nothing is left half open."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from quorate import Node, OutcomeUnknown, Stopped
+from quorate import Node, OutcomeUnknown, Settings, Stopped
 from quorate.machines import KV
+from quorate.seat import Seat
 from quorate.store.directory import DataDirectory, open_store
+from quorate.store.disk import Disk
 from quorate.transport.tcp import TCPTransport
 
-from .cluster import SETTINGS, cluster
+from .cluster import SETTINGS, cluster, free_ports
+from .virtual import World, run_world
 
 
 class Held:
@@ -50,6 +53,143 @@ async def test_a_start_that_is_cancelled_lets_go_of_what_it_opens(tmp_path: Path
             await starting
     async with Node("127.0.0.1:0", data_dir=tmp_path, store=engine, settings=SETTINGS) as again:
         await again.start_peer(KV, name="peer1")
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_start_that_is_cancelled_as_it_begins_to_listen_leaves_its_port_free(steps: int) -> None:
+    (port,) = free_ports(1)
+    node = Node(f"127.0.0.1:{port}", store="memory")
+    starting = asyncio.create_task(node.start())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await node.stop()  # It had started, if it took fewer steps than that.
+    async with Node(f"127.0.0.1:{port}", store="memory"):
+        pass
+
+
+@pytest.mark.parametrize("opens", ["the directory", "the store"])
+async def test_a_start_during_which_the_node_is_stopped_says_so_and_leaves_nothing_open(tmp_path, monkeypatch, opens):
+    held = Held(DataDirectory.open if opens == "the directory" else open_store)
+    node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
+    with monkeypatch.context() as patch:
+        name = "DataDirectory.open" if opens == "the directory" else "open_store"
+        patch.setattr(f"quorate.node.{name}", held)
+        starting = asyncio.create_task(node.start())
+        await asyncio.to_thread(held.entered.wait, 30)
+        stopping = asyncio.create_task(node.stop())
+        await asyncio.sleep(0)
+        threading.Timer(0.05, held.let_go.set).start()  # The loop may wait for its thread.
+        await stopping
+        with pytest.raises(Stopped, match="was stopped while it started"):
+            await starting
+    assert "stopped" in repr(node)
+    with pytest.raises(Stopped):
+        await node.start_peer(KV, name="peer1")
+    async with Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS) as again:
+        await again.start_peer(KV, name="peer1")
+
+
+async def test_who_starts_a_node_that_starts_already_waits_for_that(tmp_path: Path, monkeypatch) -> None:
+    held = Held(DataDirectory.open)
+    monkeypatch.setattr("quorate.node.DataDirectory.open", held)
+    node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
+    first = asyncio.create_task(node.start())
+    await asyncio.to_thread(held.entered.wait, 30)
+    second = asyncio.create_task(node.start())
+    await asyncio.sleep(0)
+    with pytest.raises(Stopped, match="is not running"):
+        await node.start_peer(KV, name="peer1")
+    assert not second.done()
+    held.let_go.set()
+    await second
+    await node.start_peer(KV, name="peer1")
+    await first
+    await node.stop()
+
+
+async def test_who_starts_a_node_whose_start_is_cancelled_starts_it(tmp_path: Path, monkeypatch) -> None:
+    held = Held(DataDirectory.open)
+    monkeypatch.setattr("quorate.node.DataDirectory.open", held)
+    node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
+    first = asyncio.create_task(node.start())
+    await asyncio.to_thread(held.entered.wait, 30)
+    second = asyncio.create_task(node.start())
+    await asyncio.sleep(0)
+    first.cancel()
+    threading.Timer(0.05, held.let_go.set).start()  # The node waits for its thread, and the loop with it.
+    await second
+    await node.start_peer(KV, name="peer1")
+    await node.stop()
+
+
+async def test_a_node_whose_stop_is_cancelled_has_no_peer_that_goes_on(monkeypatch) -> None:
+    async with cluster(KV, 1) as nodes:
+        peer = await nodes.form()
+        node = nodes.nodes["peer1"]
+        other = await node.start_peer(KV, name="other")
+        await other.set_configuration(other.address)
+        await other.leader()
+        entered = asyncio.Event()
+
+        async def close(seat: Seat, patience: float) -> None:
+            entered.set()
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Seat, "close", close)
+            stopping = asyncio.create_task(node.stop())
+            await entered.wait()
+            stopping.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await stopping
+        for each in (peer, other):
+            with pytest.raises(Stopped):
+                await each.write(KV.set, "foo", "bar")
+        assert "stopped" in repr(node)
+        async with Node(peer.address.node, store="memory", settings=SETTINGS):
+            pass  # Its port is free.
+
+
+async def test_a_peer_that_is_started_while_its_node_stops_says_that_the_node_was_stopped(tmp_path, monkeypatch):
+    held, stop, stops = Held(DataDirectory.identity), Disk.stop, asyncio.Event()
+
+    async def noted(disk: Disk) -> None:
+        stops.set()
+        await stop(disk)
+
+    monkeypatch.setattr(Disk, "stop", noted)
+    monkeypatch.setattr(DataDirectory, "identity", lambda *arguments: held(*arguments))
+    node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
+    await node.start()
+    starting = asyncio.create_task(node.start_peer(KV, name="peer1"))
+    await asyncio.to_thread(held.entered.wait, 30)
+    stopping = asyncio.create_task(node.stop())
+    await stops.wait()
+    held.let_go.set()
+    with pytest.raises(Stopped, match="peer1 was not started: the node was stopped meanwhile"):
+        await starting
+    await stopping
+
+
+def test_a_node_stops_its_peers_together():
+    """Each of them may have to wait for a quorum that is not there."""
+
+    async def tell(world: World) -> None:
+        groups = [await world.form(KV, f"a{number}", f"b{number}") for number in range(5)]
+        node = world.nodes[world.place(groups[0][0])]
+        leaders = [leader for leader, *_ in groups if leader in node.peers]
+        assert len(leaders) > 1
+        world.network.isolate(node.address)
+        writes = [asyncio.create_task(leader.write(KV.set, "foo", "bar")) for leader in leaders]
+        await asyncio.sleep(0)
+        before = world.loop.time()
+        await node.stop()
+        assert world.loop.time() - before < 2 * world.settings.election_timeout_max
+        assert {type(error) for error in await asyncio.gather(*writes, return_exceptions=True)} == {OutcomeUnknown}
+
+    run_world(2, Settings(), tell)
 
 
 async def test_a_stop_that_is_cancelled_is_taken_up_by_the_next_one(tmp_path: Path, monkeypatch) -> None:

@@ -111,6 +111,7 @@ class Node:
             Corrupted: what is on the disk is not what was written.
             StoreError: the disk failed.
             RuntimeError: Python runs without assertions (``-O``), which quorate relies on.
+            Stopped: the node was stopped while it started.
         """
         if self._background.has_ended:
             self._background = self._make_background()

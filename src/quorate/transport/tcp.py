@@ -127,8 +127,9 @@ class TCPTransport:
         # In a thread, since it may ask who is there already: perhaps another node of this very loop.
         self._local = await asyncio.to_thread(LocalSocket, path)
         self._listener = await asyncio.get_running_loop().create_unix_server(
-            self._accepted, sock=self._local.socket, backlog=BACKLOG
+            self._accepted, sock=self._local.socket, backlog=BACKLOG, start_serving=False
         )
+        await self._listener.start_serving()
 
     async def _listen_on(self, host: str, port: int) -> None:
         """Listen on a port, and learn which one that is.
@@ -145,7 +146,10 @@ class TCPTransport:
                 ssl=self._accepting_tls,
                 ssl_handshake_timeout=HELLO_SECONDS if self._accepting_tls is not None else None,
                 ssl_shutdown_timeout=self._linger,
+                start_serving=False,
             )
+            # Only now: were this cancelled while it does so by itself, nobody could close what is bound.
+            await self._listener.start_serving()
         except OSError as error:
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise OSError(error.errno, f"cannot listen on {format_node(host, port)}: {why}") from error
