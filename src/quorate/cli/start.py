@@ -11,7 +11,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-from quorate import Node, Peer, StateMachine, Stopped, Unavailable
+from quorate import Node, Overloaded, Peer, StateMachine, Stopped, Unavailable
 from quorate.cli.opening import load_machine, log_to_stderr, loop_factory, opened, ready_text
 from quorate.cli.output import CommandError, Output
 
@@ -93,7 +93,7 @@ async def check_runs(peer: Peer[Any]) -> None:
     """
     try:
         await peer.with_options(timeout=0.01).leader()
-    except Unavailable:
-        pass  # It runs, and knows of no leader now.
+    except (Unavailable, Overloaded):
+        pass  # It runs, and knows of no leader now; so many may wait for one that nobody else is let in.
     except Stopped as error:
         raise CommandError(f"{peer.name} has stopped: {error}") from error
