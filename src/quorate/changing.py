@@ -48,17 +48,19 @@ PRIORITY_MAX = 1_000_000
 
 
 class Group(msgspec.Struct, frozen=True):
-    """A group as its leader knows it.
+    """A group as its leader knows it, for one who wants to change it.
 
     Attributes:
         leader: where that is reached.
         machine: the name of its machine's class.
         configuration: the configuration in force there.
+        deadline: when the change is to be given up.
     """
 
     leader: Address
     machine: str
     configuration: Configuration
+    deadline: float
 
 
 Edit = Callable[[Group], Awaitable[Members]]
@@ -273,7 +275,7 @@ class Membership:
                 elif found.leader is None:
                     tried[target] = "it knows of no leader"
                 elif found.leader.name == target.name:
-                    return Group(target, found.machine, found.configuration)
+                    return Group(target, found.machine, found.configuration, deadline)
                 else:
                     redirect = found.leader
                     tried[target] = f"{redirect} leads"
@@ -365,9 +367,8 @@ class Membership:
             InvalidConfiguration: it belongs to another group, or runs another machine.
             Unavailable: it does not answer.
         """
-        deadline = self._soon(float("inf"))
         try:
-            found = await identify(self.ask, address, deadline)
+            found = await identify(self.ask, address, self._soon(group.deadline))
         except (Unavailable, Stopped) as error:
             raise Unavailable(f"{address} must run before it can become a member: {error}") from error
         if found.configuration is not None and found.configuration.group != group.configuration.group:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from quorate.types import Kind, PeerId, Run
 
 from .cluster import SETTINGS, Cluster, cluster, free_ports
 from .test_apply import Noted
-from .virtual import World, address_of, run_world
+from .virtual import DELAY, World, address_of, run_world
 
 QUICK = msgspec.structs.replace(SETTINGS, catch_up_timeout=0.8, change_timeout=10.0)
 
@@ -225,6 +226,22 @@ async def test_a_newcomer_that_does_not_run_is_named_at_once() -> None:
 
 
 @pytest.mark.covers("pitfall 50")
+def test_a_newcomer_that_does_not_answer_is_asked_no_longer_than_the_call_may_take() -> None:
+    async def tell(world: World) -> None:
+        leader, *_ = await world.form(KV, "a", nodes=1)
+        silent = world.nodes[1].address
+        world.network.isolate(silent)
+        hasty = leader.with_options(timeout=0.3)
+        changes = hasty.add_peer, partial(hasty.set_configuration, leader.address), partial(hasty.replace_peer, "a")
+        for change in changes:
+            before = world.loop.time()
+            with pytest.raises(Unavailable, match=f"b@{silent} must run .* no answer within"):
+                await change(f"b@{silent}")
+            assert world.loop.time() - before <= 0.3 + DELAY
+
+    run_world(2, Settings(), tell)
+
+
 async def test_a_newcomer_that_stops_while_it_catches_up_is_given_up() -> None:
     async with grown(2, 1) as nodes:
         peer, id_ = nodes.peers["peer1"], nodes.peers["peer2"].status().id
