@@ -6,17 +6,24 @@ import random
 
 import pytest
 
+from quorate.core.admission import TERMS_AHEAD_MAX
+from quorate.core.configuration import encode_configuration
 from quorate.core.invariants import check
 from quorate.core.messages import (
     AppendEntries,
     AppendEntriesReply,
+    InstallSnapshot,
+    ReadIndex,
+    ReadIndexReply,
     RequestPreVote,
     RequestPreVoteReply,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
 )
+from quorate.core.ready import EventKind
 from quorate.testing.drive import obey, receive, start
-from quorate.types import Index, Kind, PeerId, Run, Term
+from quorate.types import Index, Kind, PeerId, ReadId, Run, Snapshot, Term
 
 
 def append(prev, *runs, term=2, leader="2"):
@@ -56,6 +63,44 @@ def test_entries_that_no_leader_sends_change_nothing(message, log):
     before = raft.state.hard_state, raft.state.log.last
     assert receive(raft, "2", message) == []
     assert (raft.state.hard_state, raft.state.log.last) == before
+
+
+def messages_of(raft, term):
+    """Give one message of each kind in a term."""
+    index, peer = Index(1), PeerId("2")
+    configuration = encode_configuration(raft.state.configuration)
+    return (
+        AppendEntries(term, peer, Index(0), Term(0), Index(0)),
+        AppendEntriesReply(term, True, index),
+        RequestVote(term, peer, index, term),
+        RequestVoteReply(term, vote_granted=True),
+        RequestPreVote(term, peer, index, term),
+        RequestPreVoteReply(term, Term(2), vote_granted=True),
+        TimeoutNow(term, peer),
+        InstallSnapshot(term, peer, Snapshot(Index(9), term, 0.0, index, configuration)),
+        ReadIndex(term, 1, ReadId(1)),
+        ReadIndexReply(term, 1, ReadId(1), index),
+    )
+
+
+def test_a_term_that_no_group_can_have_reached_is_ignored_and_counted_whatever_the_message():
+    for place in range(10):
+        raft = start("1", log=(1,), term=7)
+        raft.tick(1.0)
+        raft.ready()
+        before = raft.state.hard_state, raft.state.role
+        raft.receive(PeerId("2"), messages_of(raft, Term(7 + TERMS_AHEAD_MAX + 1))[place], 2.0)
+        assert (raft.state.hard_state, raft.state.role) == before
+        [event] = raft.ready().events
+        assert event.kind is EventKind.IGNORED
+        assert "far above ours (7)" in event.text
+
+
+def test_a_peer_that_was_away_for_a_lifetime_of_elections_learns_the_term():
+    for place in set(range(10)) - {4}:  # A pre-vote teaches nobody a term.
+        raft = start("1", log=(1,), term=7)
+        receive(raft, "2", messages_of(raft, Term(7 + TERMS_AHEAD_MAX))[place], 2.0)
+        assert raft.state.term >= 7 + TERMS_AHEAD_MAX
 
 
 def test_runs_behind_the_first_new_entry_are_taken_whole():

@@ -23,9 +23,15 @@ from quorate.core.ready import EventKind
 from quorate.core.state import Leader, State, hears_leader, name, note
 from quorate.types import PeerId
 
+TERMS_AHEAD_MAX = 2**32
+"""How far above ours the term of a message may be: with an election each second the others get that far ahead of us in
+136 years. A term that nobody can go beyond would end all elections, and the disk keeps it."""
+
 
 def is_refused(state: State, sender: PeerId, message: Message) -> bool:
     """Tell whether a message may change nothing, not even the term."""
+    if is_of_no_term(state, sender, message):
+        return True
     match message:
         case AppendEntries(leader_id=author) | InstallSnapshot(leader_id=author):
             return is_impostor(state, sender, author) or refuses_leader(state, sender, message)
@@ -41,6 +47,15 @@ def is_refused(state: State, sender: PeerId, message: Message) -> bool:
             return sender not in state.others or term < state.term
         case RequestPreVoteReply() | ReadIndex() | ReadIndexReply():
             return sender not in state.others
+
+
+def is_of_no_term(state: State, sender: PeerId, message: Message) -> bool:
+    """Tell whether the term of a message is one that the group cannot have reached."""
+    term = message.next_term if isinstance(message, RequestPreVote) else message.term
+    if term <= state.term + TERMS_AHEAD_MAX:
+        return False
+    note(state, EventKind.IGNORED, f"{name(state, sender)} claims term {term}, far above ours ({state.term}) -> ignore")
+    return True
 
 
 def is_impostor(state: State, sender: PeerId, author: PeerId) -> bool:
