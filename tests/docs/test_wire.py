@@ -21,7 +21,7 @@ from quorate.events import Emitted
 from quorate.machines import KV
 from quorate.sessions import ANSWERS_MAX
 from quorate.settings import Settings
-from quorate.transport import Packet, calls, frames, tcp
+from quorate.transport import Packet, accepting, calls, frames
 from quorate.transport.calls import (
     COMMANDS_MAX,
     Failure,
@@ -127,7 +127,7 @@ def test_the_numbers_are_those_of_the_source():
         f"`frame_bytes_max`, {Settings().frame_bytes_max >> 20} MiB",
         f"`command_bytes_max` ({Settings().command_bytes_max >> 20} MiB)",
         f"within {HELLO_SECONDS:.0f} s",
-        f"A node takes {tcp.CONNECTIONS_MAX:,} connections",
+        f"A node takes {accepting.CONNECTIONS_MAX:,} connections",
         f"Not more than {ANSWERS_MAX:,} writes",
         f"`commands`, {COMMANDS_MAX:,} at most",
         "0 to 2^63 - 1",

@@ -284,17 +284,6 @@ async def test_a_fault_of_the_receiver_is_logged_with_its_traceback_and_closes_o
     assert record.exc_info[0] is ZeroDivisionError
 
 
-async def test_one_connection_too_many_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("quorate.transport.tcp.CONNECTIONS_MAX", 2)
-    node, _ = await bench.node()
-    channels = [await bench.transport(None).connect(node.address) for _ in range(2)]
-    with pytest.raises(Unavailable, match="closed the connection"):
-        await bench.transport(None).connect(node.address)
-    await channels[0].close()
-    await until(lambda: node.connections_open == 1)
-    await bench.transport(None).connect(node.address)
-
-
 # Channels
 
 

@@ -13,9 +13,11 @@ import pytest
 import trustme
 
 from quorate.errors import Unavailable
+from quorate.transport import accepting
 from quorate.transport.calls import Value
 from quorate.transport.security import TLS
 from tests.transport.bench import Bench, ask, until, vote
+from tests.transport.test_tcp import hear_the_end, open_raw
 
 Issue = Callable[..., TLS]
 
@@ -113,6 +115,57 @@ async def test_the_host_is_not_checked_where_that_is_turned_off(bench: Bench, is
     other, _ = await bench.node(tls=issue(by=stranger))
     with pytest.raises(Unavailable, match="cannot be trusted"):
         await bench.transport(None, tls=unchecked).connect(other.address)
+
+
+@pytest.mark.parametrize("says", [b"", b"\x16\x03\x01"])
+async def test_strangers_without_a_certificate_keep_nobody_out(
+    bench: Bench, issue: Issue, monkeypatch: pytest.MonkeyPatch, says: bytes
+):
+    await keep_nobody_out(bench, issue, monkeypatch, says)
+
+
+@pytest.mark.parametrize("says", [b"", b"\x16\x03\x01"])
+def test_strangers_keep_nobody_out_on_uvloop(issue: Issue, monkeypatch: pytest.MonkeyPatch, says: bytes):
+    uvloop = pytest.importorskip("uvloop")
+
+    async def walk() -> None:
+        bench = Bench("tcp")
+        await keep_nobody_out(bench, issue, monkeypatch, says)
+        await bench.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(walk())
+
+
+async def keep_nobody_out(bench: Bench, issue: Issue, monkeypatch: pytest.MonkeyPatch, says: bytes) -> None:
+    """Let strangers come who never end their handshake, and then a client with a certificate."""
+    monkeypatch.setattr(accepting, "CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(accepting, "HELLO_SECONDS", 1000.0)
+    node, _ = await bench.node(tls=issue())
+    strangers = [await open_raw(node.address) for _ in range(5)]
+    for _, writer in strangers:
+        writer.write(says)
+    for reader, _ in strangers[:3]:
+        await hear_the_end(reader)
+    channel = await bench.transport(None, tls=issue()).connect(node.address)
+    assert (await channel.call(ask(b"x"))).answer == Value(b"x")
+    for _, writer in strangers:
+        writer.close()
+
+
+@pytest.mark.usefixtures("refusals")
+async def test_a_handshake_that_failed_takes_no_room(bench: Bench, issue: Issue, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(accepting, "CONNECTIONS_MAX", 2)
+    node, _ = await bench.node(tls=issue())
+    first = await bench.transport(None, tls=issue()).connect(node.address)
+    for _ in range(3):
+        reader, writer = await open_raw(node.address)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await hear_the_end(reader)
+        writer.close()
+    second = await bench.transport(None, tls=issue()).connect(node.address)
+    for channel in (first, second):
+        assert (await channel.call(ask(b"x"))).answer == Value(b"x")
 
 
 @pytest.mark.usefixtures("refusals")

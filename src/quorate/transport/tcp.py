@@ -15,16 +15,14 @@ from collections.abc import Callable, Sequence
 from quorate.errors import Unavailable
 from quorate.settings import Settings
 from quorate.transport import Channel, Packet, Receiver
+from quorate.transport.accepting import Door, bind
 from quorate.transport.channel import FrameChannel, Replies
-from quorate.transport.connection import HELLO_SECONDS, LINGER_SECONDS, Connection, Events, close_all, explain
+from quorate.transport.connection import LINGER_SECONDS, Connection, Events, close_all, explain
 from quorate.transport.frames import Frame, FrameError, FrameKind, Hello, encode_frames, encode_value, fits
-from quorate.transport.local import BACKLOG, LocalSocket, local_path
+from quorate.transport.local import LocalSocket, local_path
 from quorate.transport.neighbours import Neighbours
 from quorate.transport.security import TLS
 from quorate.types import format_node, parse_node
-
-CONNECTIONS_MAX = 10_000
-"""How many connections may be open at once; further ones are closed as they come."""
 
 DIAL_SECONDS = 2.0
 """How long connecting to a neighbour may take before it is tried anew."""
@@ -75,13 +73,12 @@ class TCPTransport:
             raise ValueError(f"others cannot reach {format_node(*self._advertise)}: say where they can with advertise=")
         self._bytes_max = settings.frame_bytes_max
         self._connect_seconds = settings.call_timeout
-        self._accepting_tls = tls.accepting_context() if tls is not None else None
+        self._door = Door(self._accepted, tls.accepting_context() if tls is not None else None, self._warn)
         self._dialling_tls = tls.dialling_context() if tls is not None else None
         self._linger = LINGER_SECONDS if tls is not None else None  # asyncio refuses TLS's knobs on a plain connection.
         self._events = Events(self._opened, self._greeted, self._received, self._lost)
         self._neighbours = Neighbours(lambda: self.address, self._dial_neighbour, settings, random, self._lose)
         self._receiver: Receiver | None = None
-        self._listener: asyncio.Server | None = None
         self._local: LocalSocket | None = None
         self._stopped = False
         self._connections: dict[Connection, None] = {}
@@ -126,10 +123,7 @@ class TCPTransport:
         """Listen at a path; no TLS there, since the machine itself says who may open it."""
         # In a thread, since it may ask who is there already: perhaps another node of this very loop.
         self._local = await asyncio.to_thread(LocalSocket, path)
-        self._listener = await asyncio.get_running_loop().create_unix_server(
-            self._accepted, sock=self._local.socket, backlog=BACKLOG, start_serving=False
-        )
-        await self._listener.start_serving()
+        self._door.open([self._local.socket])
 
     async def _listen_on(self, host: str, port: int) -> None:
         """Listen on a port, and learn which one that is.
@@ -138,25 +132,15 @@ class TCPTransport:
             OSError: the address cannot be bound; the message says why.
         """
         try:
-            self._listener = await asyncio.get_running_loop().create_server(
-                self._accepted,
-                host,
-                port,
-                backlog=BACKLOG,
-                ssl=self._accepting_tls,
-                ssl_handshake_timeout=HELLO_SECONDS if self._accepting_tls is not None else None,
-                ssl_shutdown_timeout=self._linger,
-                start_serving=False,
-            )
-            # Only now: were this cancelled while it does so by itself, nobody could close what is bound.
-            await self._listener.start_serving()
+            sockets = await bind(host, port)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise OSError(error.errno, f"cannot listen on {format_node(host, port)}: {why}") from error
-        bound = [listening.getsockname() for listening in self._listener.sockets]
+        self._door.open(sockets)
+        bound = [listening.getsockname() for listening in sockets]
         assert self._advertise is not None, "whoever binds an address has one"
         self._advertise = (self._advertise[0], self._advertise[1] or bound[0][1])
-        if self._accepting_tls is None and not all(ipaddress.ip_address(name[0]).is_loopback for name in bound):
+        if self._dialling_tls is None and not all(ipaddress.ip_address(name[0]).is_loopback for name in bound):
             _logger.warning(
                 "%s is open to other machines without TLS: whoever reaches it can read and change all that its peers"
                 " keep -> give it certificates (tls=TLS(...)), or bind a loopback address",
@@ -202,10 +186,9 @@ class TCPTransport:
     async def stop(self) -> None:
         """Close everything; idempotent. Replies that were given before are still sent."""
         self._stopped = True
-        if self._listener is not None:
-            self._listener.close()
         if self._local is not None:
             self._local.remove()
+        await self._door.close()
         await self._neighbours.stop()
         for replies in self._callers.values():
             replies.flush()
@@ -263,11 +246,8 @@ class TCPTransport:
         return "closed the connection at once: check that a node listens there, and whether it wants TLS"
 
     def _opened(self, connection: Connection) -> bool:
-        """Count a connection that came up, and refuse one too many (``Events``)."""
+        """Count a connection that came up (``Events``)."""
         if self._stopped:
-            return False
-        if len(self._connections) >= CONNECTIONS_MAX:
-            self._warn("full", "%d connections are open -> a further one is refused", CONNECTIONS_MAX)
             return False
         self.connections_accepted += not connection.dialled
         self._connections[connection] = None
@@ -306,6 +286,7 @@ class TCPTransport:
 
     def _lost(self, connection: Connection) -> None:
         """Tell those who used a connection (``Events``)."""
+        self._door.forget(connection)
         self._connections.pop(connection, None)
         self._callers.pop(connection, None)
         error = connection.error

@@ -1,0 +1,190 @@
+"""The door of a node: takes connections as they come, and bounds how many are open before anybody has said a word.
+
+Each connection takes one of the files that the process may have open. Were they counted only once they are encrypted,
+strangers without a certificate could leave none to the store and to the neighbours that are dialled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import resource
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+
+from quorate.transport.connection import HELLO_SECONDS, LINGER_SECONDS, Connection
+from quorate.transport.local import BACKLOG
+
+CONNECTIONS_MAX = 10_000
+"""How many connections that others have opened may be open at once, if the process may have so many files open."""
+
+FILES_RESERVED = 256
+"""How many of the files that the process may have open are left to the store and to connections that it dials."""
+
+FILES_MAX = 65_536
+"""No more files are asked for: some programs go through all numbers that an open file could have."""
+
+ACCEPTS_MAX = 16
+"""How many connections are taken in one turn of the loop."""
+
+PAUSE_SECONDS = 1.0
+"""How long none is taken after the operating system has refused one."""
+
+
+class Door:
+    """Where a node listens, and who came in there.
+
+    At the bound a further connection takes the place of the one that has kept silent for longest, if there is one:
+    so strangers who say nothing keep nobody out.
+    """
+
+    def __init__(
+        self, make: Callable[[], Connection], tls: ssl.SSLContext | None, warn: Callable[[str, str, object], None]
+    ) -> None:
+        """Prepare; it is shut.
+
+        Args:
+            make: makes the object for a connection that comes in.
+            tls: for the side that accepts; None where nothing is encrypted.
+            warn: logs a warning: its kind, its text, and what stands in the text.
+        """
+        self._make = make
+        self._tls = tls
+        self._warn = warn
+        self._sockets: list[socket.socket] = []
+        self._connections_max = 0
+        self._connections: dict[Connection, None] = {}
+        self._strangers: dict[Connection, asyncio.Task[None]] = {}  # Who has not said hello yet, the oldest first.
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self, sockets: Sequence[socket.socket]) -> None:
+        """Take connections at these sockets, which listen already."""
+        files = raise_files_limit()
+        self._connections_max = min(CONNECTIONS_MAX, max(files - FILES_RESERVED, files // 2))
+        self._sockets = list(sockets)
+        for listening in self._sockets:
+            self._watch(listening)
+
+    def forget(self, connection: Connection) -> None:
+        """Learn that a connection is gone: there is room for another."""
+        self._connections.pop(connection, None)
+        self._strangers.pop(connection, None)
+
+    async def close(self) -> None:
+        """Take no further connections, and hang up on those that are not up yet. Idempotent."""
+        sockets, self._sockets = self._sockets, []
+        for listening in sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+            listening.close()
+        for task in self._strangers.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _watch(self, listening: socket.socket) -> None:
+        """Take connections at a socket from now on, unless the door was shut meanwhile."""
+        if listening in self._sockets:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Take connections that wait; the loop calls again while there are more."""
+        for _ in range(ACCEPTS_MAX):
+            try:
+                accepted, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._warn("accept", "no connection can be taken: %s -> none is for a moment", error.strerror)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listening)
+                loop.call_later(PAUSE_SECONDS, self._watch, listening)
+                return
+            accepted.setblocking(False)
+            self._take(accepted)
+
+    def _take(self, accepted: socket.socket) -> None:
+        """Bring a connection up, if there is room for it."""
+        if len(self._connections) >= self._connections_max:
+            self._warn("full", "%d connections are open -> one is refused for each that comes", self._connections_max)
+            stranger = next(iter(self._strangers), None)
+            if stranger is None:
+                accepted.close()
+                return
+            self._strangers.pop(stranger).cancel()
+            stranger.abort()
+        connection = self._make()
+        self._connections[connection] = None
+        task = asyncio.get_running_loop().create_task(self._greet(connection, accepted), name="greet")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _greet(self, connection: Connection, accepted: socket.socket) -> None:
+        """Bring a connection up, and wait until the other side has said hello."""
+        task = asyncio.current_task()
+        assert task is not None, "this runs in a task of its own"
+        self._strangers[connection] = task
+        is_encrypted = self._tls is not None  # asyncio refuses TLS's knobs on a plain connection.
+        try:
+            if self._sockets:
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: connection,
+                    accepted,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=HELLO_SECONDS if is_encrypted else None,
+                    ssl_shutdown_timeout=LINGER_SECONDS if is_encrypted else None,
+                )
+                await connection.settled.wait()
+            else:  # The door was shut just now.
+                accepted.close()
+        except OSError:  # It has no certificate or speaks no TLS, or is gone.
+            pass
+        finally:
+            self._strangers.pop(connection, None)
+            if not connection.settled.is_set():
+                connection.abort()
+
+
+def raise_files_limit() -> int:
+    """Let the process have as many files open as the system allows, within reason, and tell how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return FILES_MAX
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if wanted <= soft:
+        return soft
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+async def bind(host: str, port: int) -> list[socket.socket]:
+    """Listen at all addresses that a host stands for.
+
+    Raises:
+        OSError: one of them cannot be bound, or there is none.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound: list[socket.socket] = []
+    refusal: OSError | None = None
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setblocking(False)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind(address)
+            listening.listen(BACKLOG)
+        except OSError as error:
+            listening.close()
+            refusal = error
+            if error.errno != errno.EADDRNOTAVAIL:  # Of IPv4 and IPv6 a machine may have one alone.
+                break
+        else:
+            bound.append(listening)
+    if refusal is not None and (not bound or refusal.errno != errno.EADDRNOTAVAIL):
+        for listening in bound:
+            listening.close()
+        raise refusal
+    return bound
