@@ -216,6 +216,7 @@ async def connect(made: bytes, split: int) -> None:
         opened=lambda connection: True,
         greeted=lambda connection, hello: heard.append("hello"),
         received=lambda connection, frame: heard.append("frame"),
+        drained=lambda connection: None,
         lost=lambda connection: heard.append("lost"),
     )
     connection = Connection(events, Hello("127.0.0.1:7002", "accepted"), "", BYTES_MAX)

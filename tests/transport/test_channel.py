@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from quorate.errors import Unavailable
+from quorate.transport import channel
 from quorate.transport.calls import (
     COMMANDS_MAX,
     CancelCall,
@@ -20,7 +22,7 @@ from quorate.transport.calls import (
     singly,
 )
 from quorate.transport.channel import FOREVER, FrameChannel, Replies
-from quorate.transport.frames import FrameKind, decode_frame
+from quorate.transport.frames import FrameKind, decode_frame, encode_frame, encode_one_frame, encode_value
 from tests.transport.bench import ask
 
 BYTES_MAX = 1 << 16
@@ -269,3 +271,49 @@ async def test_a_call_is_taken_back_once_and_only_while_somebody_might_answer_it
     wire.channel.take_back("peer1", late)
     with pytest.raises(ConnectionError):
         await late
+
+
+async def test_many_bytes_of_answers_are_encoded_as_they_are_taken_and_each_once(monkeypatch: pytest.MonkeyPatch):
+    frames: list[bytes] = []
+    encoded: list[int] = []
+    told: list[int] = []
+
+    def encode(reply: Reply) -> bytes:
+        encoded.append(reply.id)
+        return encode_value(reply)
+
+    def encode_few(kind: FrameKind, some: Sequence[Reply], bytes_max: int) -> bytes | None:
+        assert len(some) <= 4  # all at once would be a second copy of all
+        return encode_one_frame(kind, some, bytes_max)
+
+    monkeypatch.setattr(channel, "encode_value", encode)
+    monkeypatch.setattr(channel, "encode_one_frame", encode_few)
+    replies = Replies(
+        frames.append, BYTES_MAX, lambda: len(frames) % 3 == 2, lambda some: told.extend(reply.id for reply in some)
+    )
+    for number in range(200):
+        replies.answer(Reply(number, Value(bytes(BYTES_MAX // 4))))
+    await asyncio.sleep(0)
+    assert [len(decode_frame(frame, BYTES_MAX)[1]) for frame in frames] == [3, 3]
+    assert max(encoded) < 7
+    replies.answer(Reply(200, Value(b"")))
+    await asyncio.sleep(0)
+    assert len(frames) == 2  # nobody takes them
+    while len(told) < 201:
+        frames.append(encode_frame(FrameKind.REPLIES, []))  # there is room again
+        replies.flush()
+    sent = [reply.id for frame in frames for reply in decode_frame(frame, BYTES_MAX)[1]]  # type: ignore[union-attr]
+    assert sent == told == list(range(201))
+
+
+async def test_how_long_answers_may_be_is_learnt_from_those_of_late():
+    frames: list[bytes] = []
+    replies = Replies(frames.append, BYTES_MAX)
+    before = replies.answer_bytes
+    for number in range(20):
+        replies.answer(Reply(number, Value(b"short")))
+        replies.flush()
+    assert replies.answer_bytes < 40 < before
+    replies.answer(Reply(20, Value(bytes(BYTES_MAX // 2))))
+    replies.flush()
+    assert replies.answer_bytes > BYTES_MAX // 2

@@ -21,19 +21,46 @@ from quorate.transport.calls import (
     WritesCall,
     singly,
 )
-from quorate.transport.frames import FrameKind, encode_frames, encode_one_frame, encode_value, fits
+from quorate.transport.frames import (
+    ARRAY_HEADER_BYTES_MAX,
+    FrameKind,
+    encode_frames,
+    encode_one_frame,
+    encode_value,
+    fits,
+)
 
 FOREVER = float("inf")
 
 
 class Replies:
-    """The way back to one caller: the ``Answer`` that goes with its requests."""
+    """The way back to one caller: the ``Answer`` that goes with its requests.
 
-    def __init__(self, write: Callable[[bytes], None], bytes_max: int) -> None:
-        """Send replies by ``write``, which takes whole frames and drops them once the caller is gone."""
+    Attributes:
+        answer_bytes: how long a reply may well be, as those of late were; much, until there were some.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        bytes_max: int,
+        is_full: Callable[[], bool] = lambda: False,
+        sent: Callable[[Sequence[Reply]], None] = lambda replies: None,
+    ) -> None:
+        """Send nothing yet.
+
+        Args:
+            write: takes whole frames, and drops them once the caller is gone.
+            bytes_max: the longest body of a frame.
+            is_full: whether what was written waits to be taken: then replies are kept until ``flush`` is called again.
+            sent: told of the replies that were written.
+        """
         self._write = write
         self._bytes_max = bytes_max
+        self._is_full = is_full
+        self._sent = sent
         self._replies: list[Reply] = []
+        self.answer_bytes: int = bytes_max // 64
 
     def answer(self, reply: Reply) -> None:
         """Send a reply with all others of this turn; one too long for a frame goes as the failure that says so."""
@@ -41,17 +68,40 @@ class Replies:
             asyncio.get_running_loop().call_soon(self.flush)
         self._replies.append(reply)
 
-    def flush(self) -> None:
-        """Write the replies that wait for the end of the turn, now."""
+    def flush(self, *, at_once: bool = False) -> None:
+        """Write the replies that wait for the end of the turn, now, as far as they are taken.
+
+        Args:
+            at_once: whether to write them all, taken or not.
+        """
+        if not self._replies or (self._is_full() and not at_once):
+            return
         replies, self._replies = self._replies, []
-        if not replies:
-            return
-        frame = encode_one_frame(FrameKind.REPLIES, replies, self._bytes_max)
-        if frame is not None:
-            self._write(frame)
-            return
-        for frame in encode_frames(FrameKind.REPLIES, [self._encode(reply) for reply in replies], self._bytes_max):
-            self._write(frame)
+        if len(replies) * self.answer_bytes <= self._bytes_max:
+            frame = encode_one_frame(FrameKind.REPLIES, replies, self._bytes_max)
+            if frame is not None:
+                self._send(frame, replies)
+                return
+        # Many bytes: they are encoded as they are taken, and each once, so that they are not held several times.
+        encoded: list[bytes] = []
+        length = begun = 0
+        for position, reply in enumerate(replies):
+            value = self._encode(reply)
+            if encoded and length + len(value) > self._bytes_max - ARRAY_HEADER_BYTES_MAX:
+                self._send(encode_frames(FrameKind.REPLIES, encoded, self._bytes_max)[0], replies[begun:position])
+                encoded, length, begun = [], 0, position
+                if self._is_full() and not at_once:
+                    self._replies = replies[begun:]
+                    return
+            encoded.append(value)
+            length += len(value)
+        self._send(encode_frames(FrameKind.REPLIES, encoded, self._bytes_max)[0], replies[begun:])
+
+    def _send(self, frame: bytes, replies: Sequence[Reply]) -> None:
+        """Write a frame, and learn from it how long replies are."""
+        self.answer_bytes = max(len(frame) // len(replies), self.answer_bytes // 2)
+        self._write(frame)
+        self._sent(replies)
 
     def _encode(self, reply: Reply) -> bytes:
         """Encode a reply, or what says that it is too long for a frame."""

@@ -35,12 +35,14 @@ class Events:
         opened: it is up; returns False to refuse it.
         greeted: the other side has said hello. May raise ``FrameError``.
         received: a frame has arrived after the hello. May raise ``FrameError``.
+        drained: what was written has been taken, after ``is_full``.
         lost: it is gone. Called once for each, also for one that never came up.
     """
 
     opened: Callable[[Connection], bool]
     greeted: Callable[[Connection, Hello], None]
     received: Callable[[Connection, Frame], None]
+    drained: Callable[[Connection], None]
     lost: Callable[[Connection], None]
 
 
@@ -53,6 +55,8 @@ class Connection(asyncio.Protocol):
         heard: what the other side said first; None until then.
         error: why the connection ended, where it did not end in peace.
         opened_at: the loop's time when it came up.
+        is_full: whether so much waits to be sent that nothing should be added.
+        is_paused: whether nothing is read.
         settled: set once the other side has said hello, or the connection is gone.
         gone: set once nothing of the connection is left.
     """
@@ -64,6 +68,8 @@ class Connection(asyncio.Protocol):
         self.heard: Hello | None = None
         self.error: Exception | None = None
         self.opened_at: float = 0.0
+        self.is_full: bool = False
+        self.is_paused: bool = False
         self.settled: asyncio.Event = asyncio.Event()
         self.gone: asyncio.Event = asyncio.Event()
         self._events = events
@@ -143,11 +149,14 @@ class Connection(asyncio.Protocol):
         try:
             for frame in joined(self._decoder.feed(data)):
                 self._receive(frame)
-        except FrameError as error:
-            self.close(error)
-        except Exception as error:  # A bug in whoever receives: it must neither pass unseen nor end other connections.
-            _logger.exception("a frame from %s could not be taken -> connection closed", self.remote)
-            self.close(error)
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Close because of what was received, or of a bug in whoever has received it."""
+        if not isinstance(error, FrameError):  # It must neither pass unseen nor end other connections.
+            _logger.error("a frame from %s could not be taken -> connection closed", self.remote, exc_info=error)
+        self.close(error)
 
     def _receive(self, frame: Frame) -> None:
         """Take a hello, or pass on another frame."""
@@ -164,12 +173,25 @@ class Connection(asyncio.Protocol):
 
         Only where the other side calls: were both ends of two peers to stop reading, neither would go on.
         """
-        if self._transport is not None and self.heard is not None and self.heard.purpose == "calls":
-            self._transport.pause_reading()
+        self.is_full = True
+        if self.heard is not None and self.heard.purpose == "calls":
+            self.pause_reading()
 
     def resume_writing(self) -> None:
-        """Read again (``asyncio.Protocol``)."""
-        if self._transport is not None:
+        """Tell the owner, who reads again (``asyncio.Protocol``)."""
+        self.is_full = False
+        self._events.drained(self)
+
+    def pause_reading(self) -> None:
+        """Read nothing until ``resume_reading``. Idempotent."""
+        if self._transport is not None and self.open and not self.is_paused:
+            self.is_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again. Idempotent."""
+        if self._transport is not None and self.open and self.is_paused:
+            self.is_paused = False
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -38,11 +38,13 @@ HELLO_BYTES_MAX = 1024
 NUMBER_MAX = 2**63 - 1
 """The largest term or index: stores keep them in 8 signed bytes."""
 
+ARRAY_HEADER_BYTES_MAX = 5
+"""The longest that MessagePack needs to begin an array, such as a body."""
+
 MAGIC = b"qr"
 _FIELDS = struct.Struct(">2sBBI")
 _CHECKSUM = struct.Struct(">I")
 _HEADER = struct.Struct(">2sBBII")
-_ARRAY_HEADER_BYTES_MAX = 5
 
 
 class FrameKind(enum.IntEnum):
@@ -125,7 +127,7 @@ def encode_frames(kind: FrameKind, encoded: Sequence[bytes], bytes_max: int) -> 
     Returns:
         The frames; none when there are no values.
     """
-    room = bytes_max - _ARRAY_HEADER_BYTES_MAX
+    room = bytes_max - ARRAY_HEADER_BYTES_MAX
     if encoded and sum(map(len, encoded)) <= room:
         return [_seal(kind, _join(encoded))]
     frames: list[bytes] = []
@@ -143,7 +145,7 @@ def encode_frames(kind: FrameKind, encoded: Sequence[bytes], bytes_max: int) -> 
 
 def fits(value: bytes, bytes_max: int) -> bool:
     """Tell whether an encoded value can go in a frame whose body has at most ``bytes_max`` bytes."""
-    return len(value) <= bytes_max - _ARRAY_HEADER_BYTES_MAX
+    return len(value) <= bytes_max - ARRAY_HEADER_BYTES_MAX
 
 
 def decode_frame(frame: bytes, bytes_max: int) -> Frame:

@@ -16,7 +16,8 @@ from quorate.errors import Unavailable
 from quorate.settings import Settings
 from quorate.transport import Channel, Packet, Receiver
 from quorate.transport.accepting import Door, bind
-from quorate.transport.channel import FrameChannel, Replies
+from quorate.transport.callers import Caller
+from quorate.transport.channel import FrameChannel
 from quorate.transport.connection import LINGER_SECONDS, Connection, Events, close_all, explain
 from quorate.transport.frames import Frame, FrameError, FrameKind, Hello, encode_frames, encode_value, fits
 from quorate.transport.local import LocalSocket, local_path
@@ -76,14 +77,14 @@ class TCPTransport:
         self._door = Door(self._accepted, tls.accepting_context() if tls is not None else None, self._warn)
         self._dialling_tls = tls.dialling_context() if tls is not None else None
         self._linger = LINGER_SECONDS if tls is not None else None  # asyncio refuses TLS's knobs on a plain connection.
-        self._events = Events(self._opened, self._greeted, self._received, self._lost)
+        self._events = Events(self._opened, self._greeted, self._received, self._drained, self._lost)
         self._neighbours = Neighbours(lambda: self.address, self._dial_neighbour, settings, random, self._lose)
         self._receiver: Receiver | None = None
         self._local: LocalSocket | None = None
         self._stopped = False
         self._connections: dict[Connection, None] = {}
         self._channels: dict[Connection, FrameChannel] = {}
-        self._callers: dict[Connection, Replies] = {}
+        self._callers: dict[Connection, Caller] = {}
         self._silent_until: dict[str, float] = {}
         self.connections_accepted: int = 0
         self.bad_frames: int = 0
@@ -190,8 +191,8 @@ class TCPTransport:
             self._local.remove()
         await self._door.close()
         await self._neighbours.stop()
-        for replies in self._callers.values():
-            replies.flush()
+        for caller in self._callers.values():
+            caller.flush()
         await close_all(list(self._connections))
 
     async def _dial_neighbour(self, node: str) -> Connection:
@@ -265,8 +266,9 @@ class TCPTransport:
             raise FrameError("the local socket is for clients: peers speak over the network")
         if hello.purpose == "peers":
             self._neighbours.join(hello.node, connection)
-        elif hello.purpose == "calls":
-            self._callers[connection] = Replies(connection.write, self._bytes_max)
+        elif hello.purpose == "calls" and self._receiver is not None:
+            is_local = self._path is not None
+            self._callers[connection] = Caller(connection, self._receiver, self._bytes_max, is_local=is_local)
 
     def _received(self, connection: Connection, frame: Frame) -> None:
         """Pass on what a frame holds (``Events``).
@@ -275,14 +277,20 @@ class TCPTransport:
             FrameError: its kind does not belong on the connection.
         """
         receiver = self._receiver
-        if frame[0] is FrameKind.REQUESTS and receiver is not None and connection in self._callers:
-            receiver.receive_requests(frame[1], self._callers[connection].answer)
+        if frame[0] is FrameKind.REQUESTS and connection in self._callers:
+            self._callers[connection].receive(frame[1])
         elif frame[0] is FrameKind.REPLIES and connection in self._channels:
             self._channels[connection].receive(frame[1])
         elif frame[0] is FrameKind.PACKETS and receiver is not None and connection.purpose == "peers":
             receiver.receive_packets(connection.node, frame[1])
         else:
             raise FrameError(f"a {frame[0].name} frame does not belong on a connection for {connection.purpose}")
+
+    def _drained(self, connection: Connection) -> None:
+        """Go on with whoever calls (``Events``)."""
+        caller = self._callers.get(connection)
+        if caller is not None:
+            caller.drained()
 
     def _lost(self, connection: Connection) -> None:
         """Tell those who used a connection (``Events``)."""
