@@ -217,6 +217,7 @@ async def connect(made: bytes, split: int) -> None:
         greeted=lambda connection, hello: heard.append("hello"),
         received=lambda connection, frame: heard.append("frame"),
         drained=lambda connection: None,
+        unfinished=lambda connection, size, is_new: None,
         lost=lambda connection: heard.append("lost"),
     )
     connection = Connection(events, Hello("127.0.0.1:7002", "accepted"), "", BYTES_MAX)

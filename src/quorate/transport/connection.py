@@ -36,6 +36,7 @@ class Events:
         greeted: the other side has said hello. May raise ``FrameError``.
         received: a frame has arrived after the hello. May raise ``FrameError``.
         drained: what was written has been taken, after ``is_full``.
+        unfinished: so many bytes are held of a frame that has not ended; and whether one has ended since the last time.
         lost: it is gone. Called once for each, also for one that never came up.
     """
 
@@ -43,6 +44,7 @@ class Events:
     greeted: Callable[[Connection, Hello], None]
     received: Callable[[Connection, Frame], None]
     drained: Callable[[Connection], None]
+    unfinished: Callable[[Connection, int, bool], None]
     lost: Callable[[Connection], None]
 
 
@@ -75,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._events = events
         self._bytes_max = bytes_max
         self._decoder = FrameDecoder(bytes_max)
+        self._is_unfinished = False
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -147,7 +150,11 @@ class Connection(asyncio.Protocol):
         if not self.open:
             return
         try:
-            for frame in joined(self._decoder.feed(data)):
+            frames = self._decoder.feed(data)
+            if self._decoder.buffered or self._is_unfinished:
+                self._is_unfinished = self._decoder.buffered > 0
+                self._events.unfinished(self, self._decoder.buffered, bool(frames))
+            for frame in joined(frames):
                 self._receive(frame)
         except Exception as error:
             self.fail(error)
@@ -187,6 +194,8 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and self.open and not self.is_paused:
             self.is_paused = True
             self._transport.pause_reading()
+            if self._is_unfinished:  # It is not for the other side to go on with it now.
+                self._events.unfinished(self, self._decoder.buffered, False)
 
     def resume_reading(self) -> None:
         """Read again. Idempotent."""

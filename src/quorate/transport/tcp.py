@@ -23,6 +23,7 @@ from quorate.transport.frames import Frame, FrameError, FrameKind, Hello, encode
 from quorate.transport.local import LocalSocket, local_path
 from quorate.transport.neighbours import Neighbours
 from quorate.transport.security import TLS
+from quorate.transport.unfinished import Unfinished
 from quorate.types import format_node, parse_node
 
 DIAL_SECONDS = 2.0
@@ -77,7 +78,10 @@ class TCPTransport:
         self._door = Door(self._accepted, tls.accepting_context() if tls is not None else None, self._warn)
         self._dialling_tls = tls.dialling_context() if tls is not None else None
         self._linger = LINGER_SECONDS if tls is not None else None  # asyncio refuses TLS's knobs on a plain connection.
-        self._events = Events(self._opened, self._greeted, self._received, self._drained, self._lost)
+        self._unfinished = Unfinished(self._bytes_max)
+        self._events = Events(
+            self._opened, self._greeted, self._received, self._drained, self._note_unfinished, self._lost
+        )
         self._neighbours = Neighbours(lambda: self.address, self._dial_neighbour, settings, random, self._lose)
         self._receiver: Receiver | None = None
         self._local: LocalSocket | None = None
@@ -189,6 +193,7 @@ class TCPTransport:
         self._stopped = True
         if self._local is not None:
             self._local.remove()
+        self._unfinished.stop()
         await self._door.close()
         await self._neighbours.stop()
         for caller in self._callers.values():
@@ -292,8 +297,13 @@ class TCPTransport:
         if caller is not None:
             caller.drained()
 
+    def _note_unfinished(self, connection: Connection, size: int, is_new: bool) -> None:
+        """Look after a frame that has not ended (``Events``)."""
+        self._unfinished.note(connection, size, is_new=is_new)
+
     def _lost(self, connection: Connection) -> None:
         """Tell those who used a connection (``Events``)."""
+        self._unfinished.note(connection, 0, is_new=True)
         self._door.forget(connection)
         self._connections.pop(connection, None)
         self._callers.pop(connection, None)
