@@ -54,7 +54,7 @@ class Expired(Exception):
     """The session had ended before a write in it could have any effect: another session will do."""
 
 
-def answer_of(reply: Reply, is_once: bool) -> object:
+def answer_of(reply: Reply, is_once: bool, *, in_session: bool) -> object:
     """Give the answer of a reply, or raise what it says.
 
     Raises:
@@ -63,6 +63,8 @@ def answer_of(reply: Reply, is_once: bool) -> object:
     if not isinstance(reply.answer, Failure):
         return reply.answer
     error = error_from_failure(reply.answer)
+    if isinstance(error, SessionExpired) and not in_session:
+        error = OutcomeUnknown(str(error))  # No node says so of a call without a session.
     match error:
         case NotLeader(redirect=redirect):
             raise Attempt(error, redirect, answered=True)
@@ -94,7 +96,9 @@ def reason(who: str, seconds: float, tried: Mapping[Target, Said], known: Sequen
     reached = {called(address) for address, (answered, _) in tried.items() if answered}
     texts = [text for _, text in tried.values()]
     texts += [f"{name} was not asked in time" for name in names if name not in asked]
-    return f"{who} within {round(seconds, 2):g} s: {len(reached)} of {len(names)} reachable; {'; '.join(texts)}"
+    return (
+        f"{who} within {round(max(0.0, seconds), 2):g} s: {len(reached)} of {len(names)} reachable; {'; '.join(texts)}"
+    )
 
 
 def note(tried: dict[Target, Said], address: Target, attempt: Attempt, seconds: float) -> None:

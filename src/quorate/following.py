@@ -321,7 +321,7 @@ class Following:
                 reply = channel.post(target.name, call, deadline)
                 if is_kept(target, call):
                     reply.add_done_callback(partial(take_back, channel, target.name))
-            return answer_of(await reply, is_once)
+            return answer_of(await reply, is_once, in_session=getattr(call, "session", 0) != 0)
         except RuntimeError as error:
             self._refuse_another_loop(error, reply)
             raise

@@ -313,7 +313,34 @@ async def test_a_node_at_its_local_socket_is_told_when_the_first_call_of_a_clien
     assert [request.call for request in told] == [CancelCall(asked.id)] * is_told
 
 
+class Expiring(Holding):
+    """A node that answers everything as if it were a write in a session that has ended."""
+
+    def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
+        for request in requests:
+            answer(Reply(request.id, Failure("SessionExpired", "it has ended")))
+
+
+async def test_a_call_without_a_session_whose_session_is_said_to_have_ended_fails_as_calls_do() -> None:
+    network = MemoryNetwork()
+    await MemoryTransport(network, "10.0.0.1:1").listen(Expiring())
+    async with connect(KV, "a@10.0.0.1:1", transport=lambda: MemoryTransport(network, "10.0.1.1:1")) as kv:
+        for call in (kv.read(KV.get, "foo"), kv.leader()):
+            with pytest.raises(OutcomeUnknown, match="it has ended"):
+                await call
+        with pytest.raises(Unavailable, match="no session could be opened"):
+            await kv.with_options(timeout=0.1).write(KV.set, "foo", "bar")
+    once = {"exactly_once": False, "transport": lambda: MemoryTransport(network, "10.0.1.2:1")}
+    async with connect(KV, "a@10.0.0.1:1", **once) as kv:
+        with pytest.raises(OutcomeUnknown, match="it has ended"):
+            await kv.write(KV.set, "foo", "bar")
+
+
 # Why there was no answer.
+
+
+def test_no_call_is_said_to_have_taken_less_than_no_time() -> None:
+    assert reason("no leader", -7.68e-05, {}, ()).startswith("no leader within 0 s:")
 
 
 def test_the_reason_names_everybody() -> None:
