@@ -1,7 +1,7 @@
 """TLS between nodes, and between clients and nodes: who may speak at all. Knows files and ``ssl``, no sockets.
 
-Both sides show a certificate of one authority. Whoever holds one is trusted with everything: quorate has no finer
-rights, so make an authority for quorate alone.
+Both sides show a certificate of one authority. Whoever holds one is trusted with everything, and believed who it is:
+quorate has no finer rights, so make an authority for quorate alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class TLS(msgspec.Struct, frozen=True, kw_only=True):
         ca: path of the authority's certificate, PEM; the other side's must be signed by it.
         check_hostname: whether the certificate of a node that is dialled must name the host or IP address of the
             node's address. Turn it off only where nodes are reached by IP addresses that no certificate can name in
-            advance; then any holder of a certificate of the authority may pose as any node.
+            advance; then any holder of a certificate of the authority may answer in the place of any node. On or off,
+            one that dials is taken for the node that it says it is.
     """
 
     certificate: str | os.PathLike[str]
