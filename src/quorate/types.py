@@ -109,7 +109,7 @@ def parse_node(text: str) -> tuple[str, int]:
     if bracketed:
         host = host[1:-1]
     good = bool(colon and host and port.isascii() and port.isdigit() and (bracketed or ":" not in host))
-    if not good or any(character in host for character in " @/[]") or int(port) > 65535:
+    if not good or not host.isprintable() or any(character in host for character in " @/[]") or int(port) > 65535:
         raise ValueError(
             f"{text!r} is not a node's address; write it as host:port, such as 127.0.0.1:7001 or [::1]:7001"
         )

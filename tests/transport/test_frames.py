@@ -217,6 +217,8 @@ MALFORMED: list[tuple[str, bytes, str]] = [
     ("two hellos", seal_values(FrameKind.HELLO, [Hello("h:1", "peers")] * 2), "2 hellos"),
     ("hello of a peer without address", seal_values(FrameKind.HELLO, [Hello("", "peers")]), "node's address"),
     ("hello without port", seal_values(FrameKind.HELLO, [Hello("host", "peers")]), "node's address"),
+    ("hello that would forge our log", seal_values(FrameKind.HELLO, [Hello("a\nx:1", "peers")]), "address"),
+    ("hello with colours", seal_values(FrameKind.HELLO, [Hello("a\x1bc:1", "peers")]), "node's address"),
     ("purpose", seal_values(FrameKind.HELLO, [["h:1", "fun"]]), "malformed"),
     ("timeout", seal_values(FrameKind.REQUESTS, [Request(1, "p", WriteCall(b"", -1.0))]), "Expected `float`"),
     ("session", seal_values(FrameKind.REQUESTS, [Request(1, "p", WriteCall(b"", 1.0, -1))]), "Expected `int` >= 0"),

@@ -243,3 +243,18 @@ def test_the_longest_path_can_be_bound_and_one_more_byte_cannot(path: str) -> No
     bound.socket.close()
     with pytest.raises(ValueError, match="bytes at most"):
         parse_target(f"{PREFIX}{longest}x")
+
+
+def test_a_directory_that_another_program_holds_is_given_up_and_said_so(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "LOCK_SECONDS", 0.02)
+    with (
+        local.alone_in(os.path.dirname(path)),
+        pytest.raises(OSError, match="another program holds the directory") as caught,
+    ):
+        LocalSocket(path)
+    assert path in str(caught.value)
+    made = LocalSocket(path)
+    made.remove()
+    made.socket.close()

@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 import sys
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -28,6 +29,9 @@ PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
 
 BACKLOG = 1024
 """How many connections may wait to be accepted."""
+
+LOCK_SECONDS = 3.0
+"""How long another program may hold the directory of the socket: nodes do for a moment, while they bind."""
 
 PROBE_SECONDS = 1.0
 """How long somebody who listens at the path already has to say who it is."""
@@ -143,10 +147,21 @@ def alone_in(directory: str) -> Iterator[None]:
     """Keep other nodes that are about to bind in the same directory waiting.
 
     Two that find what a third has left would else each take it away, and the second one what the first has made of it.
+
+    Raises:
+        OSError: the directory cannot be opened, or another program has held it for ``LOCK_SECONDS``.
     """
     descriptor = os.open(directory, os.O_RDONLY)
+    deadline = time.monotonic() + LOCK_SECONDS
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise OSError(error.errno, "another program holds the directory (flock)") from error
+                time.sleep(0.01)
         yield
     finally:
         os.close(descriptor)

@@ -39,7 +39,7 @@ class Neighbour:
         connections: those that are open; packets leave by the first.
         dial: the last task that was to connect, if there was one.
         delay: seconds to wait before the next attempt to connect; 0 when none was made of late.
-        is_ours: whether anything was ever to be sent to it: what strangers say that they are is not dialled.
+        is_ours: whether anything was ever to be sent to it, were it an answer: who only says what it is is not dialled.
         wanted_at: the loop's time when a connection was last wanted and there was none.
         waiting: frames kept while it is dialled.
     """
