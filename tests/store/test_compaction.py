@@ -219,10 +219,7 @@ def damage_tail(path: Path) -> None:
 
 @pytest.mark.parametrize("is_durable", [True, False])
 @pytest.mark.covers("pitfall 62")
-def test_a_repair_keeps_a_compaction_that_was_durable_and_drops_one_that_was_not_whole(
-    tmp_path, monkeypatch, is_durable
-):
-    monkeypatch.setattr("quorate.store.mark.MARK_EVERY", 1)
+def test_a_repair_keeps_a_compaction_that_was_durable_and_drops_one_that_was_not_whole(tmp_path, is_durable):
     compaction = make_compaction(1, 45, 40)
     path, image = tmp_path / "store", tmp_path / "image"
     with closing(RocksDBStore.open(path)) as store:
@@ -244,8 +241,7 @@ def test_a_repair_keeps_a_compaction_that_was_durable_and_drops_one_that_was_not
 
 
 @pytest.mark.parametrize("replaces_log", [False, True])
-def test_a_durable_compaction_that_cannot_be_read_back_is_reported(tmp_path, monkeypatch, replaces_log):
-    monkeypatch.setattr("quorate.store.mark.MARK_EVERY", 1)
+def test_a_durable_compaction_that_cannot_be_read_back_is_reported(tmp_path, replaces_log):
     path, image = tmp_path / "store", tmp_path / "image"
     with closing(RocksDBStore.open(path)) as store:
         append(store, "peer1", wide(1, 50))
@@ -255,6 +251,7 @@ def test_a_durable_compaction_that_cannot_be_read_back_is_reported(tmp_path, mon
             large = make_compaction(1, 60, replaces_log=True, configuration=b"c" * 20_000)
         append(store, "peer1", compaction=large)
         store.sync()
+        store.mark()
         copy_directory(path, image)
     damage_tail(image)
     with pytest.raises(StoreError, match="is damaged"):

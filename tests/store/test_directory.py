@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from quorate.errors import Corrupted, StoreError, StoreLocked
+from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
 from quorate.store import Batch, files
 from quorate.store.directory import DataDirectory, open_store
 from quorate.store.lmdb import LMDBStore
@@ -80,6 +81,18 @@ def test_a_directory_in_use_is_refused_and_free_again_after_close(path):
         DataDirectory.open(path, HOME)
     first.close()
     first.close()
+    DataDirectory.open(path, HOME).close()
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite"])
+def test_a_directory_whose_lock_could_not_be_written_is_free_again(path, monkeypatch, call):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, full)
+        with pytest.raises(DiskFull):
+            DataDirectory.open(path, HOME)
     DataDirectory.open(path, HOME).close()
 
 

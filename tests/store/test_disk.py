@@ -88,8 +88,8 @@ class Watched(MemoryStore):
 class Bench:
     """A disk on a hand-driven executor, and a list of what was reported, in order."""
 
-    def __init__(self) -> None:
-        self.store = Watched()
+    def __init__(self, store: Watched | None = None) -> None:
+        self.store = store or Watched()
         self.executor = HandDriven()
         self.told: list[object] = []
         self.failures: list[StoreError] = []
@@ -288,6 +288,88 @@ async def test_a_load_fails_when_the_disk_does_before_during_and_after(bench):
             await loading
     assert len(bench.failures) == 1
     assert bench.store.calls == ["append a:1", "sync", "load a"]
+
+
+class Marked(Watched):
+    """A store that is asked to mark what is durable."""
+
+    def mark(self) -> None:
+        self._note("mark")
+
+
+@pytest.fixture
+def marked(monkeypatch) -> Bench:
+    monkeypatch.setattr("quorate.store.disk.MARK_AFTER", 0)
+    return Bench(Marked())
+
+
+async def turns() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_a_while_after_a_write_the_store_marks_what_is_durable_once(marked):
+    marked.write("w1", batch("a", 1))
+    await turns()
+    assert len(marked.executor.jobs) == 1
+    marked.executor.step()
+    await turns()
+    marked.executor.drain()
+    assert marked.store.calls == ["append a:1", "sync", "mark"]
+    await turns()
+    assert not marked.executor.jobs, "an idle disk is left alone"
+    marked.write("w2", batch("a", 2))
+    marked.executor.drain()
+    await turns()
+    marked.executor.drain()
+    assert marked.store.calls[3:] == ["append a:2", "sync", "mark"]
+    assert marked.told == ["w1", "w2"]
+
+
+async def test_a_busy_disk_is_marked_between_two_groups(marked):
+    marked.write("w1", batch("a", 1))
+    marked.write("w2", batch("a", 2))
+    marked.executor.step()
+    marked.write("w3", batch("a", 3))
+    await turns()
+    marked.executor.drain()
+    assert marked.store.calls == ["append a:1", "sync", "append a:2", "sync", "mark", "append a:3", "sync"]
+
+
+async def test_what_is_read_needs_no_mark(marked):
+    marked.read(1)
+    marked.executor.drain()
+    await turns()
+    assert not marked.executor.jobs
+
+
+async def test_a_mark_that_cannot_be_written_is_a_failure_of_the_disk(marked):
+    marked.store.faults["mark"] = DiskFull("no room")
+    marked.write("w1", batch("a", 1))
+    marked.executor.drain()
+    await turns()
+    marked.executor.drain()
+    assert [str(failure) for failure in marked.failures] == ["no room"]
+
+
+async def test_a_disk_that_stops_or_has_failed_waits_for_no_mark(marked, monkeypatch):
+    monkeypatch.setattr("quorate.store.disk.MARK_AFTER", 60)
+    for fault in (None, DiskFull("no room")):
+        bench = Bench(Marked())
+        bench.write("w1", batch("a", 1))
+        bench.executor.drain()
+        timer = bench.disk._mark_timer
+        assert timer is not None
+        if fault is not None:
+            bench.store.faults["sync"] = fault
+            bench.write("w2", batch("a", 2))
+            bench.executor.drain()
+        stopping = asyncio.ensure_future(bench.disk.stop())
+        await turns()
+        bench.executor.drain()
+        await stopping
+        assert timer.cancelled()
+        assert bench.store.calls[-1] == "close"
 
 
 class SlowSync(MemoryStore):

@@ -18,7 +18,7 @@ from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
 from quorate.store import Batch, lmdb_checks
 from quorate.store import lmdb as lmdb_store
 from quorate.store.lmdb import LMDBStore
-from quorate.store.mark import read_mark
+from quorate.store.mark import Mark, read_mark, write_mark
 from quorate.store.records import encode_record, entry_key, hard_state_key
 from quorate.types import HardState, Index, Kind, Run, Term
 
@@ -37,6 +37,11 @@ def numbered(term: int, first: int, last: int, size: int = 200) -> Run:
 def append(store: LMDBStore, first: int, last: int) -> None:
     """Append one batch: the entries, and a term that tells how far it got."""
     store.append([Batch("peer1", HardState(Term(last)), (numbered(1, first, last),))])
+
+
+def append_entry(store: LMDBStore, index: int) -> None:
+    """Append an entry alone."""
+    store.append([Batch("peer1", None, (numbered(1, index, index),))])
 
 
 def append_synced(store: LMDBStore, count: int) -> None:
@@ -427,20 +432,29 @@ def test_each_error_of_the_engine_becomes_one_of_ours(error, room, kind, tmp_pat
     assert str(error) in str(translated)
 
 
-def test_the_mark_lags_by_a_bounded_number_of_syncs_and_is_exact_after_a_close(store, path, monkeypatch):
-    monkeypatch.setattr("quorate.store.mark.MARK_EVERY", 4)
+def test_the_mark_never_lags_behind_a_vote_and_is_exact_when_told_so_and_after_a_close(store, path):
     marks = []
-    for index in range(1, 11):
-        append(store, index, index)
-        store.sync()
+
+    def note() -> None:
         mark = read_mark(path)
         assert mark is not None
         marks.append(mark.sequence)
-    assert marks == [1, 1, 1, 5, 5, 5, 5, 9, 9, 9]
+
+    for index in (1, 2):
+        append(store, index, index)
+        store.sync()
+        note()
+    for index in (3, 4):
+        append_entry(store, index)
+        store.sync()
+        note()
+    store.mark()
+    note()
+    append_entry(store, 5)
+    store.sync()
     store.close()
-    mark = read_mark(path)
-    assert mark is not None
-    assert mark.sequence == 11
+    note()
+    assert marks == [2, 3, 3, 3, 5, 6]
 
 
 def test_a_store_in_use_is_refused_before_its_database_is_looked_at(store, path):
@@ -492,3 +506,21 @@ def test_a_closed_store_refuses_with_an_error_of_ours(store):
         store.read("peer1", Index(1), Index(1), ALL)
     with pytest.raises(StoreError):
         append(store, 2, 2)
+
+
+def test_a_start_that_fails_leaves_the_store_free_for_the_next_one(store, path, monkeypatch):
+    append_synced(store, 3)
+    store.close()
+    mark = read_mark(path)
+    assert mark is not None
+    # As a crash leaves it that comes before the next mark.
+    write_mark(path, Mark(mark.database, 1))
+
+    def full(*_: object) -> None:
+        raise DiskFull("no room, for now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("quorate.store.mark.write_mark", full)
+        with pytest.raises(DiskFull) as kept:
+            LMDBStore.open(path)
+    assert loaded(path) == (3, 3), kept

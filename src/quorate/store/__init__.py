@@ -11,7 +11,7 @@ before it. **What it may not lose**: anything appended before a ``sync`` that re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -92,4 +92,17 @@ class LogStore(Protocol):
 
     def close(self) -> None:
         """Let go of the disk; idempotent. What was appended but not synced may or may not survive."""
+        ...
+
+
+@runtime_checkable
+class MarkedStore(Protocol):
+    """What a ``LogStore`` may have besides, if it keeps a note of how much is durable apart from what it holds."""
+
+    def mark(self) -> None:
+        """Note how much is durable; called about a second after a write, idle or not.
+
+        Raises:
+            StoreError: the disk failed.
+        """
         ...

@@ -1,6 +1,7 @@
 """The one disk thread of a node: what all its peers want written goes to the store in groups, each with one sync.
 
-While a group is being written the next one gathers, so the slower the disk the larger the groups; there is no timer.
+While a group is being written the next one gathers, so the slower the disk the larger the groups; no timer decides
+that. One timer there is for a store that keeps a mark of what is durable: begun by a write, so an idle disk has none.
 The rules are here and know no thread: an ``Executor`` runs the jobs, a real thread or a simulator's virtual time.
 """
 
@@ -17,10 +18,13 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import msgspec
 
 from quorate.errors import Corrupted, StoreError
-from quorate.store import Batch, LogStore
+from quorate.store import Batch, LogStore, MarkedStore
 from quorate.types import Index, Run, Stored
 
 T = TypeVar("T")
+
+MARK_AFTER = 1.0
+"""Seconds from a write until the store marks how much is durable: so much the mark lags, and so rarely it costs."""
 
 
 def _tell_nobody(_: StoreError) -> None:
@@ -141,6 +145,8 @@ class Disk:
             failed: told once, with the reason, when the disk has failed.
         """
         self._store = store
+        self._marked = store if isinstance(store, MarkedStore) else None
+        self._mark_timer: asyncio.TimerHandle | None = None
         self._executor = executor
         self._failed = failed
         self._writes: list[tuple[Sequence[Batch], Callable[[], None]]] = []
@@ -204,6 +210,7 @@ class Disk:
     async def stop(self) -> None:
         """Finish what was asked, close the store and let go of the executor. Idempotent."""
         self._accepting = False
+        self._mark_never()
         if self._stopped is None:
             self._stopped = asyncio.get_running_loop().create_future()
             self._start()
@@ -232,10 +239,26 @@ class Disk:
             self._store.sync()
 
         def done(_: None) -> None:
+            self._mark_soon()
             for _batches, written in writes:
                 written()
 
         return _Job(run, done, _tell_nobody)
+
+    def _mark_soon(self) -> None:
+        """Have the store mark what is durable a while from now: all that is written until then needs no other mark."""
+        if self._marked is not None and self._mark_timer is None and self._accepting:
+            self._mark_timer = asyncio.get_running_loop().call_later(MARK_AFTER, self._mark_now, self._marked)
+
+    def _mark_now(self, marked: MarkedStore) -> None:
+        self._mark_timer = None
+        self._reads.append(_Job(marked.mark, lambda _: None, _tell_nobody))
+        self._start()
+
+    def _mark_never(self) -> None:
+        if self._mark_timer is not None:
+            self._mark_timer.cancel()
+            self._mark_timer = None
 
     def _run(self, job: _Job[T]) -> None:
         def finished(result: T | None, error: BaseException | None) -> None:
@@ -258,6 +281,7 @@ class Disk:
         if self._broken:
             return
         self._broken, self._accepting = True, False
+        self._mark_never()
         self._writes.clear()
         waiting, self._reads = self._reads, deque()
         for job in waiting:

@@ -4,10 +4,10 @@ A write is one transaction, and durable when its commit returns: the engine sync
 meta page that points at them. So a crash leaves either all of it or nothing, commits never overtake one another, and
 there is no torn tail to repair. The engine's unsynced modes would halve the syncs, and give up that order: not used.
 
-A store's directory holds the database, ``logs.mdb``; ``mark``, which lags by at most ``mark.MARK_EVERY`` syncs; and
-``lock``: the engine's own lock would let a second process in, and is not used. Pages have no checksums, and a damaged
-one can end the process or hide a record. So nothing is read before the whole file is checked, which is what an open
-costs (``lmdb_checks.py``).
+A store's directory holds the database, ``logs.mdb``; ``mark``, which lags by about a second; and ``lock``: the
+engine's own lock would let a second process in, and is not used. Pages have no checksums, and a damaged one can end
+the process or hide a record. So nothing is read before the whole file is checked, which is what an open costs
+(``lmdb_checks.py``).
 """
 
 from __future__ import annotations
@@ -84,11 +84,16 @@ class LMDBStore:
             lock = lock_directory(directory)
         try:
             mark = read_mark(directory) or begin(directory)
-            store = cls(directory, lock, open_database(directory, mark), mark)
+            database = open_database(directory, mark)
+            try:
+                store = cls(directory, lock, database, mark)
+                store.mark()
+            except BaseException:
+                database.close()
+                raise
         except BaseException:
             os.close(lock)
             raise
-        store._mark.save(store._durable)
         return store
 
     def load(self, log: str, visit: Callable[[Run], None] | None = None) -> Stored:
@@ -121,14 +126,23 @@ class LMDBStore:
             # What was reached is not known: the next call asks the engine.
             self._extents.clear()
             raise
+        self._mark.appended(batches)
 
     def sync(self) -> None:
-        """Have nothing to wait for, since each commit was; note now and then how far they got.
+        """Have nothing to wait for, since each commit was; mark how far they got if a term or vote was among them.
 
         Raises:
             StoreError: the disk failed; the store must not be used further.
         """
         self._mark.synced(self._durable)
+
+    def mark(self) -> None:
+        """Note how much is durable; see ``MarkedStore.mark``.
+
+        Raises:
+            StoreError: the disk failed; the store must not be used further.
+        """
+        self._mark.save(self._durable)
 
     def read(self, log: str, first: Index, last: Index, bytes_max: int) -> tuple[Run, ...]:
         """Read entries from ``first`` on; see ``LogStore.read``.
@@ -154,7 +168,7 @@ class LMDBStore:
             return
         self._closed = True
         try:
-            self._mark.save(self._durable)
+            self.mark()
         finally:
             self._database.close()
             os.close(self._lock)

@@ -1,23 +1,25 @@
 """The mark of a store on disk: what its database must at least hold. Kept beside the database, and outlives its damage.
 
-Without it a database that was deleted, replaced or rolled back would look like a healthy one. A lower bound, written
-now and then: what happened to changes after the last mark is not seen by it. Knows no engine.
+Without it a database that was deleted, replaced or rolled back would look like a healthy one. A lower bound, which
+costs a sync or two of its own and is therefore not written with each write: with the sync that makes a term or vote
+durable, before anybody is told of it; about a second after any other write (``store/disk.py``); at open and at close.
+What happened to changes after the last mark is not seen by it. It is replaced whole, so that a crash leaves the old
+mark or the new one, and one that cannot be read is damage. Knows no engine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from quorate.errors import Corrupted
+from quorate.store import Batch
 from quorate.store.files import disk_errors, replace_file
 from quorate.store.records import decode_record, encode_record
 
 _NAME = "mark"
-
-MARK_EVERY = 128
-"""Syncs between two writes of the mark: rare enough to cost a few hundredths, and the bound of what it lags."""
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -65,23 +67,28 @@ def write_mark(directory: Path, mark: Mark) -> None:
 
 
 class MarkKeeper:
-    """Keeps the mark of an open store: now and then as it is used, and once more at its end."""
+    """Keeps the mark of an open store: with each sync of a term or vote, and when it is told to."""
 
     def __init__(self, directory: Path, mark: Mark) -> None:
         """Go on from the mark that a store has."""
         self._directory = directory
         self._mark = mark
-        self._syncs = 0
+        self._promised = False
+
+    def appended(self, batches: Sequence[Batch]) -> None:
+        """Learn what was appended; the next sync makes it durable."""
+        self._promised = self._promised or any(batch.hard_state is not None for batch in batches)
 
     def synced(self, durable: int) -> None:
-        """Note that a sync has ended, with every change up to ``durable`` on the disk.
+        """Learn that a sync has ended, with every change up to ``durable`` on the disk.
 
         Raises:
             StoreError: the disk failed; the old mark stands.
         """
-        self._syncs += 1
-        if self._syncs >= MARK_EVERY:
+        if self._promised:
+            # Here and not a moment later: now others are told of it.
             self.save(durable)
+            self._promised = False
 
     def save(self, durable: int) -> None:
         """Write what is known to be durable, if it is more than was written.
@@ -92,7 +99,6 @@ class MarkKeeper:
         if durable > self._mark.sequence:
             self._mark = Mark(self._mark.database, durable)
             write_mark(self._directory, self._mark)
-        self._syncs = 0
 
 
 def check_mark(directory: Path, mark: Mark, sequence: int) -> None:

@@ -2,7 +2,7 @@
 
 All logs of a node live in one key space, so that one flush of the write-ahead log (WAL) makes all peers durable. What
 its directory holds, and what is done about damage at start, stands in ``rocksdb_recovery.py``; the mark kept there
-lags by at most ``mark.MARK_EVERY`` syncs.
+lags by about a second, and never behind a term or vote.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from quorate.store.rocksdb_recovery import (
     begin,
     engine_errors,
     open_database,
+    raise_mark,
     read_compaction,
     read_log,
     recover,
@@ -82,6 +83,7 @@ class RocksDBStore:
             if not create:
                 raise Corrupted(store_damage(directory, "it holds no store, and its peers had one"))
             mark = begin(directory)
+        mark = raise_mark(directory, mark)
         try:
             database = open_database(directory / mark.database, create=False)
         except Corrupted:
@@ -89,11 +91,11 @@ class RocksDBStore:
             database = open_database(directory / mark.database, create=False)
         try:
             check_mark(directory, mark, database.latest_sequence_number())
-        except Corrupted:
+            store = cls(directory, database, mark)
+            store.mark()
+        except BaseException:
             database.close()
             raise
-        store = cls(directory, database, mark)
-        store._mark.save(store._durable)
         return store
 
     def load(self, log: str, visit: Callable[[Run], None] | None = None) -> Stored:
@@ -122,6 +124,7 @@ class RocksDBStore:
             # What was reached is not known: the next call asks the engine.
             self._extents.clear()
             raise
+        self._mark.appended(batches)
 
     def sync(self) -> None:
         """Return when everything appended before is durable; see ``LogStore.sync``.
@@ -138,6 +141,14 @@ class RocksDBStore:
         self._unsynced = False
         self._durable = sequence
         self._mark.synced(self._durable)
+
+    def mark(self) -> None:
+        """Note how much is durable; see ``MarkedStore.mark``.
+
+        Raises:
+            StoreError: the disk failed; the store must not be used further.
+        """
+        self._mark.save(self._durable)
 
     def read(self, log: str, first: Index, last: Index, bytes_max: int) -> tuple[Run, ...]:
         """Read entries from ``first`` on; see ``LogStore.read``.
@@ -163,7 +174,7 @@ class RocksDBStore:
             return
         self._closed = True
         try:
-            self._mark.save(self._durable)
+            self.mark()
         finally:
             with engine_errors():
                 self._database.close()

@@ -4,12 +4,16 @@ A store's directory holds the database, ``db-N``, and ``mark``: which database i
 durable in it, as the engine's sequence number (it counts every change, so it stands for all logs, votes, truncations
 and compactions at once). What is found at start, and what follows:
 
-- A write-ahead log (WAL) that ends too early, as a killed process or a power cut leaves it: its torn end is dropped.
+- Before anything else the mark is raised to what the write-ahead log (WAL) itself proves to have been durable: all but
+  the last write begun in it (``rocksdb_wal.py``).
+- A WAL that ends too early, as a killed process or a power cut leaves it: its torn end is dropped.
 - A WAL damaged before its end. A power cut may zero a page that was never synced, which is harmless; a bad disk may
   damage what was acknowledged, which is not. A copy of the database is recovered up to the damage, and becomes current
-  only if it reaches the mark and every record and log in it is sound; else ``Corrupted``. So damage to what was
-  written after the mark, shortly before the crash, can hide behind such a repair.
+  only if it reaches the mark and every record and log in it is sound; else ``Corrupted``.
 - Fewer changes than the mark counts, or anything else that is not what was written: ``Corrupted``.
+
+So a torn end or a repair can hide only that the end of the WAL is gone or damaged with nothing sound behind, and only
+entries that were written after the mark: in the last second or so before the crash. It never hides a term or vote.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from quorate.store.records import (
     entry_key,
     hard_state_key,
 )
+from quorate.store.rocksdb_wal import durable_before_last_write
 from quorate.types import Compaction, Index, Run, Stored
 
 MEMTABLE_BYTES = 8 * 1024 * 1024
@@ -178,6 +183,24 @@ def begin(directory: Path) -> Mark:
     return mark
 
 
+def raise_mark(directory: Path, mark: Mark) -> Mark:
+    """Raise the mark of a store that is not open to what its WAL proves to have been durable.
+
+    On the disk too, for opening the database replaces the WAL, and the proof with it.
+
+    Raises:
+        StoreError: the disk failed; the old mark stands.
+    """
+    database = directory / mark.database
+    with disk_errors(f"reading {database}"):
+        durable = durable_before_last_write(database, mark.sequence)
+    if durable <= mark.sequence:
+        return mark
+    raised = Mark(mark.database, durable)
+    write_mark(directory, raised)
+    return raised
+
+
 def recover(directory: Path, mark: Mark) -> Mark:
     """Recover a copy of a damaged database up to the damage, and make it current if nothing durable is missing.
 
@@ -215,7 +238,9 @@ def recover(directory: Path, mark: Mark) -> Mark:
         raise
     write_mark(directory, recovered)
     _logger.warning(
-        "%s: the log was damaged beyond the last entry known to be durable -> recovered as %s; %s may be removed",
+        "%s: the write-ahead log was damaged beyond what is known to be durable, with no sound write behind, as a power"
+        " cut leaves it -> recovered as %s without the damage. If a bad disk did it, entries of the last second before"
+        " are lost; %s may be removed",
         directory,
         copy.name,
         damaged.name,
