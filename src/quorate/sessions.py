@@ -23,7 +23,8 @@ SESSIONS_MAX = 10_000
 ever: what a log means depends on it."""
 
 ANSWERS_MAX = 1_024
-"""The most answers that are kept of one session: so many writes may be under way in it. For ever the same, too."""
+"""The most answers that are kept of one session, those of its last writes: a write that is so many places behind one
+that still needs its answer takes that away. For ever the same, too."""
 
 
 OPEN = MARK + b"s"

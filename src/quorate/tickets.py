@@ -58,6 +58,7 @@ class Tickets:
         """Have no session, and no writes: what there was is that of the process which this one was forked from."""
         self._session = 0
         self._sequence = 0
+        self._free = 0  # Up to this place there is room, whatever else happens: see ``_taken``.
         self._orders = itertools.count()
         # Both ascend by order. Those without a seat have no session yet, or one that has ended.
         self._seated: dict[int, Ticket] = {}
@@ -69,10 +70,14 @@ class Tickets:
         """Give a write its place, in the order of the calls; ``give_back`` it when it needs no answer any longer.
 
         Raises:
-            Overloaded: as many writes are under way as answers are kept of a session.
+            Overloaded: with one more the group would drop the answer of the first one that still needs it.
         """
-        if len(self._seated) + len(self._unseated) >= ANSWERS_MAX:
-            raise Overloaded(f"{ANSWERS_MAX} writes of this client wait for their answers; wait for some of them")
+        if self._sequence >= self._free or self._unseated or not self._session:
+            room = ANSWERS_MAX - self._taken()
+            if room <= 0:
+                text = f"{ANSWERS_MAX} writes of this client wait for their answers, or were made behind one that does"
+                raise Overloaded(f"{text}; wait for some of them")
+            self._free = self._sequence + room
         order = next(self._orders)
         if self._session and not self._unseated:
             self._sequence += 1
@@ -109,7 +114,7 @@ class Tickets:
             raise Unavailable(self._refusal or "no session could be opened in time; nothing was written")
         if not self._session:
             try:
-                self._session, self._sequence = await open_session(), 0
+                self._session, self._sequence, self._free = await open_session(), 0, 0
             except Unavailable as error:
                 self._refusal = str(error)
                 raise
@@ -169,6 +174,13 @@ class Tickets:
         self._unseated, self._seated = self._seated | self._unseated, {}
         for order in sorted(self._waiting):
             self._waiting.pop(order).wake()
+
+    def _taken(self) -> int:
+        """Give how many answers the group may have to keep: from the first one needed on, also those that were given.
+
+        It keeps the last ``ANSWERS_MAX`` of a session, and not those that are needed.
+        """
+        return len(self._unseated) + (self._sequence - self.first() + 1 if self._seated else 0)
 
     def _seat(self, ticket: Ticket) -> None:
         """Give a write the next place of the open session."""

@@ -14,6 +14,7 @@ import pytest
 from quorate import (
     Client,
     OutcomeUnknown,
+    Overloaded,
     Peer,
     Rejected,
     SessionExpired,
@@ -647,6 +648,37 @@ async def test_what_is_settled_follows_the_first_write_that_needs_an_answer():
     for given_back, settled in ((2, 1), (1, 3), (4, 3), (3, 5)):
         tickets.give_back(drawn[given_back - 1], finds_leader=True)
         assert tickets.settled(drawn[4]) == settled
+
+
+async def test_no_write_is_made_that_would_have_the_group_drop_the_answer_of_the_first_that_needs_one():
+    """The group keeps the answers of the last places, and not of those that wait: one may wait long."""
+    tickets, opener = Tickets(), Opener()
+    opener.gate.set()
+    first, second, *others = [tickets.draw() for _ in range(ANSWERS_MAX)]
+    for ticket in (first, second, *others):
+        await seated(tickets, opener, ticket)
+    for ticket in others:
+        tickets.give_back(ticket, finds_leader=True)
+    with pytest.raises(Overloaded, match="or were made behind one that does"):
+        tickets.draw()
+    tickets.give_back(first, finds_leader=True)
+    last = tickets.draw()
+    assert (last.sequence, second.sequence + ANSWERS_MAX) == (ANSWERS_MAX + 1, ANSWERS_MAX + 2)
+    with pytest.raises(Overloaded):
+        tickets.draw()
+    tickets.give_back(second, finds_leader=True)
+    drawn = [tickets.draw() for _ in range(ANSWERS_MAX - 1)]
+    assert drawn[-1].sequence == last.sequence + ANSWERS_MAX - 1
+    tickets.expired(7)
+    for ticket in (last, *drawn[1:]):
+        tickets.give_back(ticket, finds_leader=True)
+    assert await seated(tickets, opener, drawn[0]) == (8, 1)
+    assert [tickets.draw().sequence for _ in range(ANSWERS_MAX - 1)] == [*range(2, ANSWERS_MAX + 1)]
+    with pytest.raises(Overloaded):
+        tickets.draw()
+    tickets.expired(8)
+    with pytest.raises(Overloaded):  # All of them need a place in the next one.
+        tickets.draw()
 
 
 async def test_what_an_ended_session_left_is_seated_before_what_comes_later_and_in_its_order():
