@@ -135,9 +135,13 @@ class Watch(Generic[E_co]):
             Stopped: the peer asked, in this process, has stopped.
             RuntimeError: another task waits for the next event of this watch.
         """
+        await self._fill()
+        return self._changes.popleft()
+
+    async def _fill(self) -> None:
+        """Wait until there is an event to give out."""
         while not self._changes:
             self._take(await self._question.ask(self._place))
-        return self._changes.popleft()
 
     async def aclose(self) -> None:
         """End the watch; whoever waits for an event is told that there are no more. Idempotent."""
@@ -229,13 +233,20 @@ class StatusWatch:
             Stopped: the peer in this process has failed; the message says why.
             RuntimeError: another task waits for the next of this watch.
         """
+        return self._take(await self._change())
+
+    async def _change(self) -> StandingIs:
+        """Wait until something has changed; that counts as seen only when it is taken."""
         while True:
             answer = await self._question.ask(self._mark)
+            if self._view(answer.status) != self._seen:
+                return answer
             self._mark = answer.mark
-            seen = self._view(answer.status)
-            if seen != self._seen:
-                self._seen = seen
-                return answer.status
+
+    def _take(self, answer: StandingIs) -> Status:
+        """Give out what has changed."""
+        self._mark, self._seen = answer.mark, self._view(answer.status)
+        return answer.status
 
     async def aclose(self) -> None:
         """End the watch; whoever waits is told that there are no more. Idempotent."""

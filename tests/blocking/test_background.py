@@ -184,6 +184,61 @@ def test_an_interruption_anywhere_leaves_nothing_stuck(background, called, monke
     assert [word for word in called.seen if word != "cancelled"] == ["a", "b"]
 
 
+class Interrupting:
+    """Stands for the lock that a thread waits for: each of some waits is interrupted, before or when it has ended."""
+
+    def __init__(self, lock: threading.Lock, *interruptions: str) -> None:
+        self.lock = lock
+        self.interruptions = list(interruptions)
+        self.waits = 0
+
+    def acquire(self, timeout: float = -1) -> bool:
+        self.waits += 1
+        place = self.interruptions.pop(0) if self.interruptions else ""
+        acquired = place != "before" and self.lock.acquire(timeout=timeout)
+        if place:
+            raise KeyboardInterrupt
+        return acquired
+
+    def release(self) -> None:
+        self.lock.release()
+
+    def locked(self) -> bool:
+        return self.lock.locked()
+
+
+def lock_of_next_call(life: Life, monkeypatch: pytest.MonkeyPatch, *interruptions: str) -> list[Interrupting]:
+    """Have the waits for the next call interrupted; give its lock, once there is one."""
+    real, locks = life.hand_over, list[Interrupting]()
+
+    def hand_over(call) -> None:
+        monkeypatch.undo()
+        call.done = Interrupting(call.done, *interruptions)
+        locks.append(call.done)
+        real(call)
+
+    monkeypatch.setattr(life, "hand_over", hand_over)
+    return locks
+
+
+def test_who_is_interrupted_once_more_leaves_when_the_call_has_ended(background, called, monkeypatch):
+    """Else the next call meets the one that was left: a watch would say that another thread waits for it."""
+    background.call(called.echo, "a")
+    locks = lock_of_next_call(life_of(background), monkeypatch, "before", "before")
+    with pytest.raises(KeyboardInterrupt):
+        background.call(called.hang)
+    assert called.seen == ["a", "cancelled"]
+    assert locks[0].waits >= 2
+
+
+def test_who_is_interrupted_as_the_call_ends_waits_for_it_no_longer(background, called, monkeypatch):
+    background.call(called.echo, "a")
+    locks = lock_of_next_call(life_of(background), monkeypatch, "after")
+    with pytest.raises(KeyboardInterrupt):
+        background.call(called.echo, "b")
+    assert (called.seen, locks[0].waits) == (["a", "b"], 1)
+
+
 def test_a_call_that_does_not_end_when_all_is_closed_fails_and_may_have_happened(called, monkeypatch):
     monkeypatch.setattr("quorate.blocking.background.END_SECONDS", 0.05)
     background, errors = make(called), []

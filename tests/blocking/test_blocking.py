@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -181,6 +182,37 @@ def test_a_watch_that_fails_says_so_and_goes_on(node: Node) -> None:
         assert next(watch).event.word == "b"
 
 
+def test_what_an_interrupted_thread_was_not_told_it_is_told_when_it_asks_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interruption may come when the loop has the answer already."""
+    peer = node.start_peer(Telling, name="telling")
+    peer.set_configuration(peer.address)
+    leader = peer.leader()
+    with connect(Telling, peer.address, settings=SETTINGS) as log:
+        for word in ("a", "b"):
+            log.write(Telling.tell, word)
+        background = log._background
+        real = background.call
+
+        def call(*args: Any, **kwargs: Any) -> None:
+            monkeypatch.undo()
+            real(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        events, statuses = log.watch(Heard, after=0), log.watch_status()
+        for watch in (events, statuses):
+            monkeypatch.setattr(background, "call", call)
+            with pytest.raises(KeyboardInterrupt):
+                next(watch)
+        log.write(Telling.tell, "c")
+        assert [next(events).event.word for _ in range(2)] == ["a", "b"]
+        closing = threading.Timer(10.0, statuses.close)
+        closing.start()
+        assert next(statuses).leader == leader
+        closing.cancel()
+
+
 def test_changes_of_the_status_are_watched(node: Node, peer: Peer[Log], log: Client[Log]) -> None:
     with log.watch_status() as watch, peer.watch_status() as here:
         assert next(watch).leader == next(here).leader == peer.address
@@ -334,9 +366,13 @@ def test_an_interrupted_call_leaves_the_client_sound(node: Node, peer: Peer[Log]
     with connect(Log, lonely.address) as client:
         for seconds in (0.001, 0.02, 0.1):
             timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
-            timer.start()
+
+            def write_meanwhile(timer: threading.Timer) -> None:
+                timer.start()
+                client.with_options(timeout=30.0).write(Log.add, "meanwhile")
+
             with pytest.raises(KeyboardInterrupt):
-                client.with_options(timeout=30.0).write(Log.add, f"after {seconds}")
+                write_meanwhile(timer)
             timer.join()
         lonely.set_configuration(lonely.address)
         assert client.write(Log.add, "one") == 1

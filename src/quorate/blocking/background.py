@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
@@ -34,11 +35,12 @@ class Call:
         make: makes the coroutine, in the loop's thread.
         task: what runs it; None until then.
         done: released once there is a result or an error.
+        is_done: whether it was: who is interrupted does not know whether he has acquired it.
         result: what it returned.
         error: what it raised; None if it did not.
     """
 
-    __slots__ = ("done", "error", "make", "result", "task")
+    __slots__ = ("done", "error", "is_done", "make", "result", "task")
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Begin unanswered."""
@@ -46,12 +48,14 @@ class Call:
         self.task: asyncio.Task[None] | None = None
         self.done: threading.Lock = threading.Lock()
         self.done.acquire()
+        self.is_done: bool = False
         self.result: Any = None
         self.error: BaseException | None = None
 
     def finish(self) -> None:
         """Let whoever waits go on; called by the loop's thread alone."""
-        if self.done.locked():
+        if not self.is_done:
+            self.is_done = True
             self.done.release()
 
 
@@ -107,9 +111,15 @@ class Life:
         if is_first:
             self._wake(self._receive)
 
-    def cancel(self, call: Call) -> None:
-        """Have a call cancelled, wherever it is."""
-        self._wake(self._cancel, call)
+    def leave(self, call: Call) -> None:
+        """Have a call cancelled, wherever it is, and wait until it has ended, though one is interrupted once more."""
+        end, is_cancelled = time.monotonic() + END_SECONDS, False
+        while not call.is_done and (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(BaseException):
+                if not is_cancelled:
+                    self._wake(self._cancel, call)
+                    is_cancelled = True
+                call.done.acquire(timeout=left)
 
     def end(self) -> None:
         """Begin no further call, and let the thread end."""
@@ -217,8 +227,7 @@ class Background:
         except QuorateError:
             raise
         except BaseException:
-            life.cancel(call)
-            call.done.acquire(timeout=END_SECONDS)
+            life.leave(call)
             raise
         if call.error is None:
             result: R = call.result

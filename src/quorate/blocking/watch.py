@@ -60,10 +60,19 @@ class Watch(Generic[E_co]):
         """
         if self._background.has_ended and self._watch._question.is_closed:
             raise StopIteration  # With its client; there is no loop any longer to ask.
-        try:
-            return self._background.call(self._watch.__anext__)
-        except StopAsyncIteration:
-            raise StopIteration from None
+        changes = self._watch._changes
+        while True:
+            try:
+                self._background.call(self._watch._fill)
+            except StopAsyncIteration:
+                raise StopIteration from None
+            # Taken out here, so that nothing is lost when the call is interrupted; and by no call, for Python looks for
+            # signals after each.
+            if changes:
+                change = changes[0]
+                del changes[0]
+                return change
+            # Another thread has closed the watch just now.
 
     def close(self) -> None:
         """End the watch; whoever waits for an event is told that there are no more. Idempotent."""
@@ -121,9 +130,10 @@ class StatusWatch:
         if self._background.has_ended:
             raise StopIteration  # With its client or node; there is no loop any longer to ask.
         try:
-            return self._background.call(self._watch.__anext__)
+            answer = self._background.call(self._watch._change)
         except StopAsyncIteration:
             raise StopIteration from None
+        return self._watch._take(answer)  # Here, so that it is not lost when the call is interrupted.
 
     def close(self) -> None:
         """End the watch; whoever waits is told that there are no more. Idempotent."""
