@@ -38,7 +38,7 @@ UNANSWERED_MAX = 4_096
 WATCHES_MAX = 10_000
 """How many calls of one connection may wait for something to happen; further ones are refused."""
 
-ONE_BY_ONE = {WriteCall, ReadCall, StatusCall, OpenSessionCall}
+ONE_BY_ONE: set[type] = {WriteCall, ReadCall, StatusCall, OpenSessionCall}
 """The calls with one answer each, which comes in any case and soon."""
 
 LONG = (WatchCall, WatchStatusCall, LeaderCall)
