@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
 from quorate.errors import QuorateError, StoreError
@@ -144,11 +145,15 @@ class Loop:
         self._guard(seat, act, *args)
 
     def fail(self, seat: Seat, error: BaseException) -> None:
-        """Stop a peer because of what it raised: what is not deterministic, or a fault of ours. Loudly."""
+        """Stop a peer because of what it raised: what is not deterministic, or a fault of ours. Loudly.
+
+        What is to end the program does so in a call of its own: this one serves other peers, and what they are to write
+        must not be lost.
+        """
         logger.error("%s stops", seat.name, exc_info=error)
         self.remove(seat, failure_of(seat.name, error))
         if not isinstance(error, Exception):
-            raise error
+            self._clock.call_soon(partial(end, error))
 
     def time(self) -> float:
         """Give the monotonic clock, seconds."""
@@ -277,6 +282,11 @@ class Loop:
                 self._armed[name] = moved
                 heapq.heappush(self._deadlines, (moved, name))
         return FOREVER
+
+
+def end(error: BaseException) -> None:
+    """Let whoever runs the loop have what is to end the program."""
+    raise error
 
 
 def failure_of(name: str, error: BaseException) -> QuorateError:

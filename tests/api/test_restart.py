@@ -199,6 +199,10 @@ async def test_a_log_whose_commands_the_machine_cannot_read_stops_the_peer(tmp_p
         assert await again.read(Sum.get) == 7
 
 
+class Halt(BaseException):
+    """No ``Exception``, as what ends a program is none."""
+
+
 class Fragile(StateMachine):
     """A machine with a bug, and one with a mood."""
 
@@ -228,6 +232,10 @@ class Fragile(StateMachine):
     def read_for_ever(self) -> int:
         return self.read_for_ever()
 
+    @read
+    def halt(self) -> int:
+        raise Halt
+
 
 async def test_a_command_that_raises_is_answered_and_poisons_nothing(tmp_path: Path) -> None:
     """The original's log is poisoned for ever by one."""
@@ -256,6 +264,29 @@ async def test_what_is_not_deterministic_stops_the_peer_and_is_no_reply() -> Non
             f"it has stopped: peer1 stopped because of MemoryError: ; Fragile.fill_memory (index {index}) raised it: "
             "mend the program and start it again"
         )
+
+
+@pytest.mark.parametrize("consistency", ["linearizable", "lease", "stale"])
+async def test_what_ends_one_peer_costs_the_others_of_its_node_nothing(consistency: Consistency) -> None:
+    """What they were to write and to answer in that turn was lost."""
+    loop = asyncio.get_running_loop()
+    ends: list[BaseException] = []
+    loop.set_exception_handler(lambda _, context: ends.append(context["exception"]))
+    async with Node("127.0.0.1:0", store="memory", settings=SETTINGS) as node:
+        peers = [await node.start_peer(Fragile, name=name) for name in "abc"]
+        for peer in peers:
+            await peer.set_configuration(peer.address)
+            await peer.leader()
+        first, halting, last = peers
+        writes = [asyncio.create_task(first.write(Fragile.divide, 2))]
+        reading = asyncio.create_task(halting.with_options(consistency=consistency).read(Fragile.halt))
+        writes += [asyncio.create_task(last.write(Fragile.divide, 4))]
+        assert await asyncio.gather(*writes) == [0.5, 0.25]
+        with pytest.raises(QuorateError, match="b stopped because of Halt"):
+            await reading
+        assert [type(error) for error in ends] == [Halt], "whoever runs the loop is told of it too"
+        assert [await first.write(Fragile.divide, 2), await last.write(Fragile.divide, 2)] == [0.5, 0.5]
+    loop.set_exception_handler(None)
 
 
 @pytest.mark.parametrize("consistency", ["linearizable", "lease", "stale"])
