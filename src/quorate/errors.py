@@ -137,7 +137,9 @@ class Rejected(QuorateError):
 class MachineError(QuorateError):
     """The machine's handler raised something other than ``Rejected``: a bug in the machine, alike on every peer.
 
-    So is a reply that cannot be sent: it holds what MessagePack does not carry, or is too long for a frame.
+    So is a reply that cannot be sent: it holds what MessagePack does not carry, such as an int of more than 64 bits, or
+    is too long for a frame. To a caller in the peer's own process nothing is sent: it is given a reply of any length,
+    and every number, text and bytes as they are.
     """
 
     retry_safe = False
