@@ -21,7 +21,7 @@ ATTEMPTS_MAX = 500
 # Each with a seed that it fails, and what it violates there.
 CORES = {
     faults.vote_by_length_alone: (124, "LeaderCompleteness"),
-    faults.half_is_a_quorum: (9, "ElectionSafety"),
+    faults.half_is_a_quorum: (0, "ElectionSafety"),
     faults.acknowledgement_before_fsync: (0, "PersistBeforeSend"),
     faults.commit_beyond_what_was_compared: (0, "StateMachineSafety"),
 }
@@ -86,12 +86,12 @@ def test_the_commands_shrink_and_replay(
     path = tmp_path / "script.txt"
     with monkeypatch.context() as planted:
         faults.half_is_a_quorum(planted)
-        assert main(["shrink", "--seed", "9", "--out", str(path)]) == 0
+        assert main(["shrink", "--seed", "0", "--out", str(path)]) == 0
         assert f"python -m quorate.testing replay {path}" in capsys.readouterr().out
         assert main(["replay", str(path)]) == 1
         assert capsys.readouterr().out.startswith("ElectionSafety:")
     assert main(["replay", str(path)]) == 0
-    assert main(["shrink", "--seed", "9"]) == 2
+    assert main(["shrink", "--seed", "0"]) == 2
 
 
 def test_what_was_recorded_is_not_disturbed() -> None:
