@@ -17,7 +17,7 @@ from quorate.sessions import machine_command, without_heads
 from quorate.settings import Settings
 from quorate.slowness import slowness
 from quorate.snapshots import Snapshots
-from quorate.store.directory import Directory, PeerIdentity
+from quorate.store.directory import Directory, PeerIdentity, mixed_up
 from quorate.store.disk import Disk, Executor, blocking
 from quorate.store.snapshots import SnapshotStore
 from quorate.surroundings import Surroundings
@@ -67,10 +67,11 @@ async def reopen(
     clock, slow = surroundings.clock.time, slowness(settings)
     apply = Apply(machine.machine(), machine, settings.events_bytes_max, clock, slow)
     executor = surroundings.executor
-    identity = await blocking(executor, lambda: directory.identity(name))
     names: set[str] = set()
     heads = call_heads(machine.write_names)
     stored = await disk.load(name, lambda run: names.update(other_names(run, heads)))
+    # An identity is durable before anything else of a peer is: none beside a log was lost.
+    identity = await blocking(executor, lambda: directory.identity(name, create=stored == Stored()))
     check_names(f"the log of {name}", names, machine)
     raft = Raft(PeerId(identity.id), settings, stored, surroundings.random.random, surroundings.clock.time())
     check_group(name, identity, raft)
@@ -112,17 +113,24 @@ def check_names(where: str, names: set[str], machine: MachineType) -> None:
 
 
 def check_group(name: str, identity: PeerIdentity, raft: Raft) -> None:
-    """Check that identity and log are of one group.
+    """Check that identity and log are of one group, and of one peer as far as the log tells.
+
+    It does not always: the log of a newcomer that takes the name of a lost peer begins with the lost one as a member,
+    under another id.
 
     Raises:
         Corrupted: they are not.
     """
-    group = raft.status().group
-    if identity.group and group != identity.group:
+    status = raft.status()
+    if identity.group and status.group != identity.group:
         raise Corrupted(
-            f"{name} belongs to group {identity.group}, and its log to group {group or 'none'}: the data directory"
-            " was put together from two. Restore it as it was"
+            mixed_up(f"{name} belongs to group {identity.group}, and its log to group {status.group or 'none'}")
         )
+    for member in status.members:
+        if member.id == identity.id and member.address.name != name:
+            raise Corrupted(
+                mixed_up(f"{name} has the id {identity.id}, which in its log is that of {member.address.name}")
+            )
 
 
 def other_names(run: Run, heads: tuple[bytes, ...]) -> set[str]:

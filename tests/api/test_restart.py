@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,36 @@ async def test_a_data_directory_of_another_group_is_refused(tmp_path: Path) -> N
     async with Node(f"127.0.0.1:{port}", data_dir=tmp_path / "one" / "peer1") as node:
         with pytest.raises(Corrupted, match="put together from two"):
             await node.start_peer(KV, name="peer1")
+
+
+async def test_a_log_without_its_identity_is_refused_and_given_no_new_one(tmp_path: Path) -> None:
+    async with cluster(KV, 1, tmp_path) as nodes:
+        await nodes.form()
+    identity = tmp_path / "peer1" / "peers" / "peer1" / "identity"
+    kept = identity.read_bytes()
+    identity.unlink()
+    (port,) = free_ports(1)
+    async with Node(f"127.0.0.1:{port}", data_dir=tmp_path / "peer1") as node:
+        for _ in range(2):
+            with pytest.raises(Corrupted, match="identity is damaged: it is missing, and the log of peer1 is not"):
+                await node.start_peer(KV, name="peer1")
+        assert not identity.exists()
+        identity.write_bytes(kept)
+        await node.start_peer(KV, name="peer1")
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+async def test_identities_that_changed_places_are_refused(tmp_path: Path, earlier: bool) -> None:
+    async with cluster(KV, 3, tmp_path) as nodes:
+        await nodes.form()
+    one, two = (tmp_path / name / "peers" / name / "identity" for name in ("peer1", "peer2"))
+    kept = json.loads(one.read_text())
+    # Files of an earlier version name no peer; but the log does.
+    two.write_text(json.dumps({"id": kept["id"], "group": kept["group"]} if earlier else kept))
+    (port,) = free_ports(1)
+    async with Node(f"127.0.0.1:{port}", data_dir=tmp_path / "peer2") as node:
+        with pytest.raises(Corrupted, match=r"peer1.*put together from two"):
+            await node.start_peer(KV, name="peer2")
 
 
 class Old(StateMachine):

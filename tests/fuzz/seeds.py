@@ -20,6 +20,7 @@ from quorate.core.messages import (
     TimeoutNow,
 )
 from quorate.events import Emitted
+from quorate.store.directory import KeptIdentity, PeerIdentity
 from quorate.store.mark import Mark
 from quorate.store.snapshots import write_snapshot
 from quorate.testing.drive import make_configuration, make_log
@@ -164,7 +165,11 @@ RECORDS = [
     (b"C", Compaction(SNAPSHOT, Index(4), Term(2), replaces_log=True)),
 ]
 MARK = Mark("database-1", 4711)
-IDENTITIES = [b'{"id":"0123456789abcdef","group":""}\n', b'{"id":"0123456789abcdef","group":"fedcba9876543210"}\n']
+IDENTITIES = [
+    b'{"id":"0123456789abcdef","group":""}\n',
+    b'{"id":"0123456789abcdef","group":"fedcba9876543210"}\n',
+    msgspec.json.encode(KeptIdentity.of(PeerIdentity(PeerId("0123456789abcdef"), "fedcba9876543210"), "a")) + b"\n",
+]
 NODE = b'{"id":"0123456789abcdef","address":"127.0.0.1:7001"}\n'
 LOG = make_log(GROUP, [1, 2, 2, 3])
 

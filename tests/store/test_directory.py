@@ -17,11 +17,11 @@ import pytest
 
 from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
 from quorate.store import Batch, files
-from quorate.store.directory import DataDirectory, open_store
+from quorate.store.directory import DataDirectory, MemoryDirectory, PeerIdentity, open_store
 from quorate.store.lmdb import LMDBStore
 from quorate.store.memory import MemoryStore
 from quorate.store.rocksdb import RocksDBStore
-from quorate.types import HardState, Term
+from quorate.types import HardState, PeerId, Term
 
 HOME = "127.0.0.1:7001"
 ELSEWHERE = "127.0.0.1:7002"
@@ -207,6 +207,67 @@ def test_a_garbled_identity_is_reported_and_never_replaced(path, content):
     assert identity.read_bytes() == content
 
 
+def test_the_identity_of_another_peer_is_refused(path):
+    prepared(path, "peer1", "peer2")
+    shutil.copy(path / "peers" / "peer1" / "identity", path / "peers" / "peer2" / "identity")
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        directory.identity("peer1")
+        with pytest.raises(
+            Corrupted, match="peer2/identity is that of peer1, not of peer2: the data directory was put"
+        ):
+            directory.identity("peer2")
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_an_identity_of_which_a_bit_changed_is_reported(path, bit):
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        directory.set_group("peer1", "g1")
+        file = path / "peers" / "peer1" / "identity"
+        content = file.read_bytes()
+        for at in range(len(content)):
+            file.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+            with pytest.raises(Corrupted, match="put this file back"):
+                directory.identity("peer1")
+
+
+def test_an_identity_of_an_earlier_version_is_read_and_written_anew_with_a_checksum(path):
+    prepared(path, "peer1")
+    file = path / "peers" / "peer1" / "identity"
+    file.write_text('{"id":"0123456789abcdef","group":""}\n')
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        assert directory.identity("peer1", create=False) == PeerIdentity(PeerId("0123456789abcdef"), "")
+        directory.set_group("peer1", "g1")
+        assert directory.identity("peer1").group == "g1"
+    kept = json.loads(file.read_text())
+    assert (kept["id"], kept["group"], kept["name"]) == ("0123456789abcdef", "g1", "peer1")
+    assert len(kept["checksum"]) == 8
+
+
+@pytest.mark.parametrize("name", ["peer1", "peer2"])
+def test_no_identity_is_made_where_one_must_be(path, name):
+    prepared(path, "peer1")
+    (path / "peers" / "peer1" / "identity").unlink()
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        with pytest.raises(Corrupted, match=f"{name}/identity is damaged: it is missing, and the log of {name} is not"):
+            directory.identity(name, create=False)
+        assert directory.peers() == []
+    forgetful = MemoryDirectory()
+    with pytest.raises(Corrupted, match=f"the id of {name} was forgotten, and its log was not"):
+        forgetful.identity(name, create=False)
+    assert forgetful.identity(name) == forgetful.identity(name, create=False)
+
+
+@pytest.mark.parametrize("gone", [[], ["peers"], ["store"]])
+def test_a_missing_node_file_is_damage_and_no_foreign_directory(path, gone):
+    prepared(path, "peer1")
+    (path / "node.json").unlink()
+    for name in gone:
+        shutil.rmtree(path / name)
+    for _ in range(2):
+        with pytest.raises(Corrupted, match=r"node\.json is damaged: it is missing"):
+            DataDirectory.open(path, HOME)
+
+
 def test_a_garbled_node_file_is_reported_and_the_directory_let_go(path):
     prepared(path, "peer1")
     (path / "node.json").write_text("{")
@@ -236,7 +297,20 @@ def test_a_garbled_name_of_the_engine_is_damage_and_no_other_engine(path, garble
         open_store("rocksdb", directory)
 
 
-@pytest.mark.parametrize("kept", [[], ["engine"], ["engine", "mark"]])
+@pytest.mark.parametrize("peers", [[], ["peer1"]])
+@pytest.mark.parametrize(("engine", "other"), [("rocksdb", "lmdb"), ("lmdb", "rocksdb")])
+def test_a_missing_name_of_the_engine_is_told_from_logs_that_are_gone(path, engine, other, peers):
+    prepared(path, *peers, engine=engine)
+    (path / "store" / "engine").unlink()
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        for asked in (engine, other):
+            with pytest.raises(Corrupted, match=f"store/engine is missing, and .* write the one word {engine} into"):
+                open_store(asked, directory)
+        (path / "store" / "engine").write_text(engine)
+        open_store(engine, directory).close()
+
+
+@pytest.mark.parametrize("kept", [[], ["engine"], ["engine", "mark"], ["mark"]])
 @pytest.mark.parametrize("engine", ["rocksdb", "lmdb"])
 def test_peers_whose_store_was_emptied_are_refused(path, engine, kept):
     prepared(path, "peer1", engine=engine)
@@ -307,6 +381,61 @@ def test_an_engine_that_is_not_installed_is_named_with_the_line_that_installs_it
         with pytest.raises(StoreError, match=re.escape(line)):
             open_store(engine, directory)
         assert list(directory.store_path.iterdir()) == [], "nothing is noted of an engine that could not be used"
+
+
+def synced_directories(monkeypatch) -> set[str]:
+    """Give where the directories that are synced from now on are noted."""
+    synced: set[str] = set()
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.path.realpath(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return synced
+
+
+@pytest.mark.covers("pitfall 77")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux for the names of open files")
+def test_every_directory_above_a_new_one_is_made_durable(tmp_path, monkeypatch):
+    synced = synced_directories(monkeypatch)
+    DataDirectory.open(tmp_path / "b" / "c" / "d", HOME).close()
+    assert {str(tmp_path), str(tmp_path / "b"), str(tmp_path / "b" / "c"), str(tmp_path / "b" / "c" / "d")} <= synced
+    assert (tmp_path / "b").stat().st_mode & 0o077 == 0o777 & ~umask() & 0o077, "what is above is not ours alone"
+    assert (tmp_path / "b" / "c" / "d").stat().st_mode & 0o077 == 0
+
+
+def umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.covers("pitfall 77")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux for the names of open files")
+def test_a_directory_that_an_earlier_life_made_and_did_not_sync_is_made_durable(path, monkeypatch):
+    path.mkdir(parents=True)
+    synced = synced_directories(monkeypatch)
+    files.make_directory(path)
+    assert synced == {str(path.parent)}
+
+
+@pytest.mark.parametrize(("number", "matters"), [(errno.EACCES, False), (errno.EINVAL, False), (errno.EIO, True)])
+def test_above_the_data_directory_may_be_what_cannot_be_synced(path, monkeypatch, number, matters):
+    path.mkdir(parents=True)
+
+    def refused(_: Path) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(files, "sync_path", refused)
+    if matters:
+        with pytest.raises(OSError, match="refused"):
+            files.make_directory(path)
+    else:
+        files.make_directory(path)
+    with pytest.raises(OSError, match="refused"):
+        files.make_directory(path / "new")
 
 
 @pytest.mark.covers("pitfall 77")

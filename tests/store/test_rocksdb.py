@@ -300,6 +300,17 @@ def test_a_damaged_table_is_reported_and_the_database_let_go(store, path, part):
         damaged.read("peer1", Index(1), Index(100), ALL)
 
 
+@pytest.mark.parametrize("change", [str.lower, lambda name: name.replace("0", "1", 1)])
+def test_a_database_that_does_not_find_its_files_is_damaged(store, path, change):
+    append_synced(store, 5)
+    store.close()
+    current = path / "db-1" / "CURRENT"
+    current.write_text(change(current.read_text()))
+    for _ in range(2):
+        with pytest.raises(Corrupted, match="give this node an empty data directory"):
+            RocksDBStore.open(path)
+
+
 def test_a_missing_table_is_reported(store, path):
     append_synced(store, 5)
     store.close()
@@ -485,6 +496,7 @@ def test_a_start_that_fails_leaves_the_store_free_for_the_next_one(store, path, 
     [
         ("Corruption: checksum mismatch", Corrupted),
         ("Invalid argument: db-1/CURRENT: does not exist (create_if_missing is false)", Corrupted),
+        ("IO error: No such file or directory: While opening a file: db-1/MANIFEST-000005: No such file", Corrupted),
         ("IO error: No space left on device: While appending to file: 000004.log", DiskFull),
         ("IO error: lock hold by current process, acquire time 1: db-1/LOCK: No locks available", StoreLocked),
         ("IO error: While lock file: db-1/LOCK: Resource temporarily unavailable", StoreLocked),

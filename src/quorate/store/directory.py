@@ -4,18 +4,20 @@
 
     DIR/lock                  held while the node runs; the process that holds it
     DIR/node.json             the node's id, and its address at its last start
-    DIR/peers/NAME/identity   the peer's random id, and its group once it has one
+    DIR/peers/NAME/identity   the peer's random id, its group once it has one, its name, and a checksum of these
     DIR/peers/NAME/snapshots  the peer's latest snapshot
     DIR/store/engine          the name of the store's engine; the rest is the engine's own
 
-An id says "whoever remembers what I promised". So an id never outlives the log that holds the promises: identities
-without a store are refused, and a directory that is wiped whole gives its peers new ids.
+An id says "whoever remembers what I promised". So an id never outlives the log that holds the promises, nor a log its
+id: identities without a store are refused, and so are logs without an identity, or with that of another peer. A
+directory that is wiped whole gives its peers new ids.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, TypeVar
@@ -24,7 +26,7 @@ import msgspec
 
 from quorate.errors import Corrupted, StoreError, StoreLocked
 from quorate.store import LogStore
-from quorate.store.files import ASIDE, disk_errors, lock_directory, make_directory, replace_file
+from quorate.store.files import ASIDE, disk_errors, lock_directory, make_directories, make_directory, replace_file
 from quorate.store.memory import MemoryStore
 from quorate.store.snapshots import MemorySnapshots, SnapshotFiles, SnapshotStore
 from quorate.types import PeerId, is_name
@@ -49,6 +51,31 @@ class PeerIdentity(msgspec.Struct, frozen=True):
     group: str
 
 
+class KeptIdentity(msgspec.Struct, frozen=True):
+    """A peer's identity as its file has it.
+
+    Attributes:
+        id: as in ``PeerIdentity``.
+        group: as in ``PeerIdentity``.
+        name: the peer's name; empty in a file of an earlier version, which has no checksum either.
+        checksum: 8 hexadecimal digits, the CRC-32 of the others.
+    """
+
+    id: Annotated[PeerId, msgspec.Meta(min_length=1)]
+    group: str
+    name: str = ""
+    checksum: str = ""
+
+    @classmethod
+    def of(cls, identity: PeerIdentity, name: str) -> KeptIdentity:
+        """Give what the file of this peer is to have."""
+        return cls(identity.id, identity.group, name, _checksum(identity.id, identity.group, name))
+
+
+def _checksum(*texts: str) -> str:
+    return f"{zlib.crc32(msgspec.json.encode(texts)):08x}"
+
+
 class NodeIdentity(msgspec.Struct, frozen=True):
     """Whose a data directory is.
 
@@ -69,8 +96,8 @@ def random_id() -> str:
 class Directory(Protocol):
     """What a node asks of the place where its peers' identities and snapshots are kept."""
 
-    def identity(self, name: str) -> PeerIdentity:
-        """Give a peer's identity, making it at the peer's first start."""
+    def identity(self, name: str, *, create: bool = True) -> PeerIdentity:
+        """Give a peer's identity, making it at the peer's first start: with ``create``, for a peer without a log."""
         ...
 
     def set_group(self, name: str, group: str) -> None:
@@ -95,8 +122,17 @@ class MemoryDirectory:
         self._identities: dict[str, PeerIdentity] = {}
         self._snapshots: dict[str, MemorySnapshots] = {}
 
-    def identity(self, name: str) -> PeerIdentity:
-        """Give a peer's identity, making it at the peer's first start."""
+    def identity(self, name: str, *, create: bool = True) -> PeerIdentity:
+        """Give a peer's identity, making it at the peer's first start.
+
+        Raises:
+            Corrupted: it is not known, and with ``create`` being false must be.
+        """
+        if not create and name not in self._identities:
+            raise Corrupted(
+                f"the id of {name} was forgotten, and its log was not: give a store that outlives its node a data"
+                " directory (data_dir=…)"
+            )
         return self._identities.setdefault(name, PeerIdentity(PeerId(self._make_id()), ""))
 
     def set_group(self, name: str, group: str) -> None:
@@ -121,14 +157,17 @@ def lost_logs(path: Path, names: list[str]) -> str:
 
 
 def _check_ours(path: Path) -> None:
-    """Refuse what holds something else.
+    """Refuse a directory that holds something else, or a node's without the file that says so.
 
     Raises:
-        StoreLocked: it does.
+        StoreLocked: it is not that of a node.
+        Corrupted: it is, and ``node.json`` is missing.
     """
     if path.exists() and not path.is_dir():
         raise StoreLocked(f"{path} is a file, and no data directory; give this node a directory, which need not exist")
     if path.is_dir():
+        if not (path / "node.json").exists() and [*path.glob("peers/*/identity"), *path.glob("store/engine")]:
+            raise Corrupted(damaged(path / "node.json", "it is missing, and what else a node keeps is there"))
         strange = any(child.name not in ("lock", "node.json", "node.json" + ASIDE) for child in path.iterdir())
         if strange and not (path / "node.json").exists():
             raise StoreLocked(f"{path} is not empty, and not the data directory of a node; give this node an empty one")
@@ -171,6 +210,11 @@ def damaged(path: Path, why: str) -> str:
     )
 
 
+def mixed_up(fact: str) -> str:
+    """Say what to do about files that do not belong together."""
+    return f"{fact}: the data directory was put together from two. Restore it as it was"
+
+
 def _write(path: Path, content: msgspec.Struct) -> None:
     replace_file(path, msgspec.json.encode(content) + b"\n")
 
@@ -203,8 +247,7 @@ class DataDirectory:
         path = Path(path)
         with disk_errors(f"opening {path}"):
             _check_ours(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            make_directory(path)
+            make_directories(path)
             lock = lock_directory(path)
             try:
                 node = _read(path / "node.json", NodeIdentity)
@@ -240,26 +283,33 @@ class DataDirectory:
         with disk_errors(f"reading {self._path / 'peers'}"):
             return sorted(path.parent.name for path in self._path.glob("peers/*/identity"))
 
-    def identity(self, name: str) -> PeerIdentity:
+    def identity(self, name: str, *, create: bool = True) -> PeerIdentity:
         """Give a peer's identity, making it at the peer's first start.
 
         A peer that is here already may be started at any address: its node has moved.
 
+        Args:
+            name: the peer's name.
+            create: whether to make it if there is none. Not for a peer that has a log: its promises are not those of
+                a new id.
+
         Raises:
             StoreLocked: the peer is new, and the directory is that of a node at another address.
-            Corrupted: its identity cannot be read.
+            Corrupted: its identity cannot be read, is that of another peer, or is missing.
             StoreError: the disk refused.
             ValueError: the name cannot name a peer.
         """
         if not is_name(name):
             raise ValueError(f"{name!r} cannot name a peer: a name is 1 to 128 letters, digits, '.', '_' and '-'")
         with disk_errors(f"opening the data of {name} in {self._path}"):
-            identity = _read(self._identity_path(name), PeerIdentity)
+            identity = self._read_identity(name)
             if identity is None:
+                if not create:
+                    raise Corrupted(damaged(self._identity_path(name), f"it is missing, and the log of {name} is not"))
                 self._check_at_home(name)
                 identity = PeerIdentity(PeerId(self._make_id()), "")
                 make_directory(self._path / "peers" / name)
-                _write(self._identity_path(name), identity)
+                self._write_identity(name, identity)
             if self._node.address != self._address:
                 self._node = NodeIdentity(self._node.id, self._address)
                 _write(self._path / "node.json", self._node)
@@ -282,7 +332,7 @@ class DataDirectory:
                 " other group another name, or a node with a data directory of its own"
             )
         with disk_errors(f"writing the identity of {name} in {self._path}"):
-            _write(self._identity_path(name), PeerIdentity(identity.id, group))
+            self._write_identity(name, PeerIdentity(identity.id, group))
 
     def snapshots(self, name: str) -> SnapshotFiles:
         """Give the place of a peer's snapshots; the peer has an identity.
@@ -303,6 +353,27 @@ class DataDirectory:
 
     def _identity_path(self, name: str) -> Path:
         return self._path / "peers" / name / "identity"
+
+    def _read_identity(self, name: str) -> PeerIdentity | None:
+        """Read a peer's identity, or None when there is none.
+
+        Raises:
+            Corrupted: it cannot be read, or is that of another peer.
+        """
+        path = self._identity_path(name)
+        kept = _read(path, KeptIdentity)
+        if kept is None:
+            return None
+        identity = PeerIdentity(kept.id, kept.group)
+        if kept != KeptIdentity(kept.id, kept.group):
+            if kept != KeptIdentity.of(identity, kept.name):
+                raise Corrupted(damaged(path, "its checksum does not match"))
+            if kept.name != name:
+                raise Corrupted(mixed_up(f"{path} is that of {kept.name}, not of {name}"))
+        return identity
+
+    def _write_identity(self, name: str, identity: PeerIdentity) -> None:
+        _write(self._identity_path(name), KeptIdentity.of(identity, name))
 
     def _check_logs(self) -> None:
         """Refuse peers whose logs are gone.
@@ -398,6 +469,12 @@ def _settle_engine(name: str, directory: DataDirectory) -> bool:
     engine = directory.store_path / "engine"
     with disk_errors(f"opening {directory.store_path}"):
         recorded = engine.read_text("ascii", "replace").strip() if engine.exists() else None
+        found = _engine_of_files(directory.store_path)
+        if recorded is None and found:
+            raise Corrupted(
+                f"{engine} is missing, and the logs beside it are there: those of the engine {found}. Check the disk,"
+                f" then write the one word {found} into this file"
+            )
         if recorded is None and peers:
             raise Corrupted(lost_logs(directory.store_path.parent, peers))
         if recorded is not None and recorded not in _PACKAGES:
@@ -411,3 +488,10 @@ def _settle_engine(name: str, directory: DataDirectory) -> bool:
                 f' store="{recorded}", or give it a directory of its own'
             )
     return not peers
+
+
+def _engine_of_files(path: Path) -> str | None:
+    """Tell by its files of which engine a store is; None when it has none."""
+    if any(path.glob("db-*")):
+        return "rocksdb"
+    return "lmdb" if (path / "logs.mdb").exists() else None

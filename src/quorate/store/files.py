@@ -74,15 +74,34 @@ def put_in_place(aside: Path, path: Path) -> None:
     sync_path(path.parent)
 
 
-def make_directory(path: Path) -> None:
+def make_directory(path: Path, mode: int = 0o700) -> None:
     """Make a directory that only its owner may enter, durably; one that exists is left as it is.
 
     Raises:
         OSError: the disk refused.
     """
-    if not path.is_dir():
-        path.mkdir(mode=0o700)
+    is_new = not path.is_dir()
+    if is_new:
+        path.mkdir(mode)
+    try:
+        # Not only when it is new: whoever made it may have been killed before this.
         sync_path(path.parent)
+    except OSError as error:
+        # Above the data directory there may be some that we may not read, or that cannot be synced.
+        if is_new or error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS):
+            raise
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory that only its owner may enter, and those above it that are missing, durably.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    if not path.is_dir():
+        for above in reversed(path.absolute().parents):
+            make_directory(above, 0o777)
+    make_directory(path)
 
 
 def sync_path(path: Path) -> None:

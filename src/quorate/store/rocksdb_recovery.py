@@ -52,7 +52,8 @@ _logger = logging.getLogger("quorate.store")
 def store_error_from_engine(error: Exception) -> StoreError:
     """Turn what the engine raises, which is told apart by its text alone, into errors of quorate."""
     text = str(error)
-    if text.startswith("Corruption:") or "(create_if_missing is false)" in text:
+    is_missing = "(create_if_missing is false)" in text or text.startswith("IO error: No such file or directory")
+    if text.startswith("Corruption:") or is_missing:
         return Corrupted(
             f"the database is damaged: {text}. Check the disk, then give this node an empty data directory and let its"
             " peers join their groups anew (join=…)"
