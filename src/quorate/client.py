@@ -125,6 +125,7 @@ class Client(Generic[M]):
         Raises:
             TypeError: the arguments do not fit the method; nothing was sent.
             ValueError: the command is larger than ``Settings.command_bytes_max``; nothing was sent.
+            Overloaded: 1,024 writes of this client wait for their answers; nothing was sent.
             NotLeader: with ``follow=False``: the peer asked does not lead; nothing was written.
             NotCommitted: with ``exactly_once=False``: a new leader replaced the entry; nothing was written.
             Unavailable: until the deadline no leader was reached; nothing was written.

@@ -158,19 +158,17 @@ class Following:
 
         Raises:
             CancelledError: whoever waits for this was cancelled.
-            RuntimeError: this is not the event loop of the client.
+            RuntimeError: this is not the event loop of the client; nothing was sent.
         """
         if self._way is None or self._way[0] is not self._links.leader:
             return None
         leader, channel, loop = self._way
+        self._check_loop()
         begun = loop.time()
         try:
             reply = channel.post(leader.name, call, begun + share)
         except Unavailable:
             return None
-        except RuntimeError as error:
-            self._refuse_another_loop(error, None)
-            raise
         try:
             answer = (await reply).answer
         except asyncio.CancelledError:
@@ -179,9 +177,6 @@ class Following:
             raise
         except (TimeoutError, ConnectionError):
             answer = None
-        except RuntimeError as error:
-            self._refuse_another_loop(error, reply)
-            raise
         if not isinstance(answer, Value):
             return FirstTry(leader, reply, begun)
         self._links.leader = leader
@@ -313,8 +308,9 @@ class Following:
             Attempt: the call may be tried again: it certainly had no effect, or it has one only once.
             OutcomeUnknown: the command was sent, and what became of it is not known.
             QuorateError: the answer is that error.
-            RuntimeError: this is not the event loop of the client.
+            RuntimeError: this is not the event loop of the client; nothing was sent.
         """
+        self._check_loop()
         try:
             if reply is None:
                 channel = await self._channel(target, deadline, of_any_group=isinstance(call, StatusCall))
@@ -322,9 +318,6 @@ class Following:
                 if is_kept(target, call):
                     reply.add_done_callback(partial(take_back, channel, target.name))
             return answer_of(await reply, is_once, in_session=getattr(call, "session", 0) != 0)
-        except RuntimeError as error:
-            self._refuse_another_loop(error, reply)
-            raise
         except Unavailable as error:
             raise Attempt(error) from error
         except TimeoutError:
@@ -435,16 +428,14 @@ class Following:
         if found and all(map(is_reachable, found)):
             self.addresses = tuple(dict.fromkeys((*found, *self._told)))
 
-    def _refuse_another_loop(self, error: RuntimeError, reply: asyncio.Future[Reply] | None) -> None:
-        """Say in words of ours what asyncio says of its futures; nobody waits for the reply any longer.
+    def _check_loop(self) -> None:
+        """Refuse to send anything from another event loop: its connections would take it, and its answer be lost.
 
         Raises:
-            RuntimeError: the connections are those of another event loop.
+            RuntimeError: the connections are those of another one.
         """
         if self._way is not None and self._way[2] is not asyncio.get_running_loop():
-            if reply is not None:
-                reply.cancel()
-            raise RuntimeError(OTHER_LOOP) from error
+            raise RuntimeError(OTHER_LOOP)
 
     def _leads(self, target: Target, now: float) -> None:
         """Note that a peer answered as the leader."""

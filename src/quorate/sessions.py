@@ -219,7 +219,9 @@ class Sessions(msgspec.Struct, array_like=True):
         return number
 
     def use(self, number: int, now: float) -> Session:
-        """Give a session that is written in, and note when.
+        """Give a session that is written in, and note when; forget those that were used least recently and have expired.
+
+        Nobody may write in those any longer, and nobody may ever open another: their answers would stay for good.
 
         Args:
             number: the id of the session.
@@ -233,6 +235,8 @@ class Sessions(msgspec.Struct, array_like=True):
             raise SessionExpired(f"session {number} has expired: nothing was written in it for too long")
         session.used = now
         self.by_id[number] = session
+        while is_over(self.by_id[first := next(iter(self.by_id))], now):
+            del self.by_id[first]
         return session
 
 

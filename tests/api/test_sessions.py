@@ -125,6 +125,19 @@ def test_a_session_ends_by_the_time_of_the_log():
         find(sessions, 0.0, number, 1)
 
 
+def test_expired_sessions_are_forgotten_with_the_next_write_of_anybody():
+    """Else the answers of clients that are gone would stay for good, in every snapshot, too."""
+    sessions = Sessions()
+    gone = [sessions.open(OpenSession(10.0), index, 1.0) for index in (7, 8)]
+    alive = sessions.open(OpenSession(100.0), 9, 1.0)
+    for number in gone:
+        find(sessions, 1.0, number, 1)[0].keep(answer("large"))
+    find(sessions, 11.0, alive, 1)
+    assert list(sessions.by_id) == [*gone, alive], "they may still write"
+    find(sessions, 11.1, alive, 1)
+    assert list(sessions.by_id) == [alive]
+
+
 def test_the_session_used_least_recently_ends_when_there_are_too_many(monkeypatch):
     monkeypatch.setattr("quorate.sessions.SESSIONS_MAX", 3)
     sessions = Sessions()
