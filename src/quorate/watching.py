@@ -131,7 +131,7 @@ class Watch(Generic[E_co]):
         Raises:
             StopAsyncIteration: the watch was closed.
             Compacted: some events were missed: those from here on are held no longer by anyone.
-            Unavailable: for the timeout nobody answered; the message says who was tried and what each said.
+            Unavailable: nobody answered, each asked for about the timeout; the message says what each said.
             Stopped: the peer asked, in this process, has stopped.
             RuntimeError: another task waits for the next event of this watch.
         """
@@ -229,7 +229,7 @@ class StatusWatch:
 
         Raises:
             StopAsyncIteration: the watch was closed, or the peer in this process has stopped.
-            Unavailable: for the timeout nobody answered; the message says who was tried and what each said.
+            Unavailable: nobody answered, each asked for about the timeout; the message says what each said.
             Stopped: the peer in this process has failed; the message says why.
             RuntimeError: another task waits for the next of this watch.
         """
@@ -359,7 +359,7 @@ class Rounds(Generic[A]):
 
         Raises:
             Compacted: nobody holds it any longer.
-            Unavailable: for ``timeout`` nobody answered.
+            Unavailable: nobody answered, each asked for about ``timeout``.
             QuorateError: with ``follow=False``: what the peer asked answers.
         """
         loop, following = asyncio.get_running_loop(), self._following
@@ -387,7 +387,7 @@ class Rounds(Generic[A]):
             if len(gone) == len(addresses) or (gone and loop.time() >= begun + self._timeout):
                 raise Compacted(min(error.first for error in gone))
             if loop.time() >= begun + self._timeout:
-                raise Unavailable(reason("nobody answered", self._timeout, said, addresses))
+                raise Unavailable(reason("nobody answered", loop.time() - begun, said, addresses))
             await asyncio.sleep(pause)
             pause = min(2 * pause, PAUSE_MAX)
 

@@ -278,7 +278,7 @@ def test_an_outage_ends_a_for_and_not_the_watch():
             world.network.cut |= {("client:1", address_of(peer)), (address_of(peer), "client:1")}
             with pytest.raises(
                 Unavailable,
-                match=r"nobody answered within 5 s: 0 of 1 reachable; peer1 \(10.0.0.1:7000\) does not answer",
+                match=r"nobody answered within 6 s: 0 of 1 reachable; peer1 \(10.0.0.1:7000\) does not answer",
             ):
                 await anext(watch)
             await peer.write(Counter.add, 7)

@@ -253,7 +253,7 @@ def test_an_outage_ends_a_for_and_not_the_watch():
         async with kv.watch_status() as watch:
             await anext(watch)
             world.network.cut |= {("client:1", address_of(peer)), (address_of(peer), "client:1")}
-            with pytest.raises(Unavailable, match=r"nobody answered within 5 s: 0 of 1 reachable; peer1 .*not answer"):
+            with pytest.raises(Unavailable, match=r"nobody answered within 6 s: 0 of 1 reachable; peer1 .*not answer"):
                 await anext(watch)
             await peer.set_priority("peer1", 3)
             await world.nodes[0].start_peer(KV, name="peer2", join=peer.address, kind="learner")

@@ -54,7 +54,7 @@ class Watch(Generic[E_co]):
         Raises:
             StopIteration: the watch was closed.
             Compacted: some events were missed: those from here on are held no longer by anyone.
-            Unavailable: for the timeout nobody answered; the message says who was tried and what each said.
+            Unavailable: nobody answered, each asked for about the timeout; the message says what each said.
             Stopped: the peer asked, in this process, has stopped.
             RuntimeError: another thread waits for the next event of this watch.
         """
@@ -123,7 +123,7 @@ class StatusWatch:
 
         Raises:
             StopIteration: the watch was closed, or the peer in this process has stopped.
-            Unavailable: for the timeout nobody answered; the message says who was tried and what each said.
+            Unavailable: nobody answered, each asked for about the timeout; the message says what each said.
             Stopped: the peer in this process has failed; the message says why.
             RuntimeError: another thread waits for the next of this watch.
         """
