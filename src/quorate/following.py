@@ -191,6 +191,7 @@ class Following:
         *,
         is_write: bool,
         is_once: bool = False,
+        repeats: bool = True,
         turn: Callable[[], Awaitable[bool]] | None = None,
         first: FirstTry | None = None,
     ) -> object:
@@ -201,11 +202,13 @@ class Following:
             deadline: when to give up.
             is_write: whether a try that was sent may have an effect.
             is_once: whether it has that once, however often it is tried.
+            repeats: whether a try that failed is made again; redirects are followed all the same.
             turn: waits, after a try that failed, for those that must be tried before; tells whether it had to.
             first: a try that was made already, and is over.
 
         Raises:
             Unavailable: there was none until the deadline.
+            QuorateError: without ``repeats`` or ``follow``: why the try failed.
             OutcomeUnknown: a write was sent, and what became of it is not known.
             SessionExpired: the same, and its session has ended.
             Expired: its session has ended, and no try had any effect.
@@ -226,14 +229,14 @@ class Following:
             except Attempt as failed:
                 note(tried, target, failed, share)
                 longest = next_share(longest, now + share)
-                self._links.leader, self.learn_at = None, 0.0
                 unknown = failed.error if isinstance(failed.error, OutcomeUnknown) else unknown
-                if not self.follow or self._links.closed:
-                    raise (unknown or failed.error) from failed
                 redirect = await self._leader_after(failed, target, deadline, tried)
                 if redirect is not None and redirects < REDIRECTS_MAX:
                     target, self._links.leader, redirects, now = redirect, redirect, redirects + 1, loop.time()
                     continue
+                if not repeats or not self.follow or self._links.closed:
+                    self._leave(place, target)
+                    raise (unknown or failed.error) from failed
             except OutcomeUnknown as error:
                 self._leave(place, target)
                 if isinstance(error, SessionExpired) and unknown is None:
@@ -362,6 +365,9 @@ class Following:
         self, failed: Attempt, target: Target, deadline: float, tried: dict[Target, Said]
     ) -> Address | None:
         """Give whom to ask instead: a peer that knows of no leader is given a while to learn of one, or to say why."""
+        self._links.leader, self.learn_at = None, 0.0
+        if not self.follow or self._links.closed:
+            return None
         now = asyncio.get_running_loop().time()
         patience = min(ELECTION_PATIENCE, deadline - now)
         if failed.redirect is not None or not isinstance(failed.error, NotLeader) or patience <= 0:
@@ -447,7 +453,7 @@ class Following:
     def _leave(self, place: int, asked: Target) -> None:
         """Begin with another peer next time: who was asked may hang for good, and who sent us there may not notice."""
         self._links.leader = None
-        if place == self._links.place:  # else another call has moved on already
+        if self.follow and place == self._links.place:  # else another call has moved on already
             self._next_address(asked)
 
     async def _pause(self, longest: float, deadline: float) -> float:

@@ -14,7 +14,7 @@ from itertools import chain
 import msgspec
 
 from quorate.attempts import Expired
-from quorate.errors import Overloaded, QuorateError, SessionExpired
+from quorate.errors import NotLeader, Overloaded, QuorateError, SessionExpired
 from quorate.following import Following
 from quorate.serving import TIMEOUT_MAX, Place
 from quorate.transport import Answer, Packet
@@ -213,24 +213,32 @@ class Forwarding:
         self._receive([Request(request.id, asked.request.peer, CancelCall(key[1]))], asked.take)
 
     async def _ask(self, way: Following, asked: Asked, key: Key) -> None:
-        """Ask the leader, and pass on what it answers."""
+        """Ask the leader, and pass on what it answers.
+
+        A write behind others of its session is tried once. Repeated by itself it would come before those, and be
+        refused: its client repeats it, when the first of them is answered.
+        """
         call = asked.request.call
         told = getattr(call, "timeout", 0.0)
         timeout = told if told < TIMEOUT_MAX else TIMEOUT_MAX  # As ``serving.carry_out``: it may be no number.
         is_once = isinstance(call, OpenSessionCall) or session_of(call) != 0
+        repeats = not isinstance(call, WriteCall) or call.sequence <= call.settled
         is_write = isinstance(call, WriteCall | OpenSessionCall)
 
         def make(left: float) -> Call:
             return msgspec.structs.replace(call, timeout=left)
 
         try:
-            found = await way.ask(make, asked.asked_at + SHARE * timeout, is_write=is_write, is_once=is_once)
+            deadline = asked.asked_at + SHARE * timeout
+            found = await way.ask(make, deadline, is_write=is_write, is_once=is_once, repeats=repeats)
         except Expired as expired:
             found = failure_from_error(expired.__cause__ or expired)  # What the leader says, as it says it.
         except SessionExpired as error:
             # A try of ours may have had an effect. Of that the client must not hear as of a session that had ended
             # before: it would write once more, in another one.
             found = Failure("OutcomeUnknown", str(error))
+        except NotLeader as error:
+            found = Failure("Unavailable", str(error))  # The client has no way to whoever leads.
         except QuorateError as error:
             found = failure_from_error(error)
         self._answer(key, Reply(asked.request.id, found))  # type: ignore[arg-type]

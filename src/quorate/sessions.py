@@ -219,7 +219,7 @@ class Sessions(msgspec.Struct, array_like=True):
         return number
 
     def use(self, number: int, now: float) -> Session:
-        """Give a session that is written in, and note when; forget those that were used least recently and have expired.
+        """Give a session that is written in, and note when; forget those used least recently that have expired.
 
         Nobody may write in those any longer, and nobody may ever open another: their answers would stay for good.
 

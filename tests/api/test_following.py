@@ -18,7 +18,7 @@ from quorate.following import LEARN_SECONDS, PAUSE_MAX, PAUSE_MIN
 from quorate.machines import KV
 from quorate.testing.clock import VirtualLoop
 from quorate.transport import Answer, Channel, Packet
-from quorate.transport.calls import CancelCall, Failure, ReadCall, Reply, Request, StatusCall
+from quorate.transport.calls import CancelCall, Failure, LeaderCall, ReadCall, Reply, Request, StatusCall
 from quorate.transport.memory import MemoryNetwork, MemoryTransport
 from tests.api.cluster import SETTINGS, cluster, free_ports
 from tests.api.virtual import World, address_of, run_world
@@ -205,6 +205,20 @@ def test_a_leader_that_hangs_is_left_within_seconds_however_long_a_call_may_take
     run_world(3, Settings(), tell)
 
 
+def test_a_client_that_is_not_to_follow_stays_with_the_first_whatever_became_of_a_write() -> None:
+    async def tell(world: World) -> None:
+        leader, other = await world.form(KV, "a", "b")
+        async with client_of(world, leader.address, other.address, follow=False) as kv:
+            await kv.write(KV.set, "foo", "")
+            world.network.cut.add((address_of(leader), "10.0.1.1:1"))
+            with pytest.raises(OutcomeUnknown):
+                await kv.write(KV.set, "foo", "bar")
+            world.network.cut.clear()
+            assert await kv.write(KV.set, "foo", "baz") == "baz"
+
+    run_world(2, Settings(), tell)
+
+
 def test_a_group_that_takes_long_for_a_write_is_waited_for() -> None:
     """A try of 5 s was never enough (seed 41091 of the simulator)."""
 
@@ -233,7 +247,7 @@ def test_a_group_that_takes_long_for_a_write_is_waited_for() -> None:
 class Refusing:
     """A network on which nobody is reached; notes when each was tried."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.tries: list[tuple[float, str]] = []
 
@@ -272,6 +286,18 @@ def test_pauses_grow_to_a_limit_are_jittered_and_end_at_the_deadline() -> None:
     others, _ = tries_of(1.0)  # the most that chance takes off: half
     halves = [later - sooner for (sooner, _), (later, _) in itertools.pairwise(others)]
     assert halves[:5] == pytest.approx([pause / 2 for pause in pauses[:5]])
+
+
+async def test_what_is_not_to_be_repeated_is_tried_once_and_another_is_asked_the_next_time() -> None:
+    loop = asyncio.get_running_loop()
+    network = Refusing(loop)
+    async with connect(KV, "a@10.0.0.1:1", "b@10.0.0.2:1", transport=lambda: network) as kv:
+        for name in ("10.0.0.1:1", "10.0.0.2:1", "10.0.0.1:1"):
+            asking = kv._following.ask(LeaderCall, loop.time() + 60.0, is_write=False, repeats=False)
+            with pytest.raises(Unavailable, match=f"^{name} refuses the connection"):
+                await asking
+            assert network.tries.pop()[1] == name
+        assert network.tries == []
 
 
 class Holding:

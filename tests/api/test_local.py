@@ -17,6 +17,7 @@ import trustme
 
 from quorate import (
     TLS,
+    Address,
     Client,
     Node,
     NotLeader,
@@ -170,6 +171,27 @@ async def test_writes_keep_their_order_and_happen_once_while_leaders_change(dire
             writes += [asyncio.create_task(kv.write(KV.append, "log", f"{number}.")) for number in range(50, 100)]
             await asyncio.gather(*writes)
             assert await kv.read(KV.get, "log") == "".join(f"{number}." for number in range(100))
+
+
+async def test_many_writes_that_lose_their_leader_do_not_fill_the_log_of_the_next_with_tries(
+    directory: Path,
+) -> None:
+    """Each that is tried again by itself comes before an earlier one, and is refused, by the log, again and again."""
+    count = 200
+    asyncio.get_running_loop().set_debug(False)  # It would take as long as many a deadline.
+    async with group(directory) as nodes:
+        first = await nodes.leader()
+        worker = next(name for name in nodes.peers if name != first.name)
+        async with beside(directory, worker) as kv:
+            await kv.write(KV.set, "log", "")
+            patient = kv.with_options(timeout=60.0)
+            before = first.status().last_index
+            writes = [asyncio.create_task(patient.write(KV.append, "log", f"{number}.")) for number in range(count)]
+            await asyncio.sleep(0)  # They are made, and none has come to the leader yet.
+            await nodes.stop(first.name)
+            await asyncio.gather(*writes)
+            assert await kv.read(KV.get, "log") == "".join(f"{number}." for number in range(count))
+        assert nodes.peers[worker].status().last_index - before < 3 * count
 
 
 async def test_workers_of_a_group_with_certificates_need_none(directory: Path) -> None:
@@ -338,11 +360,13 @@ class Way:
     def __init__(self, error: Exception) -> None:
         self.error = error
         self.leader: object = None
+        self.repeats: list[bool] = []
 
     def expect(self, leader: object) -> None:
         self.leader = leader
 
-    async def ask(self, *_: object, **__: object) -> object:
+    async def ask(self, *_: object, repeats: bool, **__: object) -> object:
+        self.repeats.append(repeats)
         raise self.error
 
     async def close(self) -> None:
@@ -355,6 +379,7 @@ class Way:
         (OutcomeUnknown("lost"), "OutcomeUnknown"),
         (SessionExpired("a try of it may have happened"), "OutcomeUnknown"),
         (Unavailable("nobody"), "Unavailable"),
+        (NotLeader(Address("peer2", "10.0.0.2", 7000), "peer1"), "Unavailable"),  # There the client has no way to.
         (Rejected("held", "ann"), "Rejected"),
     ],
 )
@@ -362,6 +387,13 @@ async def test_a_session_that_ends_in_doubt_is_told_as_doubt(error: Exception, s
     """Told as a session that had ended before, it would have the client write a second time."""
     answers = await forwarded(Way(error), WriteCall(b"", 1.0, 1, 1, 1))
     assert [answer.error for answer in answers if isinstance(answer, Failure)] == [said]
+
+
+async def test_a_write_behind_others_of_its_session_is_repeated_by_its_client_who_knows_when() -> None:
+    way = Way(Unavailable("nobody"))
+    for call in (WriteCall(b"", 1.0, 7, 2, 2), WriteCall(b"", 1.0, 7, 3, 2), WriteCall(b"", 1.0)):
+        await forwarded(way, call)
+    assert way.repeats == [True, False, True]
 
 
 class Standstill(Way):
