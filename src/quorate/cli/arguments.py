@@ -162,7 +162,7 @@ def add_shell(parser: argparse.ArgumentParser) -> None:
     """Say what ``quorate shell`` takes."""
     parser.description = (
         "Runs one node with one peer, and a Python prompt where `await` works. `peer`, `node`, the machine, and the "
-        "public names of quorate are there. Ctrl-D stops the node."
+        "public names of quorate are there. Ctrl-D stops the node. What is piped into it and raises ends with status 1."
     )
     add_node(parser, log_level="warning")
 

@@ -110,11 +110,15 @@ class Session:
             await self._process.wait()
 
     async def close(self) -> None:
-        """End the input, as Ctrl-D does, and wait for the node to stop.
+        """Leave the prompt, and wait for the node to stop.
 
         Raises:
             SessionError: it did not end, or not well.
         """
+        with contextlib.suppress(ConnectionError):
+            # Not by the end of the input alone: its status would tell whether anything that was typed has raised.
+            self._input.write(b"raise SystemExit\n")
+            await self._input.drain()
         self._input.close()
         try:
             async with asyncio.timeout(PATIENCE):
