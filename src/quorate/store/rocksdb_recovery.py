@@ -14,6 +14,8 @@ and compactions at once). What is found at start, and what follows:
 
 So a torn end or a repair can hide only that the end of the WAL is gone or damaged with nothing sound behind, and only
 entries that were written after the mark: in the last second or so before the crash. It never hides a term or vote.
+A WAL that is gone whole while a later one is there is seen only by logs that miss entries of it: to tell the others
+would take reading all logs at each start, twice.
 """
 
 from __future__ import annotations
