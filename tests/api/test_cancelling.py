@@ -160,7 +160,7 @@ async def test_a_peer_that_is_started_while_its_node_stops_says_that_the_node_wa
         await stop(disk)
 
     monkeypatch.setattr(Disk, "stop", noted)
-    monkeypatch.setattr(DataDirectory, "identity", lambda *arguments: held(*arguments))
+    monkeypatch.setattr(DataDirectory, "identity", lambda *arguments, **options: held(*arguments, **options))
     node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
     await node.start()
     starting = asyncio.create_task(node.start_peer(KV, name="peer1"))
