@@ -235,7 +235,7 @@ class Sessions(msgspec.Struct, array_like=True):
             raise SessionExpired(f"session {number} has expired: nothing was written in it for too long")
         session.used = now
         self.by_id[number] = session
-        while is_over(self.by_id[first := next(iter(self.by_id))], now):
+        while (first := next(iter(self.by_id))) != number and is_over(self.by_id[first], now):
             del self.by_id[first]
         return session
 

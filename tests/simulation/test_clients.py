@@ -11,12 +11,12 @@ from quorate.calling import describe
 from quorate.machines import KV
 from quorate.testing.clock import VirtualLoop
 from quorate.transport import Answer, Packet
-from quorate.transport.calls import Reply, Request, Value, failure_from_error
+from quorate.transport.calls import Failure, Reply, Request, StatusCall, Value, failure_from_error
 from quorate.transport.memory import MemoryNetwork, MemoryTransport
 
 
 class Hangs:
-    """A node that reads every request and answers none, as a process that is stopped with SIGSTOP."""
+    """A node that reads every request and answers none once it has said that it is of no group: it was stopped then."""
 
     def receive_packets(self, source: str, packets: list[Packet]) -> None:
         raise AssertionError("clients send no packets")
@@ -25,7 +25,9 @@ class Hangs:
         pass
 
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
-        pass
+        for request in requests:
+            if isinstance(request.call, StatusCall):
+                answer(Reply(request.id, Failure("Unavailable", "there is no such peer")))
 
 
 class Answers(Hangs):

@@ -137,14 +137,14 @@ PLANTS: dict[Plant, tuple[str, range]] = {
     stale_tail_kept: ("PersistBeforeSend LogMatching AckedDurable StateMachineSafety", range(50)),
     tail_truncated_by_every_message: ("PersistBeforeSend LogMatching AckedDurable CommittedOnQuorum", range(50)),
     commit_beyond_what_was_compared: ("StateMachineSafety", range(100)),
-    read_without_a_quorum_round: ("ReadFloor", range(220, 300)),
+    read_without_a_quorum_round: ("ReadFloor", range(160, 170)),
     future_never_resolved: ("EveryCallResolves", range(100)),
     not_committed_told_too_early: ("RefusedIsFinal", range(100)),
 }
 
 
 # Those that the phase catches in which the rest stays broken for ever.
-LIVENESS: dict[Plant, range] = {leader_never_steps_down: range(50), lost_entries_never_sent_again: range(50)}
+LIVENESS: dict[Plant, range] = {leader_never_steps_down: range(60, 70), lost_entries_never_sent_again: range(50)}
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)

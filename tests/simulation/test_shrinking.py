@@ -23,7 +23,7 @@ CORES = {
     faults.vote_by_length_alone: (124, "LeaderCompleteness"),
     faults.half_is_a_quorum: (0, "ElectionSafety"),
     faults.acknowledgement_before_fsync: (0, "PersistBeforeSend"),
-    faults.commit_beyond_what_was_compared: (0, "StateMachineSafety"),
+    faults.commit_beyond_what_was_compared: (22, "StateMachineSafety"),
 }
 
 
