@@ -18,8 +18,8 @@ from tests.simulation.test_planted_sessions import (
     sessions_left_out_of_the_snapshot,
 )
 
-SEEDS = ((1, 30.0), (5, 200.0))
-"""Seeds and virtual seconds: one in which much is written, and one whose clients sleep longer than sessions last."""
+SEEDS = ((1, 30.0), (6, 30.0), (5, 200.0))
+"""Seeds and virtual seconds: two in which much is written, and one whose clients sleep longer than sessions last."""
 
 
 @pytest.mark.covers("pitfall 67", "pitfall 79", "pitfall 80")
