@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -63,9 +64,8 @@ class Life:
     """The loop in one process, from the first call to the end.
 
     Attributes:
-        lock: held by whoever begins it, hands over a call, or takes those that were. Reentrant: what the garbage
-            collector finishes may interrupt any of them.
-        closing: held by whoever closes it.
+        lock: held by whoever begins it.
+        closing: held by whoever closes it. Reentrant, as the other one: a signal handler may interrupt him, and close.
         loop: the loop; None until it has begun.
         thread: the loop's.
     """
@@ -73,11 +73,12 @@ class Life:
     def __init__(self, ended: Callable[[], QuorateError]) -> None:
         """Begin nothing yet; ``ended`` makes the error of calls that come too late."""
         self.lock: threading.RLock = threading.RLock()
-        self.closing: threading.Lock = threading.Lock()
+        self.closing: threading.RLock = threading.RLock()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread: LoopThread | None = None
         self._ended = ended
-        self._inbox: list[Call] = []
+        self._inbox: deque[Call] = deque()
+        self._waker: int | None = None
         self._is_over = False
         self._end = asyncio.Event()
 
@@ -98,18 +99,23 @@ class Life:
             raise
 
     def hand_over(self, call: Call) -> None:
-        """Give a call to the loop; only the first of those that wait there wakes it.
+        """Give a call to the loop; of several threads that do, one wakes it.
+
+        It takes no lock: what a signal handler or the garbage collector calls in the midst of this would wait for the
+        loop, and the loop for the lock.
 
         Raises:
             QuorateError: this life has ended.
         """
-        with self.lock:
-            if self._is_over:
-                raise self._ended()
-            self._inbox.append(call)
-            is_first = len(self._inbox) == 1
-        if is_first:
+        ours = threading.get_ident()
+        self._inbox.append(call)
+        if self._waker is None or self._waker == ours:  # The latter: this interrupts the call that is to wake it.
+            self._waker = ours
             self._wake(self._receive)
+        if self._is_over:
+            with contextlib.suppress(ValueError):  # The loop has taken it: it will end.
+                self._inbox.remove(call)
+                raise self._ended()
 
     def leave(self, call: Call) -> None:
         """Have a call cancelled, wherever it is, and wait until it has ended, though one is interrupted once more."""
@@ -141,10 +147,8 @@ class Life:
     async def _main(self) -> None:
         """Wait for the end, then for what is under way, and fail what came too late."""
         await self._end.wait()
-        with self.lock:
-            self._is_over = True
-            late, self._inbox = self._inbox, []
-        for call in late:
+        self._is_over = True
+        for call in self._take():
             call.error = self._ended()
             call.finish()
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -154,10 +158,16 @@ class Life:
 
     def _receive(self) -> None:
         """Begin the calls that were handed over, in their order."""
-        with self.lock:
-            calls, self._inbox = self._inbox, []
-        for call in calls:
+        self._waker = None  # First: whoever sees it still set has his call taken now.
+        for call in self._take():
             call.task = asyncio.create_task(self._carry_out(call))
+
+    def _take(self) -> list[Call]:
+        """Take the calls that were handed over."""
+        calls: list[Call] = []
+        with contextlib.suppress(IndexError):  # Whoever came too late took his back meanwhile.
+            calls.extend(self._inbox.popleft() for _ in range(len(self._inbox)))
+        return calls
 
     async def _carry_out(self, call: Call) -> None:
         """Carry out a call; whoever waits for it goes on at once, and not a turn of the loop later."""
