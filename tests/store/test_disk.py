@@ -10,7 +10,7 @@ import pytest
 
 from quorate.errors import Corrupted, DiskFull, StoreError
 from quorate.store import Batch
-from quorate.store.disk import Disk, ThreadExecutor
+from quorate.store.disk import Disk, ThreadExecutor, blocking
 from quorate.store.memory import MemoryStore
 from quorate.types import Index, Kind, Run, Stored, Term
 
@@ -426,3 +426,15 @@ async def test_stopping_a_disk_that_was_never_used_ends():
     disk = Disk(store, ThreadExecutor(asyncio.get_running_loop()), pytest.fail)
     await disk.stop()
     assert store.calls == ["close"]
+
+
+async def test_a_thread_that_was_stopped_does_no_more_jobs():
+    """A peer that was still starting would write into a directory that another process may have locked by now."""
+    executor, done = ThreadExecutor(asyncio.get_running_loop(), "quorate-late"), []
+    assert await blocking(executor, lambda: 1) == 1
+    executor.stop()
+    with pytest.raises(StoreError, match=r"quorate-late has ended: its node was stopped"):
+        await blocking(executor, lambda: done.append("late"))
+    executor.stop()
+    assert done == []
+    assert "quorate-late" not in [thread.name for thread in threading.enumerate()]

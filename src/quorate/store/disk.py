@@ -51,7 +51,7 @@ class Executor(Protocol):
         ...
 
     def stop(self) -> None:
-        """Let go of what runs the jobs; every submitted one is done. Idempotent."""
+        """Let go of what runs the jobs; every submitted one is done, later ones are not. Idempotent."""
         ...
 
 
@@ -80,9 +80,14 @@ class ThreadExecutor:
         self._name = name
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._is_over = False
 
     def submit(self, job: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
-        """Queue a job; see ``Executor.submit``."""
+        """Queue a job; see ``Executor.submit``. Once it was stopped, ``done`` is told of a ``StoreError``."""
+        if self._is_over:
+            # What it is about to touch may be another process's by now.
+            self._loop.call_soon(done, None, StoreError(f"{self._name} has ended: its node was stopped"))
+            return
 
         def run() -> None:
             result: T | None = None
@@ -103,6 +108,7 @@ class ThreadExecutor:
 
     def stop(self) -> None:
         """End the thread, after the jobs that were submitted. Idempotent."""
+        self._is_over = True
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
