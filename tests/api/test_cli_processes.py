@@ -32,6 +32,8 @@ from quorate.cli.walk import StepFailed, Walk
 from quorate.machines import KV
 from quorate.types import Address
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 30.0  # until a test that waits for output gives up
 SOURCES = str(Path(quorate_package.__file__).parents[1])
 ENVIRONMENT = os.environ | {"PYTHONPATH": SOURCES}  # wherever the command is run, it is this quorate
@@ -500,7 +502,7 @@ STEPS = (
 )
 
 
-@pytest.mark.parametrize("options", [(), pytest.param(("--store", "lmdb"), marks=pytest.mark.slow)], ids=" ".join)
+@pytest.mark.parametrize("options", [(), ("--store", "lmdb")], ids=" ".join)
 def test_the_demo_shows_each_step_and_leaves_nothing_behind(tmp_path: Path, options: tuple[str, ...]) -> None:
     with Running("demo", *options, temporary=tmp_path) as running:
         code, errors = running.end()

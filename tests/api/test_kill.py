@@ -17,6 +17,8 @@ from quorate.machines import KV
 
 from .cluster import free_ports
 
+pytestmark = pytest.mark.slow
+
 CHILD = str(Path(__file__).with_name("node_process.py"))
 
 

@@ -262,9 +262,9 @@ def signal_once(monkeypatch: pytest.MonkeyPatch, life: Life, place: str) -> None
 
 
 @contextlib.contextmanager
-def handled_by(handler) -> Iterator[None]:
+def handled_by(function) -> Iterator[None]:
     """Have SIGUSR1 handled while a test runs."""
-    before = signal.signal(signal.SIGUSR1, lambda *_: handler())
+    before = signal.signal(signal.SIGUSR1, lambda *_: function())
     yield
     signal.signal(signal.SIGUSR1, before)
 

@@ -76,7 +76,7 @@ def faulty_kv(machine: type[KV], monkeypatch: pytest.MonkeyPatch) -> KVWorkload:
 
 @pytest.mark.parametrize("machine", [Forgetful, Doubling])
 def test_a_machine_that_loses_or_doubles_is_caught(machine: type[KV], monkeypatch: pytest.MonkeyPatch) -> None:
-    failure = first_failure(range(20), lambda: faulty_kv(machine, monkeypatch), MANY_CALLS)
+    failure = first_failure(range(14, 34), lambda: faulty_kv(machine, monkeypatch), MANY_CALLS)
     assert failure.startswith("Linearizability: not linearizable, '")
     assert "does not fit" in failure
 

@@ -258,7 +258,7 @@ def test_a_peer_that_forgets_who_waits_for_what_a_snapshot_covers_is_caught(monk
     waits = {"direct_share": 1.0, "patience": (5.0, 5.0), "cancel_share": 0.0}
     world = {"size": 3, "spares": 0, "clients": 3, "burst": 4, "span": 3.0, "pause": 0.05, "fault_pause": 0.4}
     world_of = usual_world(settings=settings, change_pause=float("inf"), **world, **waits)
-    assert invariant_of(first_failure(range(20, 40), world_of=world_of)) == "NobodyIsForgotten"
+    assert invariant_of(first_failure(range(30, 50), world_of=world_of)) == "NobodyIsForgotten"
 
 
 # Seeds hardly come to these: a log must conflict with a snapshot and go on beyond it; a snapshot must come very late;

@@ -127,18 +127,18 @@ def lost_entries_never_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # What may catch it first, and seeds among which the first that catches it comes early.
 PLANTS: dict[Plant, tuple[str, range]] = {
-    vote_without_the_log_check: ("LeaderCompleteness", range(100)),
-    vote_by_length_alone: ("LeaderCompleteness", range(120, 200)),
+    vote_without_the_log_check: ("LeaderCompleteness", range(15, 115)),
+    vote_by_length_alone: ("LeaderCompleteness", range(180, 260)),
     vote_not_persisted: ("PersistBeforeSend", range(20)),
     vote_cleared_within_a_term: ("CoreInvariants", range(20)),
     half_is_a_quorum: ("ElectionSafety LeaderCompleteness", range(50)),
     acknowledgement_before_fsync: ("PersistBeforeSend", range(20)),
     own_entry_counted_before_fsync: ("CommittedOnQuorum", range(20)),
-    stale_tail_kept: ("PersistBeforeSend LogMatching AckedDurable StateMachineSafety", range(50)),
+    stale_tail_kept: ("PersistBeforeSend LogMatching AckedDurable StateMachineSafety", range(24, 74)),
     tail_truncated_by_every_message: ("PersistBeforeSend LogMatching AckedDurable CommittedOnQuorum", range(50)),
-    commit_beyond_what_was_compared: ("StateMachineSafety", range(100)),
+    commit_beyond_what_was_compared: ("StateMachineSafety", range(28, 128)),
     read_without_a_quorum_round: ("ReadFloor", range(160, 170)),
-    future_never_resolved: ("EveryCallResolves", range(100)),
+    future_never_resolved: ("EveryCallResolves", range(12, 112)),
     not_committed_told_too_early: ("RefusedIsFinal", range(100)),
 }
 
