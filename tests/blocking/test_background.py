@@ -340,6 +340,28 @@ def test_a_call_that_comes_while_it_ends_fails_and_does_not_hang(called):
     background.has_ended = True
 
 
+def test_a_call_that_is_taken_when_the_end_has_begun_fails(called, monkeypatch):
+    """The loop may take it in its last turn: a task would be cancelled there before its first step."""
+    background = make(called)
+    background.call(called.echo, "a")
+    life = life_of(background)
+    real = life._wake
+
+    def wake(*args) -> None:
+        monkeypatch.undo()
+        life._is_over = True
+        real(*args)
+        while life._inbox:
+            pass
+
+    monkeypatch.setattr(life, "_wake", wake)
+    with pytest.raises(Stopped, match="it has ended"):
+        background.call(called.echo, "late")
+    assert called.seen == ["a"]
+    life.end()
+    background.has_ended = True
+
+
 def test_what_is_dropped_without_a_stop_ends_by_itself(called):
     background = make(called)
     background.call(called.echo, "a")

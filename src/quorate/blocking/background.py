@@ -148,19 +148,21 @@ class Life:
         """Wait for the end, then for what is under way, and fail what came too late."""
         await self._end.wait()
         self._is_over = True
-        for call in self._take():
-            call.error = self._ended()
-            call.finish()
+        self._receive()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_SECONDS):
                 await asyncio.gather(*others, return_exceptions=True)
 
     def _receive(self) -> None:
-        """Begin the calls that were handed over, in their order."""
+        """Begin the calls that were handed over, in their order; fail those that came too late."""
         self._waker = None  # First: whoever sees it still set has his call taken now.
         for call in self._take():
-            call.task = asyncio.create_task(self._carry_out(call))
+            if self._is_over:  # A task might be cancelled before its first step, and nobody let the caller go on.
+                call.error = self._ended()
+                call.finish()
+            else:
+                call.task = asyncio.create_task(self._carry_out(call))
 
     def _take(self) -> list[Call]:
         """Take the calls that were handed over."""
