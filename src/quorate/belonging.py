@@ -18,7 +18,8 @@ from quorate.transport.local import Target
 from quorate.types import Status
 
 OTHERS_SECONDS = 1.0
-"""How long the peers that a group does not have are given to say of which one they are, seconds."""
+"""The longest that the peers which a group does not have are given to say of which one they are, seconds: half of the
+time that is left, if that is less."""
 
 GROUP_LENGTH_MAX = 32
 """So many characters of a group's id are told: ours have no more."""
@@ -98,7 +99,9 @@ class Belonging:
         if not self.group:
             members = {member.address.name for member in status.members}
             others = [other for other in told if other.name and other.name not in members | {target.name}]
-            groups = await asyncio.gather(*(group_of(other, connect, deadline) for other in others))
+            now = asyncio.get_running_loop().time()
+            until = now + min(OTHERS_SECONDS, (deadline - now) / 2)
+            groups = await asyncio.gather(*(group_of(other, connect, until) for other in others))
             for other, group in zip(others, groups, strict=True):
                 if group not in ("", status.group):
                     raise Unavailable(
@@ -137,7 +140,7 @@ async def status_of(target: Target, channel: Channel, deadline: float) -> Status
 async def group_of(target: Target, connect: Callable[[Target], Awaitable[Channel]], deadline: float) -> str:
     """Ask a peer for its group; empty if it has none, or does not tell in time."""
     try:
-        async with asyncio.timeout(OTHERS_SECONDS):
+        async with asyncio.timeout_at(deadline):
             status = await status_of(target, await connect(target), deadline)
     except (Unavailable, TimeoutError):
         return ""

@@ -7,6 +7,7 @@ a client's calls (``following.py``); knows no sockets.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -14,7 +15,7 @@ from itertools import chain
 import msgspec
 
 from quorate.attempts import Expired
-from quorate.errors import NotLeader, Overloaded, QuorateError, SessionExpired
+from quorate.errors import NotLeader, Overloaded, QuorateError, SessionExpired, described
 from quorate.following import Following
 from quorate.serving import TIMEOUT_MAX, Place
 from quorate.transport import Answer, Packet
@@ -36,6 +37,8 @@ from quorate.transport.calls import (
     singly,
 )
 from quorate.types import Address
+
+logger: logging.Logger = logging.getLogger("quorate.forwarding")
 
 NODE_CALLS = (IdentifyCall, BootstrapCall, ChangeCall, SnapshotCall)
 """What nodes alone ask of one another, and not at a local socket."""
@@ -241,6 +244,10 @@ class Forwarding:
             found = Failure("Unavailable", str(error))  # The client has no way to whoever leads.
         except QuorateError as error:
             found = failure_from_error(error)
+        except Exception as error:
+            # As of certificates that cannot be read any more. A call that nobody answers would count for ever.
+            logger.error("a call of a client at the local socket fails", exc_info=error)
+            found = Failure("OutcomeUnknown" if is_write else "Unavailable", f"its node failed: {described(error)}")
         self._answer(key, Reply(asked.request.id, found))  # type: ignore[arg-type]
 
 

@@ -14,7 +14,8 @@ from quorate import Address, Node, Peer, Settings, Unavailable, connect
 from quorate.belonging import Belonging
 from quorate.machines import KV
 from quorate.transport import Channel
-from quorate.transport.calls import Reply, StatusCall
+from quorate.transport.calls import Reply, StatusCall, StatusIs
+from quorate.types import Status
 from tests.api.cluster import SETTINGS
 from tests.api.test_following import client_of
 from tests.api.virtual import World, run_world
@@ -134,6 +135,33 @@ async def test_a_connection_that_breaks_while_the_peer_is_asked_has_carried_no_c
 
     with pytest.raises(Unavailable, match=r"a@10\.0\.0\.1:1 was lost: reset"):
         await Belonging().check(a, cast(Channel, Lost()), [a], never, 0.0)
+
+
+class Telling:
+    """A channel to a peer that says at once how it stands."""
+
+    def __init__(self, status: Status) -> None:
+        self.reply = Reply(1, StatusIs((status,)))
+
+    def post(self, *_: object) -> asyncio.Future[Reply]:
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        future.set_result(self.reply)
+        return future
+
+
+async def test_one_that_hangs_leaves_time_for_the_call_to_the_one_that_answers() -> None:
+    async def hang(_: object) -> Channel:
+        return await asyncio.get_running_loop().create_future()
+
+    async with Node("127.0.0.1:0", store="memory") as node:
+        peer = await node.start_peer(KV, name="peer1")
+        await peer.set_configuration(peer.address)
+        own, replaced = peer.address, Address("old", "10.0.0.1", 1)
+        belonging, channel = Belonging(), cast(Channel, Telling(peer.status()))
+        deadline = asyncio.get_running_loop().time() + 0.5
+        async with asyncio.timeout_at(deadline):
+            await belonging.check(own, channel, [own, replaced], hang, deadline)
+        assert belonging.group == peer.status().group
 
 
 async def test_a_local_socket_that_leads_to_another_group_is_noticed() -> None:

@@ -39,6 +39,7 @@ from quorate.transport.calls import (
     CancelCall,
     Failure,
     IdentifyCall,
+    ReadCall,
     Reply,
     Request,
     Value,
@@ -387,6 +388,16 @@ async def test_a_session_that_ends_in_doubt_is_told_as_doubt(error: Exception, s
     """Told as a session that had ended before, it would have the client write a second time."""
     answers = await forwarded(Way(error), WriteCall(b"", 1.0, 1, 1, 1))
     assert [answer.error for answer in answers if isinstance(answer, Failure)] == [said]
+
+
+async def test_a_call_that_cannot_be_forwarded_is_answered_too(caplog: pytest.LogCaptureFixture) -> None:
+    """Else it would count as one that waits for as long as its connection lasts, and no more would be read of that."""
+    way = Way(PermissionError(13, "Permission denied", "node.key"))  # such as certificates, read at the first call
+    answers = await forwarded(way, WriteCall(b"", 1.0, 1, 1, 1), ReadCall(b"", 1.0))
+    said = [(answer.error, answer.message) for answer in answers if isinstance(answer, Failure)]
+    assert [error for error, _ in said] == ["OutcomeUnknown", "Unavailable"]
+    assert all("Permission denied: 'node.key'" in message for _, message in said)
+    assert [record.name for record in caplog.records if record.levelname == "ERROR"] == ["quorate.forwarding"] * 2
 
 
 async def test_a_write_behind_others_of_its_session_is_repeated_by_its_client_who_knows_when() -> None:
