@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import subprocess
@@ -62,3 +63,12 @@ async def test_any_member_tells_who_leads_when_the_first_does_not_run() -> None:
         await nodes.form()
         await nodes.stop("peer1")
         assert await form_here(nodes.addresses, SECONDS, None, Output(io.StringIO())) in nodes.addresses[1:]
+
+
+async def test_those_who_form_one_group_at_once_all_succeed() -> None:
+    async with cluster(KV) as nodes:
+        for address in nodes.addresses:
+            await nodes.start(address.name)
+        forming = [form_here(nodes.addresses, SECONDS, None, Output(io.StringIO())) for _ in range(5)]
+        assert set(await asyncio.gather(*forming)) <= set(nodes.addresses)
+        assert len({peer.status().configuration for peer in nodes.peers.values()}) == 1

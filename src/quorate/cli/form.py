@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import random
 
-from quorate import TLS, Address, QuorateError, Settings, StateMachine, Unavailable, connect
+from quorate import TLS, Address, InvalidConfiguration, QuorateError, Settings, StateMachine, Unavailable, connect
 from quorate.asking import Ask, make_ask
 from quorate.bootstrap import form_group, parse_addresses
 from quorate.cli.opening import tls_from
@@ -65,9 +65,17 @@ async def written(ask: Ask, addresses: list[Address], deadline: float, output: O
     """
     loop, told = asyncio.get_running_loop(), ""
     members = parse_addresses(addresses)
+
+    async def form_now() -> None:
+        await form_group(members[0], None, members, ask, min(deadline, loop.time() + TRY_SECONDS), random_id)
+
     while True:
         try:
-            await form_group(members[0], None, members, ask, min(deadline, loop.time() + TRY_SECONDS), random_id)
+            try:
+                await form_now()
+            except InvalidConfiguration:
+                # Another may have formed this very group meanwhile: then that is found now.
+                await form_now()
         except Unavailable as error:
             if loop.time() + PAUSE >= deadline:
                 raise
