@@ -250,6 +250,15 @@ def test_what_is_piped_into_the_shell_and_raises_ends_it_with_status_1(typed: st
     assert quorate(*node, typed="print(peer)\n").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "text"), [("None", 0, ""), ("4", 4, ""), ("'it went wrong'", 1, "it went wrong\n")]
+)
+def test_what_leaves_the_shell_gives_its_status(code: str, status: int, text: str) -> None:
+    node = ["shell", "quorate.machines:KV", "--peer", "a@127.0.0.1:0", "--store", "memory"]
+    done = quorate(*node, typed=f"raise SystemExit({code})\n")
+    assert (done.returncode, done.stderr) == (status, text)
+
+
 @pytest.mark.parametrize("has_moved", [False, True])
 def test_a_directory_of_another_peer_is_refused(tmp_path: Path, has_moved: bool) -> None:
     """Or that peer would stay away, and one that belongs to nobody would be ready in its place."""

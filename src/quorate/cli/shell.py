@@ -128,9 +128,18 @@ def prompt(loop: asyncio.AbstractEventLoop, names: dict[str, Any], machine: type
     try:
         console.interact(banner="", exitmsg="")
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 0
+        return status_of(error)
     print(flush=True)
     return 1 if console.has_failed and not sys.stdin.isatty() else 0
+
+
+def status_of(asked_to_leave: SystemExit) -> int:
+    """Give the exit status that was asked for, as Python does: a text is printed, and stands for 1."""
+    code = asked_to_leave.code
+    if code is None or isinstance(code, int):
+        return code or 0
+    print(code, file=sys.stderr, flush=True)
+    return 1
 
 
 def complete_and_remember(names: dict[str, Any]) -> None:
