@@ -250,6 +250,32 @@ def test_what_is_piped_into_the_shell_and_raises_ends_it_with_status_1(typed: st
     assert quorate(*node, typed="print(peer)\n").returncode == 0
 
 
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_block_at_the_end_of_what_is_piped_into_the_shell_runs(end: str) -> None:
+    node = ["shell", "quorate.machines:KV", "--peer", "a@127.0.0.1:0", "--store", "memory"]
+    done = quorate(*node, typed=f"for i in range(3):\n    print('number', await asyncio.sleep(0, i)){end}")
+    assert [f"number {i}" in done.stdout for i in range(4)] == [True, True, True, False]
+    assert done.returncode == 0
+    assert quorate(*node, typed=f"for i in range(3):\n    1 / 0{end}").returncode == 1
+
+
+@pytest.mark.parametrize("typed", ['print("ran"', "if True:", '"""', "x = [\n"])
+def test_what_is_piped_into_the_shell_and_ends_within_a_statement_ends_it_with_status_1(typed: str) -> None:
+    node = ["shell", "quorate.machines:KV", "--peer", "a@127.0.0.1:0", "--store", "memory"]
+    done = quorate(*node, typed=typed)
+    assert done.returncode == 1
+    assert "quorate shell: the input ended within a statement, which did not run" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "text"), [("None", 0, ""), ("4", 4, ""), ("'it went wrong'", 1, "it went wrong\n")]
+)
+def test_what_leaves_the_shell_gives_its_status(code: str, status: int, text: str) -> None:
+    node = ["shell", "quorate.machines:KV", "--peer", "a@127.0.0.1:0", "--store", "memory"]
+    done = quorate(*node, typed=f"raise SystemExit({code})\n")
+    assert (done.returncode, done.stderr) == (status, text)
+
+
 @pytest.mark.parametrize("has_moved", [False, True])
 def test_a_directory_of_another_peer_is_refused(tmp_path: Path, has_moved: bool) -> None:
     """Or that peer would stay away, and one that belongs to nobody would be ready in its place."""

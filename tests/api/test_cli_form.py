@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import io
 import subprocess
 import sys
 from pathlib import Path
 
+from quorate.cli.form import form as form_here
+from quorate.cli.output import Output
+from quorate.machines import KV
+
+from .cluster import cluster
 from .test_cli_processes import ENVIRONMENT, SECONDS, Running, node_of, status
 
 
@@ -49,3 +56,19 @@ def test_form_says_why_there_is_no_group(tmp_path: Path) -> None:
         misspelt = form("peer1")
         assert misspelt.returncode == 2
         assert "'peer1' is not a peer's address; write it as name@host:port" in misspelt.stderr
+
+
+async def test_any_member_tells_who_leads_when_the_first_does_not_run() -> None:
+    async with cluster(KV) as nodes:
+        await nodes.form()
+        await nodes.stop("peer1")
+        assert await form_here(nodes.addresses, SECONDS, None, Output(io.StringIO())) in nodes.addresses[1:]
+
+
+async def test_those_who_form_one_group_at_once_all_succeed() -> None:
+    async with cluster(KV) as nodes:
+        for address in nodes.addresses:
+            await nodes.start(address.name)
+        forming = [form_here(nodes.addresses, SECONDS, None, Output(io.StringIO())) for _ in range(5)]
+        assert set(await asyncio.gather(*forming)) <= set(nodes.addresses)
+        assert len({peer.status().configuration for peer in nodes.peers.values()}) == 1

@@ -6,17 +6,16 @@ import argparse
 import asyncio
 import random
 
-from quorate import TLS, Address, QuorateError, Settings, Unavailable
+from quorate import TLS, Address, InvalidConfiguration, QuorateError, Settings, StateMachine, Unavailable, connect
 from quorate.asking import Ask, make_ask
 from quorate.bootstrap import form_group, parse_addresses
 from quorate.cli.opening import tls_from
 from quorate.cli.output import CommandError, Output
 from quorate.store.directory import random_id
-from quorate.transport.calls import LeaderCall, LeaderIs
 from quorate.transport.tcp import TCPTransport
 
 PAUSE = 0.5
-"""How long after a member did not answer all are asked again, seconds."""
+"""How long after a member did not answer all are asked again, and the least time to find the leader in, seconds."""
 
 TRY_SECONDS = 5.0
 """How long each of them has to answer."""
@@ -44,17 +43,17 @@ async def form(addresses: list[Address], patience: float, tls: TLS | None, outpu
     """
     transport = TCPTransport(None, settings=Settings(call_timeout=TRY_SECONDS), tls=tls, random=random.random)
     ask = make_ask(lambda: transport, lambda *_: None, {})
-    deadline = asyncio.get_running_loop().time() + patience
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
     try:
         await written(ask, addresses, deadline, output)
-        answer = await ask(addresses[0], LeaderCall(patience), deadline)
+        # One member after the other: some of a group that is formed already may be down.
+        async with connect(StateMachine, *addresses, tls=tls) as group:
+            return await group.with_options(timeout=max(deadline - loop.time(), PAUSE)).leader()
     except QuorateError as error:
         raise CommandError(str(error)) from error
     finally:
         await transport.stop()
-    if not isinstance(answer, LeaderIs):
-        raise CommandError(f"{addresses[0]} answered with {type(answer).__name__}, which names no leader")
-    return answer.leader
 
 
 async def written(ask: Ask, addresses: list[Address], deadline: float, output: Output) -> None:
@@ -66,9 +65,17 @@ async def written(ask: Ask, addresses: list[Address], deadline: float, output: O
     """
     loop, told = asyncio.get_running_loop(), ""
     members = parse_addresses(addresses)
+
+    async def form_now() -> None:
+        await form_group(members[0], None, members, ask, min(deadline, loop.time() + TRY_SECONDS), random_id)
+
     while True:
         try:
-            await form_group(members[0], None, members, ask, min(deadline, loop.time() + TRY_SECONDS), random_id)
+            try:
+                await form_now()
+            except InvalidConfiguration:
+                # Another may have formed this very group meanwhile: then that is found now.
+                await form_now()
         except Unavailable as error:
             if loop.time() + PAUSE >= deadline:
                 raise

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import quorate
 from quorate import QuorateError, StateMachine
 from quorate.cli.opening import load_machine, log_to_stderr, loop_factory, opened, ready_text
-from quorate.cli.output import Output
+from quorate.cli.output import CommandError, Output
 from quorate.cli.signals import wake_main_thread_when_signalled
 
 FILENAME = "<shell>"
@@ -114,7 +114,11 @@ def names_of(machine: type[StateMachine]) -> dict[str, Any]:
 
 
 def prompt(loop: asyncio.AbstractEventLoop, names: dict[str, Any], machine: type[StateMachine]) -> int:
-    """Read and run what is typed until it ends; give the exit status."""
+    """Read and run what is typed until it ends; give the exit status.
+
+    Raises:
+        CommandError: what was piped into it ended within a statement.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What is typed may print and then wait: whoever reads along through a pipe sees the line all the same.
         sys.stdout.reconfigure(line_buffering=True)
@@ -127,10 +131,23 @@ def prompt(loop: asyncio.AbstractEventLoop, names: dict[str, Any], machine: type
     console = Console(loop, names)
     try:
         console.interact(banner="", exitmsg="")
+        # A block runs at the empty line behind it, and a file may end without one.
+        is_cut_off = bool(console.buffer) and not sys.stdin.isatty() and console.push("")
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 0
+        return status_of(error)
     print(flush=True)
+    if is_cut_off:
+        raise CommandError("the input ended within a statement, which did not run")
     return 1 if console.has_failed and not sys.stdin.isatty() else 0
+
+
+def status_of(asked_to_leave: SystemExit) -> int:
+    """Give the exit status that was asked for, as Python does: a text is printed, and stands for 1."""
+    code = asked_to_leave.code
+    if code is None or isinstance(code, int):
+        return code or 0
+    print(code, file=sys.stderr, flush=True)
+    return 1
 
 
 def complete_and_remember(names: dict[str, Any]) -> None:
