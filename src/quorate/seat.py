@@ -36,7 +36,7 @@ from quorate.store import Batch
 from quorate.store.cache import Cache
 from quorate.tables import Replicated, restored
 from quorate.transport import Packet
-from quorate.transport.calls import SnapshotCall
+from quorate.transport.calls import SnapshotCall, encodable
 from quorate.types import Consistency, Index, PeerId, Run, Snapshot, Status
 from quorate.waiters import FutureWaiter, Waiter, first_deadline
 
@@ -215,7 +215,7 @@ class Seat:
     def status(self) -> Status:
         """Tell what the peer knows of itself and its group."""
         status = self.raft.status()
-        why = f"it has stopped: {self.failure}" if self.failure else status.why or self.snapshots.why
+        why = f"it has stopped: {encodable(self.failure)}" if self.failure else status.why or self.snapshots.why
         leader, applied = self.addresses.leader(self.raft.state), self.apply.last_applied
         return msgspec.structs.replace(status, name=self.name, last_applied=applied, leader=leader, why=why)
 

@@ -22,7 +22,7 @@ from quorate.store.disk import Executor, blocking, store_error_from
 from quorate.store.snapshots import SnapshotStore, stateless
 from quorate.tables import Replicated
 from quorate.transport import Channel
-from quorate.transport.calls import Failure, Request, SnapshotAt, SnapshotCall, error_from_failure
+from quorate.transport.calls import Failure, Request, SnapshotAt, SnapshotCall, encodable, error_from_failure
 from quorate.types import Index, PeerId, Snapshot
 from quorate.waiters import Waiter
 
@@ -146,7 +146,7 @@ class Snapshots:
                     waiter.succeed(snapshot.index)
                 return
             failure = error if isinstance(error, QuorateError) else store_error_from(error)
-            self.why = f"its snapshots fail, so that its log grows: {failure}"
+            self.why = f"its snapshots fail, so that its log grows: {encodable(failure)}"
             # What says all in its message needs no trace.
             trace = None if isinstance(error, QuorateError) and error.__cause__ is None else error
             logger.error("%s: snapshot %d failed: %s", self._name, snapshot.index, failure, exc_info=trace)

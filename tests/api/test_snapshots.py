@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from quorate import Corrupted, MachineError, Peer, StateMachine, Status, read, write
+from quorate import Corrupted, MachineError, Peer, StateMachine, Status, connect, read, write
 from quorate.core.messages import InstallSnapshot
 from quorate.machines import KV
 from quorate.transport import Packet
@@ -220,6 +220,25 @@ async def test_while_snapshots_fail_the_status_says_so(caplog: pytest.LogCapture
         await peer.write(Lossy.set, "a", False)
         await peer.take_snapshot()
         assert peer.status().why is None
+
+
+class Wordy(Stubborn):
+    def snapshot(self) -> Iterable[bytes]:
+        raise RuntimeError("no such file: \udcff")
+
+
+async def test_words_that_are_no_utf_8_stand_in_the_status_as_they_can_be_sent() -> None:
+    async with cluster(Wordy, 1, None, settings=SMALL) as group:
+        peer = await group.form()
+        with pytest.raises(MachineError):
+            await peer.take_snapshot()
+        async with connect(Wordy, str(peer.address)) as kv:
+            assert (await kv.status())[0].why == (
+                "its snapshots fail, so that its log grows: Wordy.snapshot raised RuntimeError: no such file: \\udcff"
+            )
+            peer._seat.failure = MachineError("it cannot open \udcff")
+            assert (await kv.status())[0].why == "it has stopped: it cannot open \\udcff"
+            peer._seat.failure = None
 
 
 async def test_of_a_snapshot_method_that_raises_the_log_says_where(caplog: pytest.LogCaptureFixture) -> None:

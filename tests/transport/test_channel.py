@@ -15,6 +15,7 @@ from quorate.transport.calls import (
     Failure,
     FirstWrite,
     Reply,
+    SessionIs,
     Value,
     WatchStatusCall,
     WriteCall,
@@ -181,6 +182,27 @@ async def test_an_answer_that_is_too_long_does_not_hold_up_the_others():
     assert (second.id, second.answer.error) == (2, "MachineError")  # whoever waits for it gets it
     await asyncio.sleep(0)
     assert len(frames) == 1  # what was flushed is not sent again
+
+
+@pytest.mark.parametrize("size", [0, BYTES_MAX // 2])
+@pytest.mark.parametrize("wrong", [Failure("Unavailable", "\udcff"), SessionIs(2**64)])
+async def test_an_answer_that_cannot_be_encoded_goes_as_the_failure_that_says_so_and_the_others_as_they_are(
+    size: int, wrong: Failure | SessionIs
+):
+    frames: list[bytes] = []
+    told: list[int] = []
+    replies = Replies(frames.append, BYTES_MAX, sent=lambda some: told.extend(reply.id for reply in some))
+    sound = [Reply(1, Value(bytes(size))), Reply(3, Value(bytes(size)))]
+    for reply in (sound[0], Reply(2, wrong), sound[1]):
+        replies.answer(reply)
+    replies.flush()
+    first, second, third = (reply for frame in frames for reply in decode_frame(frame, BYTES_MAX)[1])
+    assert [first, third] == sound
+    assert isinstance(second, Reply)
+    assert isinstance(second.answer, Failure)
+    assert (second.id, second.answer.error) == (2, "MachineError")
+    assert "cannot be encoded" in second.answer.message
+    assert told == [1, 2, 3]  # nobody counts as unanswered
 
 
 async def test_replies_that_nobody_waits_for_are_dropped():

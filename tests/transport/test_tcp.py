@@ -208,6 +208,45 @@ async def test_a_caller_that_took_no_replies_for_a_while_is_read_from_again(benc
     await hearing
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such option")
+@pytest.mark.parametrize("who", ["node", "client"])
+async def test_a_side_of_a_channel_that_reads_nothing_for_a_while_is_not_taken_for_one_that_is_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, who: str
+):
+    monkeypatch.setattr(connection, "UNACKNOWLEDGED_SECONDS", 0.1)
+    node, recorder = await bench.node()
+    client = bench.transport(None)
+    channel = await client.connect(node.address)
+    [held] = (node if who == "node" else client)._connections
+    if who == "client":  # Its node has more for it than the network holds.
+        recorder.reply = Value(bytes(1 << 20))
+    count, command = (200, bytes(1 << 17)) if who == "node" else (50, b"x")
+    # The hello has come by now: what follows is not read.
+    assert held._transport is not None
+    await until(lambda: node.connections_open == 1 and held.heard is not None)
+    held._transport.pause_reading()
+    posted = [channel.post("peer", WriteCall(command, 60.0)) for _ in range(count)]
+    await asyncio.sleep(1.5)  # A probe goes out each 0.2 s or so, and later ones more seldom.
+    assert not channel.closed
+    held._transport.resume_reading()
+    async with asyncio.timeout(10):
+        assert len(await asyncio.gather(*posted)) == count
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such option")
+async def test_a_neighbour_that_acknowledges_nothing_is_lost_sooner_than_one_that_calls(bench: Bench):
+    left, _ = await bench.node()
+    right, at_right = await bench.node()
+    left.send(right.address, [vote(1)])
+    await until(lambda: at_right.packets)
+    await bench.transport(None).connect(right.address)
+    found = sorted(
+        each._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)  # type: ignore[union-attr]
+        for each in (*left._connections, *right._connections, *bench.transports[-1]._connections)  # type: ignore[attr-defined]
+    )
+    assert found == [5_000, 5_000, 30_000, 30_000]
+
+
 async def test_ipv6(bench: Bench):
     try:
         left, at_left = await bench.node("[::1]:0")

@@ -422,15 +422,15 @@ def failure_from_error(error: BaseException) -> Failure:
     """Turn an error into its form on the wire; what is not of ``quorate.errors`` becomes ``OutcomeUnknown``."""
     match error:
         case NotLeader():
-            return Failure("NotLeader", _text(error.peer), error.redirect)
+            return Failure("NotLeader", encodable(error.peer), error.redirect)
         case Rejected():
-            return Failure("Rejected", _text(error.reason), None, encode_details(error.details))
+            return Failure("Rejected", encodable(error.reason), None, encode_details(error.details))
         case Compacted():
-            return Failure("Compacted", _text(error), None, encode_details((error.first,)))
+            return Failure("Compacted", encodable(error), None, encode_details((error.first,)))
         case QuorateError() if type(error).__name__ in PLAIN_ERRORS:
-            return Failure(type(error).__name__, _text(error))
+            return Failure(type(error).__name__, encodable(error))
         case _:
-            return Failure("OutcomeUnknown", _text(f"the peer failed: {type(error).__name__}: {error}"))
+            return Failure("OutcomeUnknown", encodable(f"the peer failed: {type(error).__name__}: {error}"))
 
 
 def error_from_failure(failure: Failure) -> QuorateError:
@@ -457,7 +457,7 @@ def encode_details(details: tuple[object, ...]) -> bytes:
     try:
         return msgspec.msgpack.encode(details, enc_hook=repr)
     except (ValueError, TypeError, OverflowError, RecursionError):
-        return msgspec.msgpack.encode([_text(repr(detail)) for detail in details])
+        return msgspec.msgpack.encode([encodable(repr(detail)) for detail in details])
 
 
 def decode_details(details: bytes) -> list[object]:
@@ -468,6 +468,6 @@ def decode_details(details: bytes) -> list[object]:
         return [details]
 
 
-def _text(words: object) -> str:
+def encodable(words: object) -> str:
     """Make text that can be encoded: handlers and operating systems may name things that are not UTF-8."""
     return str(words).encode("utf-8", "backslashreplace").decode()

@@ -19,6 +19,7 @@ from quorate.transport.calls import (
     Reply,
     Request,
     WritesCall,
+    encodable,
     singly,
 )
 from quorate.transport.frames import (
@@ -31,6 +32,9 @@ from quorate.transport.frames import (
 )
 
 FOREVER = float("inf")
+
+REFUSED = (TypeError, ValueError, OverflowError)
+"""What the encoder raises for values that no frame can carry: text that is not UTF-8, or numbers beyond 64 bits."""
 
 
 class Replies:
@@ -78,7 +82,10 @@ class Replies:
             return
         replies, self._replies = self._replies, []
         if len(replies) * self.answer_bytes <= self._bytes_max:
-            frame = encode_one_frame(FrameKind.REPLIES, replies, self._bytes_max)
+            try:
+                frame = encode_one_frame(FrameKind.REPLIES, replies, self._bytes_max)
+            except REFUSED:  # One of them is to blame: which one, is seen below.
+                frame = None
             if frame is not None:
                 self._send(frame, replies)
                 return
@@ -104,12 +111,17 @@ class Replies:
         self._sent(replies)
 
     def _encode(self, reply: Reply) -> bytes:
-        """Encode a reply, or what says that it is too long for a frame."""
-        encoded = encode_value(reply)
-        if fits(encoded, self._bytes_max):
-            return encoded
-        # It is what the machine gave, and would be no shorter if it were asked again.
-        message = f"the reply has {len(encoded)} bytes: too many for one frame (Settings.frame_bytes_max of the node)"
+        """Encode a reply, or what says that it is too long for a frame, or cannot be encoded."""
+        try:
+            encoded = encode_value(reply)
+        except REFUSED as error:
+            message = encodable(f"the reply cannot be encoded: {error}")
+        else:
+            if fits(encoded, self._bytes_max):
+                return encoded
+            size = len(encoded)
+            message = f"the reply has {size} bytes: too many for one frame (Settings.frame_bytes_max of the node)"
+        # It is what the machine gave, and would be no better if it were asked again.
         return encode_value(Reply(reply.id, Failure("MachineError", message)))
 
 
@@ -234,7 +246,7 @@ class FrameChannel:
             return
         try:
             frame = encode_one_frame(FrameKind.REQUESTS, requests, self._bytes_max)
-        except (TypeError, ValueError, OverflowError):
+        except REFUSED:
             frame = None
         if frame is not None:
             self._write(frame)
@@ -254,7 +266,7 @@ class FrameChannel:
         """Encode one request; None for one that cannot be sent, once its caller is told why."""
         try:
             encoded = encode_value(request)
-        except (TypeError, ValueError, OverflowError) as refused:
+        except REFUSED as refused:
             error: Exception = refused
         else:
             if fits(encoded, self._bytes_max):

@@ -24,6 +24,11 @@ UNACKNOWLEDGED_SECONDS = 5.0
 """How long the other machine may leave bytes unacknowledged before the connection counts as lost. Far below the
 minutes that TCP waits, so that a healed network is used soon."""
 
+HELD_BACK_SECONDS = 30.0
+"""The same where one side calls the other. Either may read nothing there for a while, because too much is unanswered or
+not taken; and bytes that it makes TCP hold back count as unacknowledged, though it answers all probes. Far above the
+seconds that a call takes: whoever calls a machine that is gone gives up by the deadline of the call."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -138,6 +143,7 @@ class Connection(asyncio.Protocol):
             return
         self.opened_at = asyncio.get_running_loop().time()
         _tune(self._transport)
+        _set_patience(self._transport, HELD_BACK_SECONDS if self.purpose == "calls" else UNACKNOWLEDGED_SECONDS)
         self._transport.set_write_buffer_limits(high=self._bytes_max)
         if not self._events.opened(self):
             self._transport.abort()
@@ -172,6 +178,8 @@ class Connection(asyncio.Protocol):
             return
         self._cancel_deadline()
         self.heard = frame[1][0]
+        if self._transport is not None and self.heard.purpose == "calls":
+            _set_patience(self._transport, HELD_BACK_SECONDS)
         self._events.greeted(self, self.heard)
         self.settled.set()
 
@@ -282,11 +290,15 @@ def explain_tls(error: ssl.SSLError) -> str:
 
 
 def _tune(transport: asyncio.Transport) -> None:
-    """Send small frames at once, and notice early that the other machine is gone."""
+    """Send small frames at once, and notice at some time that the other machine is gone though nothing is sent."""
     raw = transport.get_extra_info("socket")
-    if raw is None or raw.family == socket.AF_UNIX:
-        return
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_SECONDS * 1000))
+    if raw is not None and raw.family != socket.AF_UNIX:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _set_patience(transport: asyncio.Transport, seconds: float) -> None:
+    """Count the connection as lost once the other machine leaves bytes unacknowledged for so long."""
+    raw = transport.get_extra_info("socket")
+    if raw is not None and raw.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
