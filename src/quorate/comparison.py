@@ -25,6 +25,9 @@ import msgspec
 
 Extract = Callable[[Sequence[Any]], list[Any]]
 
+PYTHONS = "__orig_class__"
+"""Where Python keeps, in an object made by ``Box[int](3)``, what it was made by: nothing that a class declares."""
+
 PLAIN = frozenset({bool, int, float, str, bytes, type(None)})
 """The classes of which two values are alike if they are equal, or both are NaN."""
 
@@ -260,7 +263,7 @@ def check_declared(column: Column, kind: type, names: Sequence[str]) -> None:
     """
     if not hasattr(column.kept[0], "__dict__"):
         return
-    for name in sorted(set[str]().union(*map(vars, column.kept)).difference(names)):
+    for name in sorted(set[str]().union(*map(vars, column.kept)).difference(names, {PYTHONS})):
         if not isinstance(inspect.getattr_static(kind, name, None), functools.cached_property):
             place = next(place for place, kept in enumerate(column.kept) if name in vars(kept))
             raise TypeError(f"{column.label(place)}.{name} would be lost: it is no field of {kind.__name__}")

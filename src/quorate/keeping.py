@@ -285,7 +285,8 @@ def all_forms(form: forms.Type) -> Iterator[forms.Type]:
 def cannot_change(form: forms.Type) -> bool:
     """Tell whether a value of this form stays as it is, if everything in it does."""
     if isinstance(form, forms.StructType):
-        return form.cls.__struct_config__.frozen
+        kind: type[msgspec.Struct] = typing.get_origin(form.cls) or form.cls  # of Box[int] it is Box
+        return kind.__struct_config__.frozen
     return isinstance(form, IMMUTABLE_FORMS)
 
 

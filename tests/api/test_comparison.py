@@ -11,7 +11,7 @@ import math
 import uuid
 import zoneinfo
 from collections import deque
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import msgspec
 import pytest
@@ -22,6 +22,7 @@ from quorate.calling import describe
 from quorate.errors import MachineError
 from quorate.machine import StateMachine
 
+T = TypeVar("T")
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 
 
@@ -55,6 +56,11 @@ class Circle(Shape):
 @dataclasses.dataclass(frozen=True)
 class Mark:
     at: tuple[int, ...]
+
+
+@dataclasses.dataclass
+class Crate(Generic[T]):
+    inside: T
 
 
 @dataclasses.dataclass
@@ -103,6 +109,7 @@ class State(StateMachine):
     boxes: list[Box | int]
     marks: list[Mark]
     idle: list[Idle]
+    crates: dict[str, Crate[int]]
     raw: bytearray
     amounts: dict[uuid.UUID, decimal.Decimal]
 
@@ -112,6 +119,7 @@ class State(StateMachine):
         self.texts, self.shares, self.shapes, self.line, self.rows = {}, {}, {}, [], []
         self.points, self.places, self.words, self.trail, self.queue = {}, set(), frozenset(), (), deque()
         self.nested, self.boxes, self.marks, self.idle, self.raw, self.amounts = {}, [], [], [], bytearray(), {}
+        self.crates = {}
 
 
 def kept(**changes: Any) -> Any:
@@ -221,6 +229,7 @@ def test_what_comes_back_as_it_was_is_kept():
         "nested": {"a": [{0.5, 1.0}, set()], "b": []},
         "boxes": [1, Box([1]), Box([]), 2],
         "marks": [Mark(())],
+        "crates": {"a": Crate[int](1), "b": Crate(2)},  # Python notes in the first what it was made by.
         "raw": bytearray(b"abc"),
         "amounts": {uuid.UUID(int=1): decimal.Decimal("1.00")},
     }

@@ -50,6 +50,14 @@ class Cell(msgspec.Struct):
     number: int
 
 
+class Crate(msgspec.Struct, Generic[T]):
+    inside: T
+
+
+class Seal(msgspec.Struct, Generic[T], frozen=True):
+    inside: T
+
+
 class Parent(StateMachine, Generic[T]):
     size: int = 3
     LIMIT: ClassVar[int] = 10
@@ -156,6 +164,24 @@ def test_every_form_of_state_comes_back_as_it_was():
     }
     assert restored.queue.maxlen == 2000
     assert type(restored.pairs[0]) is Pair
+
+
+class Generics(StateMachine):
+    crate: Crate[int]
+    perhaps: Crate[str] | None
+    crates: dict[str, Crate[int]]
+    seals: dict[str, Seal[int]]
+
+    def __init__(self) -> None:
+        self.crate, self.perhaps = Crate(1), Crate[str]("x")
+        self.crates, self.seals = {"a": Crate(1)}, {"a": Seal[int](1)}
+
+
+def test_structs_with_parameters_come_back_and_may_be_frozen():
+    describe(Generics).check_state(Generics())
+    assert state(moved(Generics())) == state(Generics())
+    immutable = [name for name, attribute in keeping.attributes_of(Generics).items() if attribute.is_immutable]
+    assert immutable == ["seals"]
 
 
 def test_containers_are_cut_into_chunks_of_bounded_size():
