@@ -2,8 +2,8 @@
 
 The state is every attribute that is annotated at class level; what a machine might change beside those is refused,
 where it can be seen. A chunk is the MessagePack array ``[attribute, value]``;
-a container is cut into several, each with some of its items. Knows attributes and their annotations; knows nothing of
-calls, logs or files.
+a container is cut into several, each with some of its items. Also what a copy of a machine is made of. Knows attributes
+and their annotations; knows nothing of calls, logs or files.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import msgspec
 from msgspec import inspect as forms
 
 from quorate.comparison import Held, Spread, named
+from quorate.context import Context
 from quorate.errors import MachineError, StoreError, described
 
 ITEMS_MAX = 1000
@@ -322,6 +323,20 @@ def own_names(machine: object) -> Iterator[str]:
         for name, value in vars(owner).items():
             if isinstance(value, types.MemberDescriptorType) and hasattr(machine, name):
                 yield name
+
+
+def outside(state: Any) -> object:  # noqa: ANN401
+    """Give, of what Python would copy of a machine, what a copy has that is outside of the group and of any read.
+
+    It has no effects yet, and of a read the time and the index alone. What a write copies goes on in that write.
+    """
+    held, slots = state if isinstance(state, tuple) else (state, None)
+    if not held:
+        return state
+    copied = {name: value for name, value in held.items() if name != "effects"}
+    if "context" in copied and not (context := copied["context"]).is_of_write:
+        copied["context"] = Context(context.now, context.index)
+    return copied if slots is None else (copied, slots)
 
 
 def restore(machine: object, chunks: Iterable[bytes]) -> None:

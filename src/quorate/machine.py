@@ -228,6 +228,10 @@ class StateMachine:
         """What writes led to beside state and replies: look at it on a plain machine, ``KV().effects.events``."""
         return Effects(events_of(type(self)))
 
+    def __getstate__(self) -> object:
+        """Give what a copy is made of: it leads to nothing in the group, so a read may try a write on one."""
+        return keeping.outside(super().__getstate__())
+
     def emit(self, event: Event) -> None:
         """Tell whoever watches that something happened. To be called in a write.
 
