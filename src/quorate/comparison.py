@@ -59,6 +59,7 @@ class Column:
             first: how many items of a value come before those that it holds here.
         """
         self.kept = kept
+        self.compared = kept  # Or what is set aside of values that may have changed by then.
         self.parent = parent
         self.extract = extract
         self.name = name
@@ -190,6 +191,8 @@ def spread(column: Column) -> Iterator[Column]:
     elif issubclass(kind, (dict, list, tuple, set, frozenset)):
         column.sizes = list(map(len, column.kept))
         yield from items(column, kind)
+    elif issubclass(kind, bytearray):
+        column.compared = list(map(bytes, column.kept))
 
 
 def chosen(column: Column, at: Sequence[int]) -> Column:
@@ -314,7 +317,7 @@ def check(column: Column, restored: Sequence[Any]) -> None:
     elif fields_of(kind := next(iter(kinds))) is None:
         exact = EXACT.get(kind)
         if exact is None:
-            check_equal(column, kept, restored, restored)
+            check_equal(column, column.compared, restored, restored)
         else:
             check_equal(column, list(map(exact, kept)), list(map(exact, restored)), restored)
 

@@ -111,6 +111,7 @@ class State(StateMachine):
     idle: list[Idle]
     crates: dict[str, Crate[int]]
     raw: bytearray
+    raws: dict[str, list[bytearray]]
     amounts: dict[uuid.UUID, decimal.Decimal]
 
     def __init__(self) -> None:
@@ -119,7 +120,7 @@ class State(StateMachine):
         self.texts, self.shares, self.shapes, self.line, self.rows = {}, {}, {}, [], []
         self.points, self.places, self.words, self.trail, self.queue = {}, set(), frozenset(), (), deque()
         self.nested, self.boxes, self.marks, self.idle, self.raw, self.amounts = {}, [], [], [], bytearray(), {}
-        self.crates = {}
+        self.crates, self.raws = {}, {}
 
 
 def kept(**changes: Any) -> Any:
@@ -178,6 +179,7 @@ def test_what_would_come_back_as_something_else_is_refused_by_its_place(changes,
 SHAPE = Shape("a")
 LIST: list[int] = []
 TEXTS = {"a": "b"}
+RAW = bytearray(b"abc")
 
 
 @pytest.mark.parametrize(
@@ -192,6 +194,7 @@ TEXTS = {"a": "b"}
         ({"boxes": [Box(LIST), Box(LIST)]}, r"State\.boxes\[1\]\.inside is the same list as State\.boxes\[0\]\.inside"),
         ({"line": [*(Shape(str(n)) for n in range(3000)), SHAPE, SHAPE]}, r"State\.line\[3001\] is the same Shape"),
         ({"texts": TEXTS, "anything": TEXTS}, r"is the same dict as State\."),
+        ({"raw": RAW, "raws": {"a": [RAW]}}, r"State\.raws\['a'\]\[0\] is the same bytearray as State\.raw, and"),
     ],
 )
 def test_what_can_change_and_stands_in_two_places_is_refused(changes, sentence):
@@ -253,12 +256,15 @@ def test_nan_comes_back_as_nan():
 def test_what_changes_while_it_is_compared_does_not_show():
     machine = State()
     machine.nested, machine.line = {"a": [{0.5}]}, [Shape("a", [Shape("b")])]
+    machine.raw, machine.raws = bytearray(b"abc"), {"a": [bytearray(b"abc")]}
     frozen = describe(State).snapshot(machine)
+    machine.raw[0], machine.raws["a"][0][1] = 0, 0
     machine.nested["a"][0].add(1)
     machine.line[0].parts.append(Circle("c"))
     machine.line[0].name = 3  # type: ignore[assignment]
     restored: Any = describe(State).restored(list(frozen))
     assert (restored.nested, restored.line) == ({"a": [{0.5}]}, [Shape("a", [Shape("b")])])
+    assert (restored.raw, restored.raws) == (bytearray(b"abc"), {"a": [bytearray(b"abc")]})
 
 
 def test_a_fresh_state_that_would_come_back_otherwise_is_a_mistake_that_is_told_at_the_start():
