@@ -16,7 +16,7 @@ import re
 import types
 import typing
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeGuard
 
 import msgspec
@@ -310,10 +310,38 @@ def freeze(machine: object) -> Iterator[bytes]:
                 f"{type(machine).__name__}.{name} would be lost: it is not annotated at class level. "
                 f"Annotate it there, such as {name}: dict[str, str], {ADVICE}"
             )
+    check_bounds(machine, attributes)
     # A list: what can change is encoded here and now, for every attribute.
     held = Held()
     frozen = [attribute.freeze(getattr(machine, name), held) for name, attribute in attributes.items()]
     return itertools.chain.from_iterable(frozen)
+
+
+def check_bounds(machine: object, attributes: Mapping[str, Attribute]) -> None:
+    """Check that each deque has the bound that it comes back with: the one of a fresh machine.
+
+    Raises:
+        TypeError: one of them has another.
+    """
+    for name, attribute in attributes.items():
+        if attribute.container is deque and type(value := getattr(machine, name)) is deque:
+            bound = fresh_bounds(type(machine))[name]
+            if value.maxlen != bound:
+                raise TypeError(
+                    f"{attribute.label} has {'no bound' if value.maxlen is None else f'a bound of {value.maxlen}'}, "
+                    f"and would come back with {'none' if bound is None else f'one of {bound}'}; "
+                    f"give it the bound that it has in __init__, {ADVICE}"
+                )
+
+
+def read_bounds(machine: type) -> dict[str, int | None]:
+    """Give the bounds that the deques of a fresh machine have, by name."""
+    fresh = machine()
+    return {name: getattr(getattr(fresh, name, None), "maxlen", None) for name in attributes_of(machine)}
+
+
+fresh_bounds: Callable[[type], dict[str, int | None]] = functools.cache(read_bounds)
+"""Gives the same, found out once for each class."""
 
 
 def own_names(machine: object) -> Iterator[str]:

@@ -23,6 +23,7 @@ from quorate.calling import describe
 from quorate.errors import Corrupted, MachineError
 from quorate.machine import StateMachine, write
 from quorate.machines import KV, Echo, Stack
+from quorate.testing.machine.canonical import canonical
 
 T = TypeVar("T")
 
@@ -475,6 +476,38 @@ def broken(change: Callable[[Growing], object]) -> Growing:
 def test_a_state_that_could_not_come_back_fails_its_snapshot_and_not_its_restore(change, sentence):
     with pytest.raises(MachineError, match=sentence):
         list(describe(Growing).snapshot(broken(change)))
+
+
+class Recent(StateMachine):
+    recent: deque[int]
+    every: deque[int]
+
+    def __init__(self) -> None:
+        self.recent, self.every = deque(maxlen=3), deque()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"recent": deque([1])}, r"Recent\.recent has no bound, and would come back with one of 3; give it the bound"),
+        ({"recent": deque([1], 5)}, r"Recent\.recent has a bound of 5, and would come back with one of 3"),
+        ({"every": deque([1], 5)}, r"Recent\.every has a bound of 5, and would come back with none"),
+    ],
+)
+def test_a_deque_that_would_come_back_with_another_bound_is_refused(changes, sentence):
+    machine = Recent()
+    machine.recent = deque([1, 2], 3)
+    assert moved(machine).recent.maxlen == 3
+    for name, value in changes.items():
+        setattr(machine, name, value)
+    with pytest.raises(MachineError, match=sentence):
+        list(describe(Recent).snapshot(machine))
+
+
+def test_checks_of_determinism_tell_the_bounds_of_deques_apart():
+    assert canonical(deque([1], 3)) != canonical(deque([1]))
+    assert canonical(deque([1], 3)) != canonical(deque([1], 4))
+    assert canonical(deque([1], 3)) == canonical(deque([1], 3))
 
 
 @pytest.mark.parametrize(
