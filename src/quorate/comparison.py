@@ -142,6 +142,7 @@ class Spread:
         Raises:
             TypeError: something would be lost.
         """
+        self.first = first
         self._held = held
         self._columns: list[Column] = []
         waiting = [root(label, value, first)]

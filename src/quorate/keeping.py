@@ -122,8 +122,12 @@ class Attribute(msgspec.Struct, frozen=True):
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{self.label} cannot be kept in a snapshot: {error}") from error
 
-    def decode(self, part: Part) -> Any:  # noqa: ANN401
+    def decode(self, part: Part, first: int = 0) -> Any:  # noqa: ANN401
         """Give the value in a chunk of this attribute.
+
+        Args:
+            part: the chunk.
+            first: how many items of a container come before those in it.
 
         Raises:
             ValueError: it is not what the annotation says.
@@ -131,22 +135,24 @@ class Attribute(msgspec.Struct, frozen=True):
         try:
             return self.decoder.decode(part.value)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            why = re.sub(r"(?<=`\$\[)\d+", lambda index: str(first + int(index[0])), str(error), count=1)
             raise ValueError(
-                f"{self._place(part.value)} is not what its annotation says: {error}; "
+                f"{self._place(part.value, first)} is not what its annotation says: {why}; "
                 f"keep what it says, annotate it otherwise, {ADVICE}"
             ) from error
 
-    def _place(self, encoded: bytes) -> str:
+    def _place(self, encoded: bytes, first: int) -> str:
         """Say where in a container an item is that cannot be decoded, such as ``KV.entries['a']``, if that is told."""
         with contextlib.suppress(msgspec.MsgspecError, ValueError, TypeError, RecursionError):
             value = ANYTHING.decode(encoded)
             is_mapping = isinstance(value, dict)
-            for place, item in value.items() if is_mapping else enumerate(value):
-                alone = ENCODER.encode({place: item} if is_mapping else [item])
-                try:
-                    self.decoder.decode(alone)
-                except (msgspec.MsgspecError, ValueError):
-                    return f"{self.label}[{place!r}]" if is_mapping or self.container is list else self.label
+            if self.container is (dict if is_mapping else list):
+                for place, item in value.items() if is_mapping else enumerate(value, first):
+                    alone = ENCODER.encode({place: item} if is_mapping else [item])
+                    try:
+                        self.decoder.decode(alone)
+                    except (msgspec.MsgspecError, ValueError):
+                        return f"{self.label}[{place!r}]"
         return self.label
 
     def freeze(self, value: Any, held: Held) -> Iterator[bytes]:  # noqa: ANN401
@@ -196,7 +202,7 @@ class Attribute(msgspec.Struct, frozen=True):
     def _checked(self, chunks: Iterable[tuple[bytes, Spread]]) -> Iterator[bytes]:
         """Yield chunks that can be read again, and then are what was kept."""
         for chunk, kept in chunks:
-            kept.compare(self.decode(PART_DECODER.decode(chunk)))
+            kept.compare(self.decode(PART_DECODER.decode(chunk), kept.first))
             yield chunk
 
 
@@ -389,7 +395,7 @@ def restore(machine: object, chunks: Iterable[bytes]) -> None:
                 f"the snapshot holds {part.attribute}, which {type(machine).__name__} does not have; "
                 f"keep it annotated at class level, {ADVICE}"
             )
-        value = attribute.decode(part)
+        value = attribute.decode(part, len(found.get(part.attribute, ())) if attribute.container else 0)
         if attribute.container is None:
             found[attribute.name] = value
         elif attribute.container is dict:

@@ -8,6 +8,7 @@ import decimal
 import enum
 import functools
 import math
+import re
 import uuid
 import zoneinfo
 from collections import deque
@@ -111,6 +112,7 @@ class State(StateMachine):
     idle: list[Idle]
     crates: dict[str, Crate[int]]
     raw: bytearray
+    shape: Shape
     raws: dict[str, list[bytearray]]
     amounts: dict[uuid.UUID, decimal.Decimal]
 
@@ -120,7 +122,7 @@ class State(StateMachine):
         self.texts, self.shares, self.shapes, self.line, self.rows = {}, {}, {}, [], []
         self.points, self.places, self.words, self.trail, self.queue = {}, set(), frozenset(), (), deque()
         self.nested, self.boxes, self.marks, self.idle, self.raw, self.amounts = {}, [], [], [], bytearray(), {}
-        self.crates, self.raws = {}, {}
+        self.crates, self.raws, self.shape = {}, {}, Shape("")
 
 
 def kept(**changes: Any) -> Any:
@@ -287,6 +289,28 @@ def test_what_has_another_form_than_its_annotation_is_named_by_its_place():
         kept(line=[Shape("a"), None])
     with pytest.raises(MachineError, match=r"State\.words is not what its annotation says"):
         kept(words=frozenset({1}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"line": [*(Shape(str(n)) for n in range(50)), None]}, "State.line[50]"),
+        ({"line": [*(Shape(str(n)) for n in range(3000)), None]}, "State.line[3000]"),
+        ({"shape": Shape("a", 3)}, "State.shape"),  # type: ignore[arg-type]
+        ({"pair": Pair("a", 3.0)}, "State.pair"),  # type: ignore[arg-type]
+        ({"queue": deque([0.5, "a"])}, "State.queue"),
+        ({"trail": (0.5, "a")}, "State.trail"),
+    ],
+)
+def test_the_place_of_what_has_another_form_is_that_in_the_whole_or_none(changes, place):
+    with pytest.raises(MachineError, match=f"ValueError: {re.escape(place)} is not what its annotation says"):
+        kept(**changes)
+
+
+def test_the_place_of_what_a_snapshot_brings_back_counts_all_chunks():
+    chunks = [msgspec.msgpack.encode(("line", items)) for items in ([{"name": "a"}] * 3, [{"name": "b"}, 3])]
+    with pytest.raises(MachineError, match=r"State\.line\[4\] is not what its annotation says: .*`\$\[4\]`"):
+        describe(State).restored(chunks)
 
 
 leaves = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-2, 2) | st.text(max_size=2) | st.binary(max_size=2)
