@@ -23,6 +23,7 @@ import msgspec
 from msgspec import inspect as forms
 
 from quorate.comparison import Held, Spread, named
+from quorate.computed import check_computed, is_computed
 from quorate.context import Context
 from quorate.errors import MachineError, StoreError, described
 
@@ -297,13 +298,12 @@ def cannot_change(form: forms.Type) -> bool:
     return isinstance(form, IMMUTABLE_FORMS)
 
 
-def is_computed(machine: type, name: str) -> bool:
-    """Tell whether an attribute is not state: a ``cached_property``, as ``context`` is."""
-    return isinstance(inspect.getattr_static(machine, name, None), functools.cached_property)
-
-
-def freeze(machine: object) -> Iterator[bytes]:
+def freeze(machine: object, *, has_own: bool = False) -> Iterator[bytes]:
     """Give a machine's state as it is now in chunks, which may be taken in another thread while it goes on.
+
+    Args:
+        machine: the machine.
+        has_own: whether its class has a ``snapshot`` of its own, which may keep more than this.
 
     Raises:
         TypeError: an attribute would be lost, or come back as something else; also raised while the chunks are taken.
@@ -316,6 +316,8 @@ def freeze(machine: object) -> Iterator[bytes]:
                 f"{type(machine).__name__}.{name} would be lost: it is not annotated at class level. "
                 f"Annotate it there, such as {name}: dict[str, str], {ADVICE}"
             )
+    if not has_own:
+        check_computed(machine)
     check_bounds(machine, attributes)
     # A list: what can change is encoded here and now, for every attribute.
     held = Held()

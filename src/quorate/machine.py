@@ -331,7 +331,7 @@ class StateMachine:
             TypeError: an attribute would be lost, or come back as something else. Raised while iterating, too.
             ValueError: a value cannot be kept, such as an int of more than 64 bits. Likewise.
         """
-        return keeping.freeze(self)
+        return keeping.freeze(self, has_own=type(self).snapshot is not StateMachine.snapshot)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Take the state that ``snapshot`` gave, on this peer or another, today or years ago.

@@ -416,6 +416,25 @@ def test_overriding_both_lifts_the_checks():
     assert moved(Heir()).entries == {}
 
 
+def test_a_snapshot_of_its_own_may_keep_what_was_computed():
+    class Keeper(Parent[int]):
+        @cached_property
+        def store(self) -> list[int]:
+            return []
+
+        def snapshot(self) -> Iterable[bytes]:
+            return [*super().snapshot(), msgspec.msgpack.encode(self.store)]
+
+        def restore(self, chunks: Iterable[bytes]) -> None:
+            *others, store = chunks
+            super().restore(others)
+            self.store.extend(msgspec.msgpack.decode(store))
+
+    machine = Keeper()
+    machine.store.append(1)
+    assert moved(machine).store == [1]
+
+
 def test_overriding_one_alone_is_refused():
     with pytest.raises(TypeError, match="OnlySnapshot overrides one of snapshot and restore; override both"):
 
@@ -508,6 +527,79 @@ def test_checks_of_determinism_tell_the_bounds_of_deques_apart():
     assert canonical(deque([1], 3)) != canonical(deque([1]))
     assert canonical(deque([1], 3)) != canonical(deque([1], 4))
     assert canonical(deque([1], 3)) == canonical(deque([1], 3))
+
+
+class Counter:
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+class Computing(StateMachine):
+    words: list[str]
+
+    def __init__(self) -> None:
+        self.words = ["a"]
+
+    @cached_property
+    def longest(self) -> str:
+        return max(self.words, key=len)
+
+    @cached_property
+    def twice(self) -> str:
+        return self.longest * 2
+
+    @cached_property
+    def store(self) -> dict[str, int]:
+        return {}
+
+    @cached_property
+    def methods(self) -> dict[str, Callable[[], str]]:
+        return {"look": self.look}
+
+    @cached_property
+    def key(self) -> Callable[[str], int]:
+        return lambda word: len(word)
+
+    @cached_property
+    def lock(self) -> object:
+        return object()
+
+    @cached_property
+    def counter(self) -> Counter:
+        return Counter(len(self.words))
+
+    def look(self) -> str:
+        return self.longest
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("longest", lambda m: m.words.append("bcd")),
+        ("store", lambda m: m.store.update(a=1)),
+        ("counter", lambda m: m.words.append("b")),
+    ],
+)
+def test_what_was_computed_and_would_be_something_else_is_refused(name, change):
+    machine = Computing()
+    kept = getattr(machine, name)
+    change(machine)
+    before = dict(vars(machine))
+    sentence = rf"Computing\.{name} is kept from earlier, and would be computed anew, as something else: make it a prop"
+    with pytest.raises(MachineError, match=sentence):
+        list(describe(Computing).snapshot(machine))
+    assert list(vars(machine).items()) == list(before.items())
+    assert getattr(machine, name) is kept
+
+
+def test_what_would_be_computed_alike_is_kept_in_the_machine():
+    machine = Computing()
+    names = ["twice", "store", "methods", "key", "lock", "counter"]
+    kept = {name: getattr(machine, name) for name in names}
+    machine.words.append("b")
+    machine.counter.size = 2
+    assert moved(machine).words == ["a", "b"]
+    assert all(getattr(machine, name) is value for name, value in kept.items())
 
 
 @pytest.mark.parametrize(
