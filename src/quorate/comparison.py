@@ -25,6 +25,9 @@ import msgspec
 
 Extract = Callable[[Sequence[Any]], list[Any]]
 
+PYTHONS = "__orig_class__"
+"""Where Python keeps, in an object made by ``Box[int](3)``, what it was made by: nothing that a class declares."""
+
 PLAIN = frozenset({bool, int, float, str, bytes, type(None)})
 """The classes of which two values are alike if they are equal, or both are NaN."""
 
@@ -56,6 +59,7 @@ class Column:
             first: how many items of a value come before those that it holds here.
         """
         self.kept = kept
+        self.compared = kept  # Or what is set aside of values that may have changed by then.
         self.parent = parent
         self.extract = extract
         self.name = name
@@ -138,6 +142,7 @@ class Spread:
         Raises:
             TypeError: something would be lost.
         """
+        self.first = first
         self._held = held
         self._columns: list[Column] = []
         waiting = [root(label, value, first)]
@@ -187,6 +192,8 @@ def spread(column: Column) -> Iterator[Column]:
     elif issubclass(kind, (dict, list, tuple, set, frozenset)):
         column.sizes = list(map(len, column.kept))
         yield from items(column, kind)
+    elif issubclass(kind, bytearray):
+        column.compared = list(map(bytes, column.kept))
 
 
 def chosen(column: Column, at: Sequence[int]) -> Column:
@@ -260,7 +267,7 @@ def check_declared(column: Column, kind: type, names: Sequence[str]) -> None:
     """
     if not hasattr(column.kept[0], "__dict__"):
         return
-    for name in sorted(set[str]().union(*map(vars, column.kept)).difference(names)):
+    for name in sorted(set[str]().union(*map(vars, column.kept)).difference(names, {PYTHONS})):
         if not isinstance(inspect.getattr_static(kind, name, None), functools.cached_property):
             place = next(place for place, kept in enumerate(column.kept) if name in vars(kept))
             raise TypeError(f"{column.label(place)}.{name} would be lost: it is no field of {kind.__name__}")
@@ -311,7 +318,7 @@ def check(column: Column, restored: Sequence[Any]) -> None:
     elif fields_of(kind := next(iter(kinds))) is None:
         exact = EXACT.get(kind)
         if exact is None:
-            check_equal(column, kept, restored, restored)
+            check_equal(column, column.compared, restored, restored)
         else:
             check_equal(column, list(map(exact, kept)), list(map(exact, restored)), restored)
 

@@ -2,8 +2,8 @@
 
 The state is every attribute that is annotated at class level; what a machine might change beside those is refused,
 where it can be seen. A chunk is the MessagePack array ``[attribute, value]``;
-a container is cut into several, each with some of its items. Knows attributes and their annotations; knows nothing of
-calls, logs or files.
+a container is cut into several, each with some of its items. Also what a copy of a machine is made of. Knows attributes
+and their annotations; knows nothing of calls, logs or files.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import re
 import types
 import typing
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeGuard
 
 import msgspec
 from msgspec import inspect as forms
 
 from quorate.comparison import Held, Spread, named
+from quorate.computed import check_computed, is_computed
+from quorate.context import Context
 from quorate.errors import MachineError, StoreError, described
 
 ITEMS_MAX = 1000
@@ -121,8 +123,12 @@ class Attribute(msgspec.Struct, frozen=True):
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{self.label} cannot be kept in a snapshot: {error}") from error
 
-    def decode(self, part: Part) -> Any:  # noqa: ANN401
+    def decode(self, part: Part, first: int = 0) -> Any:  # noqa: ANN401
         """Give the value in a chunk of this attribute.
+
+        Args:
+            part: the chunk.
+            first: how many items of a container come before those in it.
 
         Raises:
             ValueError: it is not what the annotation says.
@@ -130,22 +136,24 @@ class Attribute(msgspec.Struct, frozen=True):
         try:
             return self.decoder.decode(part.value)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            why = re.sub(r"(?<=`\$\[)\d+", lambda index: str(first + int(index[0])), str(error), count=1)
             raise ValueError(
-                f"{self._place(part.value)} is not what its annotation says: {error}; "
+                f"{self._place(part.value, first)} is not what its annotation says: {why}; "
                 f"keep what it says, annotate it otherwise, {ADVICE}"
             ) from error
 
-    def _place(self, encoded: bytes) -> str:
+    def _place(self, encoded: bytes, first: int) -> str:
         """Say where in a container an item is that cannot be decoded, such as ``KV.entries['a']``, if that is told."""
         with contextlib.suppress(msgspec.MsgspecError, ValueError, TypeError, RecursionError):
             value = ANYTHING.decode(encoded)
             is_mapping = isinstance(value, dict)
-            for place, item in value.items() if is_mapping else enumerate(value):
-                alone = ENCODER.encode({place: item} if is_mapping else [item])
-                try:
-                    self.decoder.decode(alone)
-                except (msgspec.MsgspecError, ValueError):
-                    return f"{self.label}[{place!r}]" if is_mapping or self.container is list else self.label
+            if self.container is (dict if is_mapping else list):
+                for place, item in value.items() if is_mapping else enumerate(value, first):
+                    alone = ENCODER.encode({place: item} if is_mapping else [item])
+                    try:
+                        self.decoder.decode(alone)
+                    except (msgspec.MsgspecError, ValueError):
+                        return f"{self.label}[{place!r}]"
         return self.label
 
     def freeze(self, value: Any, held: Held) -> Iterator[bytes]:  # noqa: ANN401
@@ -195,7 +203,7 @@ class Attribute(msgspec.Struct, frozen=True):
     def _checked(self, chunks: Iterable[tuple[bytes, Spread]]) -> Iterator[bytes]:
         """Yield chunks that can be read again, and then are what was kept."""
         for chunk, kept in chunks:
-            kept.compare(self.decode(PART_DECODER.decode(chunk)))
+            kept.compare(self.decode(PART_DECODER.decode(chunk), kept.first))
             yield chunk
 
 
@@ -285,17 +293,17 @@ def all_forms(form: forms.Type) -> Iterator[forms.Type]:
 def cannot_change(form: forms.Type) -> bool:
     """Tell whether a value of this form stays as it is, if everything in it does."""
     if isinstance(form, forms.StructType):
-        return form.cls.__struct_config__.frozen
+        kind: type[msgspec.Struct] = typing.get_origin(form.cls) or form.cls  # of Box[int] it is Box
+        return kind.__struct_config__.frozen
     return isinstance(form, IMMUTABLE_FORMS)
 
 
-def is_computed(machine: type, name: str) -> bool:
-    """Tell whether an attribute is not state: a ``cached_property``, as ``context`` is."""
-    return isinstance(inspect.getattr_static(machine, name, None), functools.cached_property)
-
-
-def freeze(machine: object) -> Iterator[bytes]:
+def freeze(machine: object, *, has_own: bool = False) -> Iterator[bytes]:
     """Give a machine's state as it is now in chunks, which may be taken in another thread while it goes on.
+
+    Args:
+        machine: the machine.
+        has_own: whether its class has a ``snapshot`` of its own, which may keep more than this.
 
     Raises:
         TypeError: an attribute would be lost, or come back as something else; also raised while the chunks are taken.
@@ -308,10 +316,40 @@ def freeze(machine: object) -> Iterator[bytes]:
                 f"{type(machine).__name__}.{name} would be lost: it is not annotated at class level. "
                 f"Annotate it there, such as {name}: dict[str, str], {ADVICE}"
             )
+    if not has_own:
+        check_computed(machine)
+    check_bounds(machine, attributes)
     # A list: what can change is encoded here and now, for every attribute.
     held = Held()
     frozen = [attribute.freeze(getattr(machine, name), held) for name, attribute in attributes.items()]
     return itertools.chain.from_iterable(frozen)
+
+
+def check_bounds(machine: object, attributes: Mapping[str, Attribute]) -> None:
+    """Check that each deque has the bound that it comes back with: the one of a fresh machine.
+
+    Raises:
+        TypeError: one of them has another.
+    """
+    for name, attribute in attributes.items():
+        if attribute.container is deque and type(value := getattr(machine, name)) is deque:
+            bound = fresh_bounds(type(machine))[name]
+            if value.maxlen != bound:
+                raise TypeError(
+                    f"{attribute.label} has {'no bound' if value.maxlen is None else f'a bound of {value.maxlen}'}, "
+                    f"and would come back with {'none' if bound is None else f'one of {bound}'}; "
+                    f"give it the bound that it has in __init__, {ADVICE}"
+                )
+
+
+def read_bounds(machine: type) -> dict[str, int | None]:
+    """Give the bounds that the deques of a fresh machine have, by name."""
+    fresh = machine()
+    return {name: getattr(getattr(fresh, name, None), "maxlen", None) for name in attributes_of(machine)}
+
+
+fresh_bounds: Callable[[type], dict[str, int | None]] = functools.cache(read_bounds)
+"""Gives the same, found out once for each class."""
 
 
 def own_names(machine: object) -> Iterator[str]:
@@ -321,6 +359,20 @@ def own_names(machine: object) -> Iterator[str]:
         for name, value in vars(owner).items():
             if isinstance(value, types.MemberDescriptorType) and hasattr(machine, name):
                 yield name
+
+
+def outside(state: Any) -> object:  # noqa: ANN401
+    """Give, of what Python would copy of a machine, what a copy has that is outside of the group and of any read.
+
+    It has no effects yet, and of a read the time and the index alone. What a write copies goes on in that write.
+    """
+    held, slots = state if isinstance(state, tuple) else (state, None)
+    if not held:
+        return state
+    copied = {name: value for name, value in held.items() if name != "effects"}
+    if "context" in copied and not (context := copied["context"]).is_of_write:
+        copied["context"] = Context(context.now, context.index)
+    return copied if slots is None else (copied, slots)
 
 
 def restore(machine: object, chunks: Iterable[bytes]) -> None:
@@ -345,7 +397,7 @@ def restore(machine: object, chunks: Iterable[bytes]) -> None:
                 f"the snapshot holds {part.attribute}, which {type(machine).__name__} does not have; "
                 f"keep it annotated at class level, {ADVICE}"
             )
-        value = attribute.decode(part)
+        value = attribute.decode(part, len(found.get(part.attribute, ())) if attribute.container else 0)
         if attribute.container is None:
             found[attribute.name] = value
         elif attribute.container is dict:

@@ -228,6 +228,10 @@ class StateMachine:
         """What writes led to beside state and replies: look at it on a plain machine, ``KV().effects.events``."""
         return Effects(events_of(type(self)))
 
+    def __getstate__(self) -> object:
+        """Give what a copy is made of: it leads to nothing in the group, so a read may try a write on one."""
+        return keeping.outside(super().__getstate__())
+
     def emit(self, event: Event) -> None:
         """Tell whoever watches that something happened. To be called in a write.
 
@@ -327,7 +331,7 @@ class StateMachine:
             TypeError: an attribute would be lost, or come back as something else. Raised while iterating, too.
             ValueError: a value cannot be kept, such as an int of more than 64 bits. Likewise.
         """
-        return keeping.freeze(self)
+        return keeping.freeze(self, has_own=type(self).snapshot is not StateMachine.snapshot)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Take the state that ``snapshot`` gave, on this peer or another, today or years ago.

@@ -8,10 +8,11 @@ import decimal
 import enum
 import functools
 import math
+import re
 import uuid
 import zoneinfo
 from collections import deque
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from quorate.calling import describe
 from quorate.errors import MachineError
 from quorate.machine import StateMachine
 
+T = TypeVar("T")
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 
 
@@ -55,6 +57,11 @@ class Circle(Shape):
 @dataclasses.dataclass(frozen=True)
 class Mark:
     at: tuple[int, ...]
+
+
+@dataclasses.dataclass
+class Crate(Generic[T]):
+    inside: T
 
 
 @dataclasses.dataclass
@@ -103,7 +110,10 @@ class State(StateMachine):
     boxes: list[Box | int]
     marks: list[Mark]
     idle: list[Idle]
+    crates: dict[str, Crate[int]]
     raw: bytearray
+    shape: Shape
+    raws: dict[str, list[bytearray]]
     amounts: dict[uuid.UUID, decimal.Decimal]
 
     def __init__(self) -> None:
@@ -112,6 +122,7 @@ class State(StateMachine):
         self.texts, self.shares, self.shapes, self.line, self.rows = {}, {}, {}, [], []
         self.points, self.places, self.words, self.trail, self.queue = {}, set(), frozenset(), (), deque()
         self.nested, self.boxes, self.marks, self.idle, self.raw, self.amounts = {}, [], [], [], bytearray(), {}
+        self.crates, self.raws, self.shape = {}, {}, Shape("")
 
 
 def kept(**changes: Any) -> Any:
@@ -170,6 +181,7 @@ def test_what_would_come_back_as_something_else_is_refused_by_its_place(changes,
 SHAPE = Shape("a")
 LIST: list[int] = []
 TEXTS = {"a": "b"}
+RAW = bytearray(b"abc")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +196,7 @@ TEXTS = {"a": "b"}
         ({"boxes": [Box(LIST), Box(LIST)]}, r"State\.boxes\[1\]\.inside is the same list as State\.boxes\[0\]\.inside"),
         ({"line": [*(Shape(str(n)) for n in range(3000)), SHAPE, SHAPE]}, r"State\.line\[3001\] is the same Shape"),
         ({"texts": TEXTS, "anything": TEXTS}, r"is the same dict as State\."),
+        ({"raw": RAW, "raws": {"a": [RAW]}}, r"State\.raws\['a'\]\[0\] is the same bytearray as State\.raw, and"),
     ],
 )
 def test_what_can_change_and_stands_in_two_places_is_refused(changes, sentence):
@@ -221,6 +234,7 @@ def test_what_comes_back_as_it_was_is_kept():
         "nested": {"a": [{0.5, 1.0}, set()], "b": []},
         "boxes": [1, Box([1]), Box([]), 2],
         "marks": [Mark(())],
+        "crates": {"a": Crate[int](1), "b": Crate(2)},  # Python notes in the first what it was made by.
         "raw": bytearray(b"abc"),
         "amounts": {uuid.UUID(int=1): decimal.Decimal("1.00")},
     }
@@ -244,12 +258,15 @@ def test_nan_comes_back_as_nan():
 def test_what_changes_while_it_is_compared_does_not_show():
     machine = State()
     machine.nested, machine.line = {"a": [{0.5}]}, [Shape("a", [Shape("b")])]
+    machine.raw, machine.raws = bytearray(b"abc"), {"a": [bytearray(b"abc")]}
     frozen = describe(State).snapshot(machine)
+    machine.raw[0], machine.raws["a"][0][1] = 0, 0
     machine.nested["a"][0].add(1)
     machine.line[0].parts.append(Circle("c"))
     machine.line[0].name = 3  # type: ignore[assignment]
     restored: Any = describe(State).restored(list(frozen))
     assert (restored.nested, restored.line) == ({"a": [{0.5}]}, [Shape("a", [Shape("b")])])
+    assert (restored.raw, restored.raws) == (bytearray(b"abc"), {"a": [bytearray(b"abc")]})
 
 
 def test_a_fresh_state_that_would_come_back_otherwise_is_a_mistake_that_is_told_at_the_start():
@@ -272,6 +289,28 @@ def test_what_has_another_form_than_its_annotation_is_named_by_its_place():
         kept(line=[Shape("a"), None])
     with pytest.raises(MachineError, match=r"State\.words is not what its annotation says"):
         kept(words=frozenset({1}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"line": [*(Shape(str(n)) for n in range(50)), None]}, "State.line[50]"),
+        ({"line": [*(Shape(str(n)) for n in range(3000)), None]}, "State.line[3000]"),
+        ({"shape": Shape("a", 3)}, "State.shape"),  # type: ignore[arg-type]
+        ({"pair": Pair("a", 3.0)}, "State.pair"),  # type: ignore[arg-type]
+        ({"queue": deque([0.5, "a"])}, "State.queue"),
+        ({"trail": (0.5, "a")}, "State.trail"),
+    ],
+)
+def test_the_place_of_what_has_another_form_is_that_in_the_whole_or_none(changes, place):
+    with pytest.raises(MachineError, match=f"ValueError: {re.escape(place)} is not what its annotation says"):
+        kept(**changes)
+
+
+def test_the_place_of_what_a_snapshot_brings_back_counts_all_chunks():
+    chunks = [msgspec.msgpack.encode(("line", items)) for items in ([{"name": "a"}] * 3, [{"name": "b"}, 3])]
+    with pytest.raises(MachineError, match=r"State\.line\[4\] is not what its annotation says: .*`\$\[4\]`"):
+        describe(State).restored(chunks)
 
 
 leaves = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-2, 2) | st.text(max_size=2) | st.binary(max_size=2)

@@ -23,6 +23,7 @@ from quorate.calling import describe
 from quorate.errors import Corrupted, MachineError
 from quorate.machine import StateMachine, write
 from quorate.machines import KV, Echo, Stack
+from quorate.testing.machine.canonical import canonical
 
 T = TypeVar("T")
 
@@ -48,6 +49,14 @@ class Box(msgspec.Struct):
 
 class Cell(msgspec.Struct):
     number: int
+
+
+class Crate(msgspec.Struct, Generic[T]):
+    inside: T
+
+
+class Seal(msgspec.Struct, Generic[T], frozen=True):
+    inside: T
 
 
 class Parent(StateMachine, Generic[T]):
@@ -156,6 +165,24 @@ def test_every_form_of_state_comes_back_as_it_was():
     }
     assert restored.queue.maxlen == 2000
     assert type(restored.pairs[0]) is Pair
+
+
+class Generics(StateMachine):
+    crate: Crate[int]
+    perhaps: Crate[str] | None
+    crates: dict[str, Crate[int]]
+    seals: dict[str, Seal[int]]
+
+    def __init__(self) -> None:
+        self.crate, self.perhaps = Crate(1), Crate[str]("x")
+        self.crates, self.seals = {"a": Crate(1)}, {"a": Seal[int](1)}
+
+
+def test_structs_with_parameters_come_back_and_may_be_frozen():
+    describe(Generics).check_state(Generics())
+    assert state(moved(Generics())) == state(Generics())
+    immutable = [name for name, attribute in keeping.attributes_of(Generics).items() if attribute.is_immutable]
+    assert immutable == ["seals"]
 
 
 def test_containers_are_cut_into_chunks_of_bounded_size():
@@ -389,6 +416,25 @@ def test_overriding_both_lifts_the_checks():
     assert moved(Heir()).entries == {}
 
 
+def test_a_snapshot_of_its_own_may_keep_what_was_computed():
+    class Keeper(Parent[int]):
+        @cached_property
+        def store(self) -> list[int]:
+            return []
+
+        def snapshot(self) -> Iterable[bytes]:
+            return [*super().snapshot(), msgspec.msgpack.encode(self.store)]
+
+        def restore(self, chunks: Iterable[bytes]) -> None:
+            *others, store = chunks
+            super().restore(others)
+            self.store.extend(msgspec.msgpack.decode(store))
+
+    machine = Keeper()
+    machine.store.append(1)
+    assert moved(machine).store == [1]
+
+
 def test_overriding_one_alone_is_refused():
     with pytest.raises(TypeError, match="OnlySnapshot overrides one of snapshot and restore; override both"):
 
@@ -449,6 +495,111 @@ def broken(change: Callable[[Growing], object]) -> Growing:
 def test_a_state_that_could_not_come_back_fails_its_snapshot_and_not_its_restore(change, sentence):
     with pytest.raises(MachineError, match=sentence):
         list(describe(Growing).snapshot(broken(change)))
+
+
+class Recent(StateMachine):
+    recent: deque[int]
+    every: deque[int]
+
+    def __init__(self) -> None:
+        self.recent, self.every = deque(maxlen=3), deque()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"recent": deque([1])}, r"Recent\.recent has no bound, and would come back with one of 3; give it the bound"),
+        ({"recent": deque([1], 5)}, r"Recent\.recent has a bound of 5, and would come back with one of 3"),
+        ({"every": deque([1], 5)}, r"Recent\.every has a bound of 5, and would come back with none"),
+    ],
+)
+def test_a_deque_that_would_come_back_with_another_bound_is_refused(changes, sentence):
+    machine = Recent()
+    machine.recent = deque([1, 2], 3)
+    assert moved(machine).recent.maxlen == 3
+    for name, value in changes.items():
+        setattr(machine, name, value)
+    with pytest.raises(MachineError, match=sentence):
+        list(describe(Recent).snapshot(machine))
+
+
+def test_checks_of_determinism_tell_the_bounds_of_deques_apart():
+    assert canonical(deque([1], 3)) != canonical(deque([1]))
+    assert canonical(deque([1], 3)) != canonical(deque([1], 4))
+    assert canonical(deque([1], 3)) == canonical(deque([1], 3))
+
+
+class Counter:
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+class Computing(StateMachine):
+    words: list[str]
+
+    def __init__(self) -> None:
+        self.words = ["a"]
+
+    @cached_property
+    def longest(self) -> str:
+        return max(self.words, key=len)
+
+    @cached_property
+    def twice(self) -> str:
+        return self.longest * 2
+
+    @cached_property
+    def store(self) -> dict[str, int]:
+        return {}
+
+    @cached_property
+    def methods(self) -> dict[str, Callable[[], str]]:
+        return {"look": self.look}
+
+    @cached_property
+    def key(self) -> Callable[[str], int]:
+        return lambda word: len(word)
+
+    @cached_property
+    def lock(self) -> object:
+        return object()
+
+    @cached_property
+    def counter(self) -> Counter:
+        return Counter(len(self.words))
+
+    def look(self) -> str:
+        return self.longest
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("longest", lambda m: m.words.append("bcd")),
+        ("store", lambda m: m.store.update(a=1)),
+        ("counter", lambda m: m.words.append("b")),
+    ],
+)
+def test_what_was_computed_and_would_be_something_else_is_refused(name, change):
+    machine = Computing()
+    kept = getattr(machine, name)
+    change(machine)
+    before = dict(vars(machine))
+    sentence = rf"Computing\.{name} is kept from earlier, and would be computed anew, as something else: make it a prop"
+    with pytest.raises(MachineError, match=sentence):
+        list(describe(Computing).snapshot(machine))
+    assert list(vars(machine).items()) == list(before.items())
+    assert getattr(machine, name) is kept
+
+
+def test_what_would_be_computed_alike_is_kept_in_the_machine():
+    machine = Computing()
+    names = ["twice", "store", "methods", "key", "lock", "counter"]
+    kept = {name: getattr(machine, name) for name in names}
+    machine.words.append("b")
+    machine.counter.size = 2
+    assert moved(machine).words == ["a", "b"]
+    assert all(getattr(machine, name) is value for name, value in kept.items())
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -14,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorate.calling import command_name, describe, set_context
-from quorate.context import Context
+from quorate.context import Context, ReadContext
 from quorate.errors import MachineError, Rejected
+from quorate.events import Event
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod, read, write
 from quorate.nesting import NESTING_MAX
 
@@ -691,3 +694,50 @@ def test_randomness_is_alike_in_every_process():
         for seed in ("1", "2")
     }
     assert seen == {repr(Context(1.5, 7).random.random())}
+
+
+class Said(Event):
+    text: str
+
+
+class Trying(StateMachine):
+    __slots__ = ("limit",)
+    emits = (Said,)
+    limit: int
+    said: list[str]
+
+    def __init__(self) -> None:
+        self.limit, self.said = 2, []
+
+    @write
+    def say(self, text: str) -> int:
+        self.said = [*self.said, f"{text} at {self.context.now}"][: self.limit]
+        self.emit(Said(text))
+        return len(self.said)
+
+    @read
+    def would_say(self, text: str) -> int:
+        return copy.copy(self).say(text) + copy.deepcopy(self).say(text)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_read_may_try_a_write_on_a_copy(copied: Callable[[Trying], Trying]) -> None:
+    machine = Trying()
+    machine.say("a")
+    machine.context = ReadContext(5.0, 7)
+    assert machine.would_say("b") == 4
+    other = copied(machine)
+    assert other.say("c") == 2
+    assert (other.said, other.context.index) == (["a at 0.0", "c at 5.0"], 7)
+    assert (len(other.effects.events), len(machine.effects.events)) == (1, 1)
+    assert machine.said == ["a at 0.0"]
+    with pytest.raises(TypeError, match="a read only looks"):
+        machine.say("d")
+
+
+def test_a_copy_that_a_write_makes_goes_on_in_that_write() -> None:
+    machine = Trying()
+    assert copy.copy(machine).context.index == 0
+    machine.context = Context(5.0, 7, 3)
+    assert copy.copy(machine).context is machine.context
+    assert copy.copy(KV()).entries == {}

@@ -16,8 +16,8 @@ def canonical(value: object) -> str:
     """Write a value as such a text.
 
     The order of a ``set`` counts for nothing: equal ones may be in different orders, as after a snapshot. That of a
-    ``dict`` counts. Of objects whose class is not known here the attributes count, if they have some, and else the
-    class alone.
+    ``dict`` counts, and so does the bound of a ``deque``. Of objects whose class is not known here the attributes
+    count, if they have some, and else the class alone.
     """
     kind = type(value)
     if kind in PLAIN:
@@ -25,6 +25,8 @@ def canonical(value: object) -> str:
     name = kind.__name__
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{canonical(key)}: {canonical(item)}' for key, item in value.items())}}}"
+    if isinstance(value, deque) and value.maxlen is not None:
+        name = f"{name} of at most {value.maxlen} "
     if isinstance(value, (list, tuple, deque)):
         return f"{'' if kind is list else name}[{', '.join(map(canonical, value))}]"
     if isinstance(value, Set):

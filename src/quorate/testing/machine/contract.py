@@ -22,6 +22,7 @@ import msgspec
 
 from quorate import keeping
 from quorate.calling import MachineType, describe, set_context, set_read_context
+from quorate.computed import is_computed
 from quorate.effects import Effects
 from quorate.errors import MachineError, Rejected
 from quorate.firing import fire_due
@@ -314,6 +315,6 @@ def state_of(machine_type: MachineType, machine: StateMachine) -> dict[str, str]
     if machine_type.machine.snapshot is StateMachine.snapshot:
         names = list(keeping.attributes_of(machine_type.machine))
     else:
-        known = (name for name in vars(machine) if not keeping.is_computed(machine_type.machine, name))
+        known = (name for name in vars(machine) if not is_computed(machine_type.machine, name))
         names = [name for name in known if not name.startswith("_")]
     return {name: canonical(getattr(machine, name)) for name in names if hasattr(machine, name)}
