@@ -161,7 +161,8 @@ class Node:
             raise RuntimeError("quorate checks its invariants with assert; run Python without -O")
         self._opening = over = asyncio.Event()
         try:
-            await self._open()
+            if self._stops == stops:  # Else it was stopped while this caller waited for the other.
+                await self._open()
             if self._stops > stops:
                 raise Stopped("the node was stopped while it started")
         except BaseException:
@@ -454,24 +455,24 @@ class Node:
 
     async def _let_go(self) -> None:
         """Let go of network and disk; where whoever did so was cancelled, or is at it yet, see to it that it ends."""
-        surroundings, self._surroundings = self._surroundings or self._leaving, None
-        self._leaving = surroundings
-        if surroundings is not None:
-            await self._end(surroundings)
+        self._leaving, self._surroundings = self._surroundings or self._leaving, None
+        if self._leaving is not None:
+            await self._end(self._leaving)
 
     async def _end(self, surroundings: Surroundings) -> None:
         """Let go of network and disk, in this order: nothing may be promised that is not written. May be begun anew."""
-        if self._loop is not None:
-            self._loop.stop(Stopped("the node was stopped"))
-        for part in self._local or ():
+        loop, local, disk = self._loop, self._local, self._disk  # After an await they may be those of the next start.
+        if loop is not None:
+            loop.stop(Stopped("the node was stopped"))
+        for part in local or ():
             await part.stop()
         await surroundings.transport.stop()
-        if self._disk is not None:
-            await self._disk.stop()
+        if disk is not None:
+            await disk.stop()
         if self._leaving is not surroundings:
             return  # Another caller has come to the end.
         surroundings.executor.stop()
-        if self._disk is None and self._store is not None:
+        if disk is None and self._store is not None:
             self._store.close()
         surroundings.aside.stop()
         if self._directory is not None:

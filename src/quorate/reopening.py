@@ -69,7 +69,18 @@ async def reopen(
     executor = surroundings.executor
     names: set[str] = set()
     heads = call_heads(machine.write_names)
-    stored = await disk.load(name, lambda run: names.update(other_names(run, heads)))
+    unknown: list[MachineError] = []
+
+    def visit(run: Run) -> None:
+        try:
+            names.update(() if unknown else other_names(run, heads))
+        except MachineError as error:  # Not raised here: it would fail the disk, and stop every peer of the node.
+            unknown.append(error)
+
+    stored = await disk.load(name, visit)
+    if unknown:
+        text = f"the log of {name} holds what this version of quorate does not know: {unknown[0]}"
+        raise MachineError(f"{text}. If a later version wrote it, start that one") from unknown[0]
     # An identity is durable before anything else of a peer is: none beside a log was lost.
     identity = await blocking(executor, lambda: directory.identity(name, create=stored == Stored()))
     check_names(f"the log of {name}", names, machine)

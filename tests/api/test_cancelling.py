@@ -124,6 +124,26 @@ async def test_who_starts_a_node_whose_start_is_cancelled_starts_it(tmp_path: Pa
     await node.stop()
 
 
+async def test_a_stop_ends_every_start_that_was_called_before_it(tmp_path: Path, monkeypatch) -> None:
+    """The second start must not open what the first one has let go of."""
+    held = Held(DataDirectory.open)
+    node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr("quorate.node.DataDirectory.open", held)
+        starts = [asyncio.create_task(node.start())]
+        await asyncio.to_thread(held.entered.wait, 30)
+        starts.append(asyncio.create_task(node.start()))
+        await asyncio.sleep(0)
+        stopping = asyncio.create_task(node.stop())
+        await asyncio.sleep(0)
+        threading.Timer(0.05, held.let_go.set).start()  # The loop may wait for its thread.
+        await stopping
+    async with Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS):
+        pass
+    ends = await asyncio.gather(*starts, return_exceptions=True)
+    assert [str(end) for end in ends] == ["the node was stopped while it started"] * 2
+
+
 async def test_a_node_whose_stop_is_cancelled_has_no_peer_that_goes_on(monkeypatch) -> None:
     async with cluster(KV, 1) as nodes:
         peer = await nodes.form()
@@ -213,6 +233,30 @@ async def test_a_stop_that_is_cancelled_is_taken_up_by_the_next_one(tmp_path: Pa
     await node.stop()
     async with Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS) as again:
         await again.start_peer(KV, name="peer1")
+
+
+async def test_a_stop_that_is_overtaken_by_a_start_leaves_the_new_disk_alone(tmp_path: Path, monkeypatch) -> None:
+    """The start ends what the stop is at, and goes on; what the stop does then must be of before."""
+    node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
+    await node.start()
+    stop, entered, let_go = TCPTransport.stop, asyncio.Event(), asyncio.Event()
+
+    async def first_held(transport: TCPTransport) -> None:
+        if not entered.is_set():
+            entered.set()
+            await let_go.wait()
+        await stop(transport)
+
+    monkeypatch.setattr(TCPTransport, "stop", first_held)
+    stopping = asyncio.create_task(node.stop())
+    await entered.wait()
+    await node.start()
+    let_go.set()
+    await stopping
+    peer = await node.start_peer(KV, name="peer1")
+    await peer.set_configuration(peer.address)
+    await peer.write(KV.set, "foo", "bar")
+    await node.stop()
 
 
 async def test_a_peer_whose_stop_is_cancelled_has_stopped_and_may_be_started_again() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ from quorate import (
 )
 from quorate.machines import KV
 from quorate.reopening import Reopened, reopen
+from quorate.sessions import MARK
+from quorate.store import Batch
+from quorate.store.rocksdb import RocksDBStore
 from quorate.transport.calls import Failure, Reply, Request, StatusCall, error_from_failure
-from quorate.types import Consistency
+from quorate.types import Consistency, Index, Kind, Run
 
 from .cluster import SETTINGS, cluster, free_ports
 
@@ -178,6 +182,25 @@ async def test_a_log_with_commands_that_the_machine_lacks_is_refused(tmp_path: P
     async with Node(address.node, data_dir=tmp_path / "peer1") as node:
         with pytest.raises(MachineError, match="commands that KV does not have: forgotten"):
             await node.start_peer(KV, name="peer1")
+
+
+async def test_a_log_that_a_later_version_wrote_stops_no_other_peer_of_the_node(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    async with Node(f"127.0.0.1:{port}", data_dir=tmp_path, settings=SETTINGS) as node:
+        for name in ("peer1", "peer2"):
+            peer = await node.start_peer(KV, name=name)
+            await peer.set_configuration(peer.address)
+    with closing(RocksDBStore.open(tmp_path / "store", create=False)) as store:
+        stored = store.load("peer1")
+        run = Run(stored.hard_state.term, Index(stored.last + 1), Kind.COMMAND, stored.time, (MARK + b"later",))
+        store.append([Batch("peer1", None, (run,))])
+        store.sync()
+    async with Node(f"127.0.0.1:{port}", data_dir=tmp_path, settings=SETTINGS) as node:
+        other = await node.start_peer(KV, name="peer2")
+        await other.leader()
+        with pytest.raises(MachineError, match="the log of peer1 holds what this version of quorate does not know"):
+            await node.start_peer(KV, name="peer1")
+        assert await other.write(KV.set, "foo", "bar") == "bar"
 
 
 class Sum(StateMachine):

@@ -39,6 +39,7 @@ from quorate.sessions import (
     decode_command,
     encode_opening,
     encode_write,
+    is_over,
     machine_command,
     without_heads,
 )
@@ -136,6 +137,33 @@ def test_expired_sessions_are_forgotten_with_the_next_write_of_anybody():
     assert list(sessions.by_id) == [*gone, alive], "they may still write"
     find(sessions, 11.1, alive, 1)
     assert list(sessions.by_id) == [alive]
+
+
+def test_nobody_looks_for_expired_sessions_before_one_may_have_expired(monkeypatch):
+    """To find the one used least recently costs more than all else of a write, where there are many."""
+    asked = []
+    monkeypatch.setattr("quorate.sessions.is_over", lambda session, now: asked.append(session) or is_over(session, now))
+    sessions = Sessions()
+    ids = [sessions.open(OpenSession(10.0), index, 1.0) for index in range(1, 10)]
+    asked.clear()
+    used = [sessions.use(number, 11.0) for number in ids]
+    assert asked == used
+
+
+def test_a_table_that_was_restored_forgets_the_same_sessions_at_the_same_writes():
+    random = Random(1)
+    sessions, ids, now = Sessions(), [1], 1.0
+    for index in range(2, 3_000):
+        now += random.choice((0.0, 0.1, 0.1, 2.0))
+        other = msgspec.convert(msgspec.to_builtins(sessions), Sessions)
+        number, timeout = random.choice(ids[-20:]), random.choice((1.0, 5.0, 20.0))
+        if random.random() < 0.1:
+            ids.append({table.open(OpenSession(timeout), index, now) for table in (sessions, other)}.pop())
+        elif number in sessions.by_id and not is_over(sessions.by_id[number], now):
+            assert sessions.use(number, now) == other.use(number, now)
+            first = next(iter(sessions.by_id))
+            assert first == number or not is_over(sessions.by_id[first], now)
+        assert list(sessions.by_id.items()) == list(other.by_id.items())
 
 
 def test_the_session_used_least_recently_ends_when_there_are_too_many(monkeypatch):

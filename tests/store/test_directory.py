@@ -115,6 +115,48 @@ def test_a_directory_in_use_by_another_process_is_refused_until_that_is_dead(pat
     DataDirectory.open(path, HOME).close()
 
 
+FORKING = """
+import os, signal, sys
+from pathlib import Path
+from quorate.store.directory import DataDirectory
+from quorate.store.lmdb import LMDBStore
+path = Path(sys.argv[1])
+def opened():
+    directory = DataDirectory.open(path, "127.0.0.1:7001")
+    return LMDBStore.open(directory.store_path), directory
+first = opened()
+if os.fork() == 0:
+    sys.stdin.read()
+    os._exit(0)
+for each in first:
+    each.close()
+again = opened()
+if os.fork() == 0:
+    again[1].close()
+    print("forked", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+signal.pause()
+"""
+"""Opens a data directory and a store again beside a child that was forked meanwhile, and forks another one."""
+
+
+def test_a_forked_child_holds_no_lock(path):
+    """A worker that a web server forks off may live longer than its node."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"forked\n"
+        with pytest.raises(StoreLocked, match=f"process {holder.pid}"):
+            DataDirectory.open(path, HOME)
+        holder.kill()
+        holder.wait()
+        with closing(DataDirectory.open(path, HOME)) as directory, closing(LMDBStore.open(directory.store_path)):
+            pass
+
+
 def test_a_directory_that_holds_something_else_is_refused_and_left_alone(path):
     path.mkdir(parents=True)
     (path / "thesis.txt").write_text("mine")

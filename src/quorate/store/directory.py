@@ -15,7 +15,6 @@ directory that is wiped whole gives its peers new ids.
 
 from __future__ import annotations
 
-import os
 import secrets
 import zlib
 from collections.abc import Callable
@@ -26,7 +25,7 @@ import msgspec
 
 from quorate.errors import Corrupted, StoreError, StoreLocked
 from quorate.store import LogStore
-from quorate.store.files import ASIDE, disk_errors, lock_directory, make_directories, make_directory, replace_file
+from quorate.store.files import ASIDE, DirectoryLock, disk_errors, make_directories, make_directory, replace_file
 from quorate.store.memory import MemoryStore
 from quorate.store.snapshots import MemorySnapshots, SnapshotFiles, SnapshotStore
 from quorate.types import PeerId, is_name
@@ -222,12 +221,14 @@ def _write(path: Path, content: msgspec.Struct) -> None:
 class DataDirectory:
     """An open data directory; no other node opens it until ``close``. Made by ``open``."""
 
-    def __init__(self, path: Path, address: str, node: NodeIdentity, lock: int, make_id: Callable[[], str]) -> None:
-        """Take over a directory that is locked by the descriptor ``lock``."""
+    def __init__(
+        self, path: Path, address: str, node: NodeIdentity, lock: DirectoryLock, make_id: Callable[[], str]
+    ) -> None:
+        """Take over a directory that is locked."""
         self._path = path
         self._address = address
         self._node = node
-        self._lock: int | None = lock
+        self._lock = lock
         self._make_id = make_id
 
     @classmethod
@@ -248,7 +249,7 @@ class DataDirectory:
         with disk_errors(f"opening {path}"):
             _check_ours(path)
             make_directories(path)
-            lock = lock_directory(path)
+            lock = DirectoryLock(path)
             try:
                 node = _read(path / "node.json", NodeIdentity)
                 if node is None:
@@ -260,7 +261,7 @@ class DataDirectory:
                 make_directory(path / "peers")
                 make_directory(path / "store")
             except BaseException:
-                os.close(lock)
+                lock.close()
                 raise
         return opened
 
@@ -347,9 +348,7 @@ class DataDirectory:
 
     def close(self) -> None:
         """Let other nodes have the directory; idempotent."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close()
 
     def _identity_path(self, name: str) -> Path:
         return self._path / "peers" / name / "identity"

@@ -117,25 +117,63 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def lock_directory(path: Path) -> int:
-    """Lock a directory, by its file ``lock``, for as long as the descriptor that is returned stays open.
+class DirectoryLock:
+    """Keeps a directory locked, by its file ``lock``, until ``close`` or the end of the process: this one alone.
 
-    Raises:
-        StoreLocked: another node has it.
-        OSError: the disk refused.
+    A process that is forked from it holds none, however long it lives.
     """
-    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-    except BlockingIOError as error:
-        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise StoreLocked(
-            f"{path} is in use by process {holder}; stop that node first, or give this node a directory of its own"
-        ) from error
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
+
+    def __init__(self, path: Path) -> None:
+        """Lock a directory.
+
+        Raises:
+            StoreLocked: another node has it.
+            OSError: the disk refused.
+        """
+        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._descriptor: int | None = descriptor
+        _locks.add(self)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            self.close()
+            raise StoreLocked(
+                f"{path} is in use by process {holder}; stop that node first, or give this node a directory of its own"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let others have the directory; idempotent. In a process that was forked meanwhile it does nothing."""
+        descriptor = self._forget()
+        if descriptor is not None:
+            # Closed alone, it would stay locked where a process was forked just now, or by other means than Python's.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def close_copy(self) -> None:
+        """Close what a forked process has of it: the other process goes on holding it."""
+        descriptor = self._forget()
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _forget(self) -> int | None:
+        descriptor, self._descriptor = self._descriptor, None
+        _locks.discard(self)
+        return descriptor
+
+
+_locks: set[DirectoryLock] = set()
+"""Those that this process holds."""
+
+
+def _close_copies() -> None:
+    for lock in list(_locks):
+        lock.close_copy()
+
+
+os.register_at_fork(after_in_child=_close_copies)

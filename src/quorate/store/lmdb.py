@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ import lmdb
 
 from quorate.errors import Corrupted
 from quorate.store import Batch
-from quorate.store.files import ASIDE, disk_errors, lock_directory, make_directory, sync_path
+from quorate.store.files import ASIDE, DirectoryLock, disk_errors, make_directory, sync_path
 from quorate.store.lmdb_checks import ENGINE, check_content, check_file, engine_errors, scan_runs
 from quorate.store.mark import Mark, MarkKeeper, check_mark, read_mark, store_damage, write_mark
 from quorate.store.records import (
@@ -53,8 +52,8 @@ _BEGUN = b"\0begun"
 class LMDBStore:
     """The logs of one node in one LMDB database. Made by ``open``; see the module for what it keeps where."""
 
-    def __init__(self, directory: Path, lock: int, database: lmdb.Environment, mark: Mark) -> None:
-        """Take over a checked database, whose whole content is durable, and the descriptor that locks its directory."""
+    def __init__(self, directory: Path, lock: DirectoryLock, database: lmdb.Environment, mark: Mark) -> None:
+        """Take over a checked database, whose whole content is durable, and the lock of its directory."""
         self._directory = directory
         self._lock = lock
         self._database = database
@@ -81,7 +80,7 @@ class LMDBStore:
             raise Corrupted(store_damage(directory, "it holds no store, and its peers had one"))
         with disk_errors(f"opening {directory}"):
             make_directory(directory)
-            lock = lock_directory(directory)
+            lock = DirectoryLock(directory)
         try:
             mark = read_mark(directory) or begin(directory)
             database = open_database(directory, mark)
@@ -92,7 +91,7 @@ class LMDBStore:
                 database.close()
                 raise
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
         return store
 
@@ -171,7 +170,7 @@ class LMDBStore:
             self.mark()
         finally:
             self._database.close()
-            os.close(self._lock)
+            self._lock.close()
 
     def _append(self, batches: Sequence[Batch]) -> bool:
         """Write the batches in one transaction; tell whether they fitted into the map. If not, nothing was written."""
