@@ -107,6 +107,48 @@ async def test_a_node_asks_for_files_and_takes_no_more_connections_than_leave_so
     assert limit == [asked or soft, hard]
 
 
+@pytest.mark.parametrize(
+    ("refused", "number"),
+    [
+        ([socket.AF_INET6], None),
+        ([socket.AF_INET], None),
+        ([socket.AF_INET, socket.AF_INET6], errno.EAFNOSUPPORT),
+        ([socket.AF_INET6], errno.EMFILE),
+    ],
+)
+async def test_of_a_host_with_addresses_of_both_kinds_those_are_bound_that_the_machine_has(
+    monkeypatch: pytest.MonkeyPatch, refused: list[int], number: int | None
+):
+    made: list[socket.socket] = []
+
+    class Picky(socket.socket):
+        def __init__(self, family: int = -1, *rest: int) -> None:
+            if family in refused:
+                raise OSError(number or errno.EAFNOSUPPORT, "not here")
+            super().__init__(socket.AF_INET, *rest)
+            made.append(self)
+
+        def setsockopt(self, level: int, *rest: int) -> None:  # type: ignore[override]
+            if level != socket.IPPROTO_IPV6:
+                super().setsockopt(level, *rest)
+
+    async def both(*_: object, **__: object) -> list[tuple[object, ...]]:
+        kinds = (socket.AF_INET, socket.AF_INET6)
+        return [(family, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)) for family in kinds]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both)
+    monkeypatch.setattr(socket, "socket", Picky)
+    if number is None:
+        assert await accepting.bind("both", 0) == made
+        assert len(made) == 1
+        made[0].close()
+    else:
+        with pytest.raises(OSError, match="not here") as caught:
+            await accepting.bind("both", 0)
+        assert caught.value.errno == number
+        assert all(each.fileno() == -1 for each in made)
+
+
 async def test_a_system_that_gives_no_more_files_is_taken_as_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise ValueError("current limit exceeds maximum limit")

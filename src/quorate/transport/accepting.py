@@ -29,6 +29,9 @@ FILES_MAX = 65_536
 ACCEPTS_MAX = 16
 """How many connections are taken in one turn of the loop."""
 
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Why an address cannot be bound though others of the same host can: of IPv4 and IPv6 a machine may have one alone."""
+
 PAUSE_SECONDS = 1.0
 """How long none is taken after the operating system has refused one."""
 
@@ -162,29 +165,40 @@ async def bind(host: str, port: int) -> list[socket.socket]:
     """Listen at all addresses that a host stands for.
 
     Raises:
-        OSError: one of them cannot be bound, or there is none.
+        OSError: one of them cannot be bound, but for those that this machine does not have; or there is none.
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     bound: list[socket.socket] = []
     refusal: OSError | None = None
     for family, kind, protocol, _, address in dict.fromkeys(found):
-        listening = socket.socket(family, kind, protocol)
         try:
-            listening.setblocking(False)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.bind(address)
-            listening.listen(BACKLOG)
+            bound.append(listen_at(family, kind, protocol, address))
         except OSError as error:
-            listening.close()
             refusal = error
-            if error.errno != errno.EADDRNOTAVAIL:  # Of IPv4 and IPv6 a machine may have one alone.
+            if error.errno not in NOT_HERE:
                 break
-        else:
-            bound.append(listening)
-    if refusal is not None and (not bound or refusal.errno != errno.EADDRNOTAVAIL):
+    if refusal is not None and (not bound or refusal.errno not in NOT_HERE):
         for listening in bound:
             listening.close()
         raise refusal
     return bound
+
+
+def listen_at(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+    """Listen at one address.
+
+    Raises:
+        OSError: it cannot be bound.
+    """
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setblocking(False)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
