@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Sequence
 
 import msgspec
 
@@ -34,11 +34,18 @@ class Watcher(msgspec.Struct, eq=False):
         waiter: who waits; resolved with ``Events``.
         prefixes: what the events that are wanted begin with.
         place: from where on; what is before it was sent, or is not wanted.
+        call: by what it may be taken back; None where only ``remove`` does that.
     """
 
     waiter: Waiter
     prefixes: tuple[bytes, ...]
     place: Place
+    call: Hashable = None
+
+    @property
+    def key(self) -> Hashable:
+        """What it is found by: its call, else itself."""
+        return self if self.call is None else self.call
 
 
 class Recent:
@@ -55,7 +62,7 @@ class Recent:
         self._bytes = 0
         self._events: deque[Emitted] | tuple[()] = ()  # A deque costs 700 bytes also when empty.
         self._end = Index(1)
-        self._watchers: dict[Watcher, None] = {}
+        self._watchers: dict[Hashable, Watcher] = {}  # By their keys.
 
     def take(self, emitted: Sequence[Emitted], applied: Index) -> None:
         """Take what the entries up to ``applied`` have led to, and send it to those who wait for it."""
@@ -73,7 +80,7 @@ class Recent:
         begun: Place = emitted[0].index, emitted[0].place
         # Nearly all who wait have seen what was before these, and many want the same: they are given the same answer.
         shared: dict[tuple[bytes, ...], Events] = {}
-        for watcher in list(self._watchers):
+        for watcher in list(self._watchers.values()):
             if watcher.place > begun:
                 self._serve(watcher, emitted)
                 continue
@@ -96,18 +103,19 @@ class Recent:
         if len(self._watchers) >= WATCHERS_MAX:
             watcher.waiter.fail(Overloaded(f"{WATCHERS_MAX} wait for events at this peer already"))
             return
-        self._watchers[watcher] = None
+        if watcher.call in self._watchers:  # Of two with the same number the first alone can be taken back.
+            watcher.call = None
+        self._watchers[watcher.key] = watcher
         newest = itertools.takewhile(lambda event: (event.index, event.place) >= watcher.place, reversed(self._events))
         self._serve(watcher, list(newest)[::-1])
 
     def remove(self, watcher: Watcher) -> None:
         """Forget someone who waits no longer."""
-        self._watchers.pop(watcher, None)
+        self._watchers.pop(watcher.key, None)
 
-    def cancel(self, is_gone: Callable[[Waiter], bool]) -> None:
-        """Forget all who have gone."""
-        for watcher in [watcher for watcher in self._watchers if is_gone(watcher.waiter)]:
-            self.remove(watcher)
+    def cancel(self, call: Hashable) -> None:
+        """Forget who waits by a call, if anybody does."""
+        self._watchers.pop(call, None)
 
     def restart(self, applied: Index) -> None:
         """Begin anew behind a snapshot, which does not tell what was emitted up to there."""
@@ -115,7 +123,7 @@ class Recent:
         self._bytes = 0
         self._end = Index(applied + 1)
         self.first = (self._end, 0)
-        for watcher in list(self._watchers):
+        for watcher in list(self._watchers.values()):
             if watcher.place < self.first:
                 self.remove(watcher)
                 watcher.waiter.fail(Compacted(self._end))
@@ -129,7 +137,7 @@ class Recent:
             lost: why this peer may not learn what the group does: whoever waits asks another; None if it does.
         """
         self._end = Index(applied + 1)
-        for watcher in [watcher for watcher in self._watchers if watcher.waiter.deadline <= now]:
+        for watcher in [each for each in self._watchers.values() if each.waiter.deadline <= now]:
             self.remove(watcher)
             if lost is None:
                 watcher.waiter.succeed(Events(max(watcher.place, (self._end, 0)), ()))
@@ -138,12 +146,12 @@ class Recent:
 
     def deadline(self) -> float:
         """Give the first deadline of those who wait; infinity when nobody does."""
-        return min((watcher.waiter.deadline for watcher in self._watchers), default=float("inf"))
+        return min((watcher.waiter.deadline for watcher in self._watchers.values()), default=float("inf"))
 
     def stop(self, why: str, kind: type[Stopped | Unavailable] = Stopped) -> None:
         """Tell all who wait that there will be nothing more here, and why."""
         watchers, self._watchers = self._watchers, {}
-        for watcher in watchers:
+        for watcher in watchers.values():
             watcher.waiter.fail(kind(why))
 
     def _serve(self, watcher: Watcher, events: Sequence[Emitted]) -> None:

@@ -273,7 +273,7 @@ def watch(place: Place, call: WatchCall | WatchStatusCall, waiter: CallWaiter, n
     prefixes = place.machine.events.prefixes
     if isinstance(call, WatchStatusCall):
         waiter.deadline = min(waiter.deadline, now + WATCH_SECONDS_MAX)
-        place.seat.watch(StandingWatcher(waiter, call.mark))
+        place.seat.watch(StandingWatcher(waiter, call.mark, (waiter.answer, waiter.id)))
     elif not call.names or not all(name in prefixes for name in call.names):
         known = ", ".join(prefixes) or "no events"
         waiter.fail(Unavailable(f"{place.seat.name} cannot take this call: {place.machine.name} emits {known}"))
@@ -283,17 +283,16 @@ def watch(place: Place, call: WatchCall | WatchStatusCall, waiter: CallWaiter, n
     else:
         waiter.deadline = min(waiter.deadline, now + WATCH_SECONDS_MAX)
         wanted = tuple(prefixes[name] for name in dict.fromkeys(call.names))
-        place.seat.watch(Watcher(waiter, wanted, call.place))
+        place.seat.watch(Watcher(waiter, wanted, call.place, (waiter.answer, waiter.id)))
 
 
 def cancel(place: Place, call: CancelCall, answer: Answer) -> None:
-    """Forget a call of the same connection that waits for events or for a change: nobody waits for its answer."""
+    """Forget a call of the same connection that waits for events or for a change: nobody waits for its answer.
 
-    def is_gone(waiter: Waiter) -> bool:
-        return isinstance(waiter, CallWaiter) and waiter.id == call.request and waiter.answer == answer
-
-    place.seat.apply.recent.cancel(is_gone)
-    place.seat.standing.cancel(is_gone)
+    None of the others who wait is looked at: in one turn a thousand calls may be taken back among many thousand.
+    """
+    place.seat.apply.recent.cancel((answer, call.request))
+    place.seat.standing.cancel((answer, call.request))
 
 
 def as_beginning(_: bytes, value: object) -> Events:

@@ -7,7 +7,7 @@ something else. Knows the core as a value to look at; knows no sockets.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import msgspec
 
@@ -28,10 +28,17 @@ class StandingWatcher(msgspec.Struct, eq=False):
     Attributes:
         waiter: who waits; resolved with ``StandingIs``.
         mark: stands for what is known; empty when that is nothing.
+        call: by what it may be taken back; None where only ``remove`` does that.
     """
 
     waiter: Waiter
     mark: bytes
+    call: Hashable = None
+
+    @property
+    def key(self) -> Hashable:
+        """What it is found by: its call, else itself."""
+        return self if self.call is None else self.call
 
 
 class Standing:
@@ -41,7 +48,7 @@ class Standing:
         """Look at a core; ``status`` gives what those are told who wait."""
         self._raft = raft
         self._status = status
-        self._watchers: dict[StandingWatcher, None] = {}
+        self._watchers: dict[Hashable, StandingWatcher] = {}  # By their keys.
         self._seen: object = None
         self._mark = b""
 
@@ -53,16 +60,17 @@ class Standing:
         elif len(self._watchers) >= STANDING_WATCHERS_MAX:
             watcher.waiter.fail(Overloaded(f"{STANDING_WATCHERS_MAX} wait for changes of this peer already"))
         else:
-            self._watchers[watcher] = None
+            if watcher.call in self._watchers:  # Of two with the same number the first alone can be taken back.
+                watcher.call = None
+            self._watchers[watcher.key] = watcher
 
     def remove(self, watcher: StandingWatcher) -> None:
         """Forget someone who waits no longer."""
-        self._watchers.pop(watcher, None)
+        self._watchers.pop(watcher.key, None)
 
-    def cancel(self, is_gone: Callable[[Waiter], bool]) -> None:
-        """Forget all who have gone."""
-        for watcher in [watcher for watcher in self._watchers if is_gone(watcher.waiter)]:
-            self.remove(watcher)
+    def cancel(self, call: Hashable) -> None:
+        """Forget who waits by a call, if anybody does."""
+        self._watchers.pop(call, None)
 
     def look(self) -> None:
         """Tell all who wait, if the peer stands otherwise than it did: called once in each turn."""
@@ -71,18 +79,18 @@ class Standing:
 
     def expire(self, now: float) -> None:
         """Answer those whose deadline has passed: it is as it was."""
-        for watcher in [watcher for watcher in self._watchers if watcher.waiter.deadline <= now]:
+        for watcher in [each for each in self._watchers.values() if each.waiter.deadline <= now]:
             self.remove(watcher)
             watcher.waiter.succeed(StandingIs(self._mark, self._status()))
 
     def deadline(self) -> float:
         """Give the first deadline of those who wait; infinity when nobody does."""
-        return min((watcher.waiter.deadline for watcher in self._watchers), default=float("inf"))
+        return min((watcher.waiter.deadline for watcher in self._watchers.values()), default=float("inf"))
 
     def stop(self, failure: QuorateError) -> None:
         """Tell all who wait that this peer has stopped, and why."""
         watchers, self._watchers = self._watchers, {}
-        for watcher in watchers:
+        for watcher in watchers.values():
             watcher.waiter.fail(Stopped(str(failure)))
 
     def _compare(self) -> None:
@@ -96,7 +104,7 @@ class Standing:
         watchers, self._watchers = self._watchers, {}
         if watchers:
             answer = StandingIs(self._mark, self._status())
-            for watcher in watchers:
+            for watcher in watchers.values():
                 watcher.waiter.succeed(answer)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from quorate.errors import DiskFull
 from quorate.machines import KV
 from quorate.serving import carry_out
 from quorate.standing import StandingWatcher
-from quorate.transport.calls import CancelCall, Failure, Reply, Request, StandingIs, WatchStatusCall
+from quorate.transport.calls import CancelCall, Failure, Reply, Request, StandingIs, WatchCall, WatchStatusCall
 from quorate.transport.frames import FrameError, FrameKind, decode_frame, encode_frame
 from tests.api.cluster import cluster
-from tests.api.test_watching import client_of
+from tests.api.test_watching import Counter, client_of
 from tests.api.virtual import World, address_of, run_world
 
 SETTINGS = Settings(call_timeout=5.0)
@@ -477,6 +478,40 @@ def test_a_call_is_taken_back_by_its_own_connection_alone_and_not_answered():
         assert not standing._watchers
         await asyncio.sleep(60.0)
         assert (len(one), other) == (1, [])
+
+    run_world(1, SETTINGS, tell)
+
+
+def test_of_those_who_wait_none_is_looked_at_when_another_takes_its_call_back():
+    async def tell(world: World) -> None:
+        await world.form(Counter, "peer1")
+        place, now = world.nodes[0]._places["peer1"], world.loop.time
+        recent, standing = place.seat.apply.recent, place.seat.standing
+        steps, replies = list[int](), list[Reply]()
+        carry_out(place, Request(1, "peer1", WatchStatusCall(30.0, b"")), replies.append, now())
+        [answer] = [reply.answer for reply in replies]
+        assert isinstance(answer, StandingIs)
+        for number in range(2, 1_000, 2):
+            carry_out(place, Request(number, "peer1", WatchStatusCall(30.0, answer.mark)), replies.append, now())
+            call = WatchCall(30.0, ("Added",), (100, 0))
+            carry_out(place, Request(number + 1, "peer1", call), replies.append, now())
+            if number in (10, 998):
+                waiting = len(recent._watchers), len(standing._watchers)
+                assert waiting == (number // 2, number // 2)
+                steps.append(0)
+                sys.setprofile(lambda *_: steps.append(steps.pop() + 1))
+                for gone in (2, 3, number, number + 1):
+                    carry_out(place, Request(5_000, "peer1", CancelCall(gone)), replies.append, now())
+                sys.setprofile(None)
+                assert (len(recent._watchers), len(standing._watchers)) == (waiting[0] - 2, waiting[1] - 2)
+                for again in (2, number):
+                    call = WatchStatusCall(30.0, answer.mark)
+                    carry_out(place, Request(again, "peer1", call), replies.append, now())
+                    call = WatchCall(30.0, ("Added",), (100, 0))
+                    carry_out(place, Request(again + 1, "peer1", call), replies.append, now())
+        few, many = steps
+        assert few == many > 0
+        assert len(replies) == 1
 
     run_world(1, SETTINGS, tell)
 
