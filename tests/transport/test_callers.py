@@ -62,6 +62,7 @@ class Talker:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bytes_max: int) -> None:
         self.reader, self.writer, self.decoder = reader, writer, FrameDecoder(bytes_max)
         self.answers: dict[int, object] = {}
+        self.sizes: list[int] = []
         writer.write(encode_frame(FrameKind.HELLO, [Hello("", "calls")]))
 
     def say(self, *calls: object, first: int = 1) -> None:
@@ -72,6 +73,7 @@ class Talker:
         async with asyncio.timeout(10):
             while not condition():
                 for kind, values in self.decoder.feed(await self.reader.read(1 << 20)):
+                    self.sizes.append(len(values))
                     if kind is FrameKind.REPLIES:
                         self.answers |= {reply.id: reply.answer for reply in values}  # type: ignore[union-attr]
 
@@ -213,6 +215,53 @@ async def test_calls_that_were_taken_back_at_a_local_socket_hold_up_no_others(be
         talker.say(*(CancelCall(number) for number in range(first, first + 100)), first=first + 100)
     talker.say(ReadCall(b"last", 1.0), first=20_000)
     await until(lambda: 20_000 in holder.unanswered)
+    talker.writer.close()
+
+
+async def test_calls_that_are_refused_or_unknown_make_no_room_for_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(callers, "UNANSWERED_MAX", 3)
+    monkeypatch.setattr(callers, "WATCHES_MAX", 1)
+    read = ReadCall(b"x", 1.0)
+    for bind in ("127.0.0.1:0", f"unix:{tmp_path}/s"):
+        holder, talker = await talk(bench, bind)
+        talker.say(WATCH, read, read, WATCH, CancelCall(77), WATCH, CancelCall(4), WATCH, read, read)
+        await talker.hear(lambda: {4, 6, 8} <= set(talker.answers))  # noqa: B023 - it is awaited here
+        await until(lambda: 9 in holder.unanswered)  # noqa: B023
+        await settle()
+        assert set(holder.unanswered) == {1, 2, 3, 9}
+        holder.answer_all()
+        await until(lambda: 10 in holder.unanswered)  # noqa: B023
+        talker.writer.close()
+
+
+async def test_no_more_is_refused_in_one_turn_than_would_be_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(callers, "TURN_MAX", 10)
+    monkeypatch.setattr(callers, "WATCHES_MAX", 0)
+    _, talker = await talk(bench)
+    talker.say(*[WATCH] * 100)
+    await talker.hear(lambda: len(talker.answers) == 100)
+    assert max(talker.sizes) == 10
+    talker.writer.close()
+
+
+async def test_a_call_that_is_answered_though_it_was_taken_back_counts_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(callers, "UNANSWERED_MAX", 3)
+    holder, talker = await talk(bench, f"unix:{tmp_path}/s")
+    talker.say(*[ReadCall(b"x", 1.0)] * 2)
+    await until(lambda: 2 in holder.unanswered)
+    answer = holder.unanswered[1]
+    talker.say(CancelCall(1), first=3)
+    await until(lambda: 1 not in holder.unanswered)
+    answer(Reply(1, Value(b"")))
+    await talker.hear(lambda: 1 in talker.answers)
+    talker.say(*[ReadCall(b"x", 1.0)] * 3, first=4)
+    await until(lambda: 5 in holder.unanswered)
+    await settle()
+    assert set(holder.unanswered) == {2, 4, 5}
     talker.writer.close()
 
 

@@ -44,7 +44,7 @@ ONE_BY_ONE: set[type] = {WriteCall, ReadCall, StatusCall, OpenSessionCall}
 LONG = (WatchCall, WatchStatusCall, LeaderCall)
 """The calls that may stay unanswered for long while nothing is wrong: they hold up no others."""
 
-_call_of = attrgetter("call")
+_call_of, _id_of = attrgetter("call"), attrgetter("id")
 
 
 class Caller:
@@ -66,7 +66,7 @@ class Caller:
         self._is_local = is_local
         self._replies = Replies(connection.write, bytes_max, lambda: connection.is_full, self._sent)
         self._waiting: deque[Request] = deque()
-        self._unanswered = 0
+        self._unanswered: set[int] = set()  # Their ids: one that was taken back may be answered all the same.
         self._watching: set[int] = set()
         self._is_due = False
 
@@ -77,10 +77,10 @@ class Caller:
             count <= TURN_MAX
             and not self._waiting
             and not self._connection.is_full
-            and self._unanswered + count <= self._unanswered_max()
+            and len(self._unanswered) + count <= self._unanswered_max()
             and set(map(type, map(_call_of, requests))) <= ONE_BY_ONE
         ):
-            self._unanswered += count
+            self._unanswered.update(map(_id_of, requests))
             self._receiver.receive_requests(requests, self._replies.answer)
             return
         self._waiting.extend(requests)
@@ -107,8 +107,8 @@ class Caller:
             self._waiting.clear()
             return
         taken: list[Request] = []
-        last = min(self._unanswered + TURN_MAX, max(1, self._unanswered_max()))
-        while self._waiting and len(taken) < TURN_MAX and self._unanswered < last and not self._connection.is_full:
+        last = min(len(self._unanswered) + TURN_MAX, max(1, self._unanswered_max()))
+        while self._waiting and len(taken) < TURN_MAX and len(self._unanswered) < last and not self._connection.is_full:
             request = self._waiting.popleft()
             if self._count(request):
                 taken.append(request)
@@ -124,6 +124,7 @@ class Caller:
         if isinstance(call, LONG):
             if len(self._watching) >= WATCHES_MAX:
                 full = f"{WATCHES_MAX} calls of this connection wait for something to happen already"
+                self._unanswered.add(request.id)  # So that a turn refuses no more than it may take.
                 self._replies.answer(Reply(request.id, Failure("Overloaded", full)))
                 return False
             self._watching.add(request.id)
@@ -131,19 +132,17 @@ class Caller:
             if call.request in self._watching:
                 self._watching.discard(call.request)
             elif self._is_local:
-                self._unanswered = max(0, self._unanswered - 1)
+                self._unanswered.discard(call.request)
         else:
-            self._unanswered += len(call.commands) if isinstance(call, WritesCall) else 1
+            count = len(call.commands) if isinstance(call, WritesCall) else 1
+            self._unanswered.update(range(request.id, request.id + count))
         return True
 
     def _sent(self, replies: Sequence[Reply]) -> None:
         """Learn that replies were written: there may be room for more requests."""
-        count = len(replies)
-        if self._watching:
-            told = self._watching.intersection([reply.id for reply in replies])
-            self._watching -= told
-            count -= len(told)
-        self._unanswered = max(0, self._unanswered - count)
+        told = list(map(_id_of, replies))
+        self._unanswered.difference_update(told)
+        self._watching.difference_update(told)
         if self._waiting:
             self._go_on()
 
@@ -155,7 +154,7 @@ class Caller:
                 connection.resume_reading()
             return
         connection.pause_reading()
-        has_room = not connection.is_full and self._unanswered < max(1, self._unanswered_max())
+        has_room = not connection.is_full and len(self._unanswered) < max(1, self._unanswered_max())
         if has_room and not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._take)
