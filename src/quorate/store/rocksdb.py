@@ -30,6 +30,7 @@ from quorate.store.records import (
 )
 from quorate.store.rocksdb_recovery import (
     begin,
+    check_earlier_logs,
     engine_errors,
     open_database,
     raise_mark,
@@ -84,6 +85,7 @@ class RocksDBStore:
                 raise Corrupted(store_damage(directory, "it holds no store, and its peers had one"))
             mark = begin(directory)
         mark = raise_mark(directory, mark)
+        check_earlier_logs(directory, mark)
         try:
             database = open_database(directory / mark.database, create=False)
         except Corrupted:
