@@ -22,6 +22,9 @@ _HEADER = struct.Struct("<IHB")
 _BEGINNING = struct.Struct("<QI")
 _SEQUENCE_BYTES = 8
 
+_CHANGE_BYTES_MIN = 3
+"""How many bytes a change takes at least: what it does, and the lengths of what it does it to."""
+
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 _BLOCK_OF_MIDDLE = _HEADER.pack(0, _BLOCK_BYTES - _HEADER.size, _MIDDLE)[4:]
@@ -44,8 +47,9 @@ def durable_before_last_write(database: Path, marked: int) -> int:
     resumption = _resumption(marked)
     for path in reversed(_logs(database)):
         content = path.read_bytes()
+        first = _first_change(content)
         for at in reversed(range(0, len(content), _BLOCK_BYTES)):
-            sequence = max(_writes_begun(content[at : at + _BLOCK_BYTES], resumption), default=0)
+            sequence = max(_writes_begun(content[at : at + _BLOCK_BYTES], resumption, first, at), default=0)
             if sequence:
                 return sequence - 1
     return 0
@@ -57,24 +61,73 @@ def _resumption(marked: int) -> re.Pattern[bytes]:
     return re.compile(rb"(?=.{6}[\x01\x02].{4}(?:%b|%b))" % (near[0], near[1]), re.DOTALL)
 
 
-def _writes_begun(block: bytes, resumption: re.Pattern[bytes]) -> Iterator[int]:
-    """Give the sequence numbers of the writes that begin in a block, of those whose first record is sound."""
+def _writes_begun(block: bytes, resumption: re.Pattern[bytes], first: int = 0, before: int = 0) -> Iterator[int]:
+    """Give the sequence numbers of the writes that begin in a block, of those whose first record is sound.
+
+    Args:
+        block: what there is of it.
+        resumption: what the next sound write behind damage may look like.
+        first: the sequence number with which the log begins; 0 when it is not known.
+        before: how many bytes of the log are before this block.
+    """
     if block[4 : _HEADER.size] == _BLOCK_OF_MIDDLE:
         return
+    last, last_at = first, -before
     at = 0
     while at + _HEADER.size < len(block):
-        checksum, length, kind = _HEADER.unpack_from(block, at)
-        end = at + _HEADER.size + length
-        if not _WHOLE <= kind <= _LAST or end > len(block) or _masked(_crc32c(block[at + 6 : end])) != checksum:
+        end = _end_of_sound(block, at)
+        if end is None:
             # Damage, and how far it goes is not known: the next sound record may begin anywhere behind.
-            resumed = resumption.search(block, at + 1)
+            resumed = _resumed(block, at, resumption, last, last_at)
             if resumed is None:
                 return
-            at = resumed.start()
+            at = resumed
             continue
-        if kind in (_WHOLE, _FIRST) and length >= _SEQUENCE_BYTES:
-            yield int.from_bytes(block[at + _HEADER.size : at + _HEADER.size + _SEQUENCE_BYTES], "little")
+        if block[at + 6] in (_WHOLE, _FIRST) and end - at >= _HEADER.size + _SEQUENCE_BYTES:
+            last, last_at = _sequence(block, at), at
+            yield last
         at = end
+
+
+def _resumed(block: bytes, broken: int, resumption: re.Pattern[bytes], last: int, last_at: int) -> int | None:
+    """Give where the first sound write behind a broken record begins; None if there is none.
+
+    What was written may hold the copy of a log. So a write is not believed inside of a record, unless that was broken
+    only by its length, or its kind is none; and none with a number that cannot follow ``last``, of the write that
+    begins at ``last_at``.
+    """
+    checksum, length, kind = _HEADER.unpack_from(block, broken)
+    end = broken + _HEADER.size + length if _WHOLE <= kind <= _LAST else broken
+    passed, passed_checksum = broken + 6, 0
+    for match in resumption.finditer(block, broken + 1):
+        at = match.start()
+        if _end_of_sound(block, at) is None:
+            continue
+        if last and not last <= _sequence(block, at) <= last + (at - last_at) // _CHANGE_BYTES_MIN:
+            continue
+        if at >= end:
+            return at
+        passed_checksum = _crc32c(block[passed:at], passed_checksum)
+        passed = max(passed, at)
+        if _masked(passed_checksum) == checksum:
+            return at
+    return None
+
+
+def _end_of_sound(block: bytes, at: int) -> int | None:
+    """Give where a record ends; None if it is not sound."""
+    if at + _HEADER.size > len(block):
+        return None
+    checksum, length, kind = _HEADER.unpack_from(block, at)
+    end: int = at + _HEADER.size + length
+    if not _WHOLE <= kind <= _LAST or end > len(block) or _masked(_crc32c(block[at + 6 : end])) != checksum:
+        return None
+    return end
+
+
+def _sequence(block: bytes, at: int) -> int:
+    """Give the sequence number of the write that begins with a record."""
+    return int.from_bytes(block[at + _HEADER.size : at + _HEADER.size + _SEQUENCE_BYTES], "little")
 
 
 def joints(database: Path, marked: int) -> Iterator[tuple[int, int]]:
@@ -151,10 +204,8 @@ def _number(record: bytes, at: int) -> tuple[int, int]:
 
 def _first_change(content: bytes) -> int:
     """Give the sequence number with which a log begins; 0 when the beginning of its first write is not sound."""
-    checksum, length, kind = _HEADER.unpack(content[: _HEADER.size].ljust(_HEADER.size, b"\0"))
-    end = _HEADER.size + length
-    is_sound = kind in (_WHOLE, _FIRST) and end <= len(content) and _masked(_crc32c(content[6:end])) == checksum
-    return int.from_bytes(content[_HEADER.size : _HEADER.size + _SEQUENCE_BYTES], "little") if is_sound else 0
+    is_sound = _end_of_sound(content[:_BLOCK_BYTES], 0) is not None
+    return _sequence(content, 0) if is_sound and content[6] in (_WHOLE, _FIRST) else 0
 
 
 def _last_change(content: bytes, resumption: re.Pattern[bytes]) -> int:
@@ -207,9 +258,10 @@ def _crc32c_table() -> tuple[int, ...]:
     return tuple(table)
 
 
-def _crc32c(content: bytes) -> int:
+def _crc32c(content: bytes, before: int = 0) -> int:
+    """Give the checksum of what follows what has the checksum ``before``."""
     table = _crc32c_table()
-    value = 0xFFFFFFFF
+    value = before ^ 0xFFFFFFFF
     for byte in content:
         value = table[(value ^ byte) & 0xFF] ^ value >> 8
     return value ^ 0xFFFFFFFF
