@@ -179,7 +179,7 @@ def test_a_second_repair_removes_what_the_first_left_behind(store, path):
         again = image_of(image, "again")
     damage(only(again, "db-2/*.log"), -4096, zeroed, 4096)
     assert loaded(again) == (5, 5)
-    assert sorted(file.name for file in again.iterdir()) == ["db-2", "db-3", "mark"]
+    assert sorted(file.name for file in again.iterdir()) == ["db-2", "db-3", "lock", "mark"]
 
 
 # What a crash does not leave: damage to what was durable
@@ -194,7 +194,7 @@ def test_a_flip_in_what_was_synced_is_reported_and_nothing_is_changed(store, pat
     for _ in range(2):
         with pytest.raises(Corrupted):
             RocksDBStore.open(image)
-    assert sorted(file.name for file in image.iterdir()) == ["db-1", "mark"]
+    assert sorted(file.name for file in image.iterdir()) == ["db-1", "lock", "mark"]
 
 
 def start_of(wal: bytes, entry: int) -> int:
@@ -547,6 +547,16 @@ def test_a_term_among_changes_that_need_two_writes_is_marked_with_the_last_of_th
     )
     store.sync()
     assert read_mark(path) == Mark("db-1", store._database.latest_sequence_number())
+
+
+def test_a_store_in_use_is_refused_before_its_mark_is_touched(store, path):
+    append_entries_synced(store, 1, 3)
+    before = (path / "mark").stat()
+    with pytest.raises(StoreLocked):
+        RocksDBStore.open(path)
+    assert (path / "mark").stat() == before
+    store.close()
+    assert loaded(path) == (3, 0)
 
 
 @pytest.mark.parametrize("failing", ["quorate.store.mark.write_mark", "quorate.store.rocksdb.check_mark"])

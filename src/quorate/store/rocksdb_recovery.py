@@ -2,7 +2,7 @@
 
 A store's directory holds the database, ``db-N``, and ``mark``: which database is current, and a lower bound of what is
 durable in it, as the engine's sequence number (it counts every change, so it stands for all logs, votes, truncations
-and compactions at once). What is found at start, and what follows:
+and compactions at once); and ``lock``, held before any of them is touched. What is found at start, and what follows:
 
 - Before anything else the mark is raised to what the write-ahead log (WAL) itself proves to have been durable: all but
   the last write begun in it (``rocksdb_wal.py``).
@@ -32,7 +32,7 @@ import rocksdict
 from rocksdict import Rdict
 
 from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
-from quorate.store.files import disk_errors, make_directory, sync_path
+from quorate.store.files import disk_errors, sync_path
 from quorate.store.mark import Mark, check_mark, store_damage, write_mark
 from quorate.store.records import (
     check_log,
@@ -178,8 +178,6 @@ def begin(directory: Path) -> Mark:
         StoreError: the disk failed.
     """
     mark = Mark("db-1", 0)
-    with disk_errors(f"making {directory}"):
-        make_directory(directory)
     with contextlib.closing(open_database(directory / mark.database, create=True)) as database:
         # A crash between making the database and writing the mark leaves an empty one, and that is all it may leave.
         if database.latest_sequence_number() > 0:
