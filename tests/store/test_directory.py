@@ -463,6 +463,28 @@ def test_a_directory_that_an_earlier_life_made_and_did_not_sync_is_made_durable(
     assert synced == {str(path.parent)}
 
 
+@pytest.mark.covers("pitfall 77")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux for the names of open files")
+def test_a_directory_that_another_node_makes_at_the_same_moment_is_durable_and_no_failure(path, monkeypatch):
+    path.parent.mkdir()
+    mkdir = Path.mkdir
+
+    def too_late(directory: Path, *arguments, **more) -> None:
+        mkdir(directory)
+        mkdir(directory, *arguments, **more)
+
+    monkeypatch.setattr(Path, "mkdir", too_late)
+    synced = synced_directories(monkeypatch)
+    files.make_directory(path)
+    assert synced == {str(path.parent)}
+
+
+def test_a_file_in_the_place_of_a_directory_is_a_failure(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        files.make_directory(tmp_path / "file")
+
+
 @pytest.mark.parametrize(("number", "matters"), [(errno.EACCES, False), (errno.EINVAL, False), (errno.EIO, True)])
 def test_above_the_data_directory_may_be_what_cannot_be_synced(path, monkeypatch, number, matters):
     path.mkdir(parents=True)

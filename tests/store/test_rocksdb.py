@@ -19,6 +19,7 @@ from quorate.store.rocksdb import RocksDBStore
 from quorate.types import HardState, Index, Kind, PeerId, Run, Term
 
 ALL = 1 << 30
+BLOCK = 32 * 1024
 
 
 def numbered(term: int, first: int, last: int) -> Run:
@@ -178,7 +179,7 @@ def test_a_second_repair_removes_what_the_first_left_behind(store, path):
         again = image_of(image, "again")
     damage(only(again, "db-2/*.log"), -4096, zeroed, 4096)
     assert loaded(again) == (5, 5)
-    assert sorted(file.name for file in again.iterdir()) == ["db-2", "db-3", "mark"]
+    assert sorted(file.name for file in again.iterdir()) == ["db-2", "db-3", "lock", "mark"]
 
 
 # What a crash does not leave: damage to what was durable
@@ -193,7 +194,7 @@ def test_a_flip_in_what_was_synced_is_reported_and_nothing_is_changed(store, pat
     for _ in range(2):
         with pytest.raises(Corrupted):
             RocksDBStore.open(image)
-    assert sorted(file.name for file in image.iterdir()) == ["db-1", "mark"]
+    assert sorted(file.name for file in image.iterdir()) == ["db-1", "lock", "mark"]
 
 
 def start_of(wal: bytes, entry: int) -> int:
@@ -273,6 +274,79 @@ def test_a_missing_wal_is_reported(store, path):
     only(image, "db-1/*.log").unlink()
     with pytest.raises(Corrupted):
         RocksDBStore.open(image)
+
+
+@pytest.fixture
+def killed(tmp_path: Path, monkeypatch) -> tuple[Path, int]:
+    """Give what a process leaves that is killed when it has gone on to another WAL, and where its last write begins."""
+    monkeypatch.setattr(rocksdb_recovery, "MEMTABLE_BYTES", 64 * 1024)
+    ends = [0]
+    with closing(RocksDBStore.open(tmp_path / "running")) as store:
+        for term in range(1, 100):
+            image = image_of(tmp_path / "running", f"killed-{term}")
+            first = only(image, "db-1/*.log") if term > 1 else None
+            votes = HardState(Term(term), PeerId("candidate" * 1000))
+            store.append([Batch("peer1", votes, (numbered(1, term, term),))])
+            store.sync()
+            logs = sorted((tmp_path / "running").glob("db-1/*.log"))
+            if first is not None and first.name != logs[-1].name:
+                shutil.copy(logs[-1], image / "db-1")
+                return image, ends[-2]
+            ends.append(logs[-1].stat().st_size)
+    raise AssertionError("the engine went on to no other log")
+
+
+def logs_of(path: Path) -> list[Path]:
+    return sorted(path.glob("db-1/*.log"))
+
+
+def test_a_wal_of_two_logs_is_replayed_whole(killed):
+    image, _ = killed
+    assert len(logs_of(image)) == 2
+    last, term = loaded(image)
+    assert last == term > 5
+
+
+@pytest.mark.covers("pitfall 71")
+@pytest.mark.parametrize("damaged", ["length of the last", "kind of the first", "cut by the last"])
+def test_damage_to_a_log_that_another_follows_is_not_taken_for_a_torn_end(killed, damaged):
+    image, last = killed
+    first, _ = logs_of(image)
+    if damaged == "cut by the last":
+        os.truncate(first, last)
+    elif damaged == "kind of the first":
+        # Into one that the engine has for logs that are used again.
+        damage(first, 6, lambda byte: bytes([byte[0] ^ 4]), 1)
+    else:
+        # Of its last part, which is in the last block.
+        damage(first, max(last, first.stat().st_size // BLOCK * BLOCK) + 5, lambda byte: bytes([byte[0] ^ 0x80]), 1)
+    for _ in range(2):
+        with pytest.raises(Corrupted, match="changes were durable, and only"):
+            RocksDBStore.open(image)
+
+
+def test_a_log_of_zeros_or_with_zeros_behind_its_last_write_is_sound(killed):
+    image, _ = killed
+    first, _ = logs_of(image)
+    first.write_bytes(first.read_bytes() + bytes(2 * BLOCK))
+    first.with_name("000001.log").write_bytes(b"")
+    first.with_name("000002.log").write_bytes(bytes(2 * BLOCK))
+    last, term = loaded(image)
+    assert last == term > 5
+
+
+def test_a_log_that_is_in_tables_already_may_end_anywhere(killed):
+    """The engine removes the latest of them first, and may be killed meanwhile."""
+    image, last = killed
+    first, _ = logs_of(image)
+    left = first.read_bytes()[:last]
+    with closing(RocksDBStore.open(image)) as recovered:
+        stored = recovered.load("peer1")
+        append(recovered, stored.last + 1, stored.last + 1)
+        again = image_of(image, "again")
+    (again / "db-1" / first.name).write_bytes(left)
+    assert len(logs_of(again)) == 2
+    assert loaded(again) == (stored.last + 1, stored.last + 1)
 
 
 def test_a_repair_is_refused_when_a_log_in_the_copy_has_a_hole(store, path):
@@ -473,6 +547,16 @@ def test_a_term_among_changes_that_need_two_writes_is_marked_with_the_last_of_th
     )
     store.sync()
     assert read_mark(path) == Mark("db-1", store._database.latest_sequence_number())
+
+
+def test_a_store_in_use_is_refused_before_its_mark_is_touched(store, path):
+    append_entries_synced(store, 1, 3)
+    before = (path / "mark").stat()
+    with pytest.raises(StoreLocked):
+        RocksDBStore.open(path)
+    assert (path / "mark").stat() == before
+    store.close()
+    assert loaded(path) == (3, 0)
 
 
 @pytest.mark.parametrize("failing", ["quorate.store.mark.write_mark", "quorate.store.rocksdb.check_mark"])

@@ -116,3 +116,41 @@ def test_a_copy_of_a_log_inside_a_value_is_no_write(tmp_path):
         database.put(b"b", inner)
         outer = log_of(tmp_path / "outer").read_bytes()
     assert found_in(tmp_path / "copy", outer) == 1
+
+
+def holding(path: Path, before: int) -> tuple[bytes, list[int]]:
+    """Write seven values, of which the sixth holds the copy of a log that begins behind ``before`` changes."""
+    with closing(open_database(path / "inner", create=True)) as inner:
+        if before:
+            with_many(inner, before)
+        begin = log_of(path / "inner").stat().st_size
+        for number in range(50):
+            inner.put(b"%d" % number, b"value")
+        copy = log_of(path / "inner").read_bytes()[begin:]
+    ends = []
+    with closing(open_database(path / "outer", create=True)) as outer:
+        for number in range(7):
+            outer.put(b"%d" % number, b"a copy: " + copy if number == 5 else b"value")
+            ends.append(log_of(path / "outer").stat().st_size)
+        return log_of(path / "outer").read_bytes(), ends
+
+
+@pytest.mark.covers("pitfall 71")
+@pytest.mark.parametrize("before", [0, 1000])
+@pytest.mark.parametrize("cut", [1, 3, 100])
+def test_a_copy_of_a_log_inside_a_torn_write_is_no_write(tmp_path, before, cut):
+    content, ends = holding(tmp_path, before)
+    assert found_in(tmp_path / "copy", content[: ends[5] - cut]) == 4
+
+
+def test_a_write_that_cannot_follow_is_not_believed_behind_a_record_of_which_nothing_is_known(tmp_path):
+    content, ends = holding(tmp_path, 1000)
+    assert found_in(tmp_path / "copy", content[: ends[4]] + bytes(7) + content[ends[4] + 7 : ends[5] - 3]) == 4
+
+
+@pytest.mark.parametrize("bit", range(16))
+def test_a_write_behind_one_with_a_damaged_length_is_found_though_that_holds_a_copy(tmp_path, bit):
+    content, ends = holding(tmp_path, 0)
+    damaged = bytearray(content)
+    damaged[ends[4] + 4 + bit // 8] ^= 1 << bit % 8
+    assert found_in(tmp_path / "copy", bytes(damaged)) >= 6

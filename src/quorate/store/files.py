@@ -82,7 +82,8 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
     """
     is_new = not path.is_dir()
     if is_new:
-        path.mkdir(mode)
+        # Another node that starts below the same new directory may make it at this moment.
+        path.mkdir(mode, exist_ok=True)
     try:
         # Not only when it is new: whoever made it may have been killed before this.
         sync_path(path.parent)

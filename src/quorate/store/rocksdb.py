@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from rocksdict import Rdict
 
 from quorate.errors import Corrupted, StoreError
 from quorate.store import Batch
+from quorate.store.files import disk_errors, lock_directory, make_directory
 from quorate.store.mark import Mark, MarkKeeper, check_mark, read_mark, store_damage
 from quorate.store.records import (
     Changes,
@@ -30,6 +32,7 @@ from quorate.store.records import (
 )
 from quorate.store.rocksdb_recovery import (
     begin,
+    check_earlier_logs,
     engine_errors,
     open_database,
     raise_mark,
@@ -51,9 +54,10 @@ STALL_TRIES = 6000
 class RocksDBStore:
     """The logs of one node in one RocksDB database. Made by ``open``; see the module for what it keeps where."""
 
-    def __init__(self, directory: Path, database: Rdict, mark: Mark) -> None:
-        """Take over an open database whose whole content is durable."""
+    def __init__(self, directory: Path, lock: int, database: Rdict, mark: Mark) -> None:
+        """Take over an open database whose whole content is durable, and the descriptor that locks its directory."""
         self._directory = directory
+        self._lock = lock
         self._database = database
         self._mark = MarkKeeper(directory, mark)
         self._durable = database.latest_sequence_number()
@@ -78,23 +82,30 @@ class RocksDBStore:
             StoreLocked: it is open already, here or in another process.
             StoreError: the disk failed.
         """
-        mark = read_mark(directory)
-        if mark is None:
-            if not create:
-                raise Corrupted(store_damage(directory, "it holds no store, and its peers had one"))
-            mark = begin(directory)
-        mark = raise_mark(directory, mark)
+        if not create and read_mark(directory) is None:
+            raise Corrupted(store_damage(directory, "it holds no store, and its peers had one"))
+        with disk_errors(f"opening {directory}"):
+            make_directory(directory)
+            # The engine's own lock would come too late: the mark may be raised before.
+            lock = lock_directory(directory)
         try:
-            database = open_database(directory / mark.database, create=False)
-        except Corrupted:
-            mark = recover(directory, mark)
-            database = open_database(directory / mark.database, create=False)
-        try:
-            check_mark(directory, mark, database.latest_sequence_number())
-            store = cls(directory, database, mark)
-            store.mark()
+            mark = read_mark(directory) or begin(directory)
+            mark = raise_mark(directory, mark)
+            check_earlier_logs(directory, mark)
+            try:
+                database = open_database(directory / mark.database, create=False)
+            except Corrupted:
+                mark = recover(directory, mark)
+                database = open_database(directory / mark.database, create=False)
+            try:
+                check_mark(directory, mark, database.latest_sequence_number())
+                store = cls(directory, lock, database, mark)
+                store.mark()
+            except BaseException:
+                database.close()
+                raise
         except BaseException:
-            database.close()
+            os.close(lock)
             raise
         return store
 
@@ -176,8 +187,11 @@ class RocksDBStore:
         try:
             self.mark()
         finally:
-            with engine_errors():
-                self._database.close()
+            try:
+                with engine_errors():
+                    self._database.close()
+            finally:
+                os.close(self._lock)
 
     def _append(self, batches: Sequence[Batch]) -> None:
         waiting = Changes([], [])

@@ -2,10 +2,12 @@
 
 A store's directory holds the database, ``db-N``, and ``mark``: which database is current, and a lower bound of what is
 durable in it, as the engine's sequence number (it counts every change, so it stands for all logs, votes, truncations
-and compactions at once). What is found at start, and what follows:
+and compactions at once); and ``lock``, held before any of them is touched. What is found at start, and what follows:
 
 - Before anything else the mark is raised to what the write-ahead log (WAL) itself proves to have been durable: all but
   the last write begun in it (``rocksdb_wal.py``).
+- A WAL of several logs, as a process leaves it that is killed before the memtable of the earlier is a table: all but
+  the last were synced whole. One that ends, or seems to, before the next begins: ``Corrupted``.
 - A WAL that ends too early, as a killed process or a power cut leaves it: its torn end is dropped.
 - A WAL damaged before its end. A power cut may zero a page that was never synced, which is harmless; a bad disk may
   damage what was acknowledged, which is not. A copy of the database is recovered up to the damage, and becomes current
@@ -14,8 +16,8 @@ and compactions at once). What is found at start, and what follows:
 
 So a torn end or a repair can hide only that the end of the WAL is gone or damaged with nothing sound behind, and only
 entries that were written after the mark: in the last second or so before the crash. It never hides a term or vote.
-A WAL that is gone whole while a later one is there is seen only by logs that miss entries of it: to tell the others
-would take reading all logs at each start, twice.
+A log of the WAL that is gone whole while a later one is there is seen only by logs that miss entries of it: to tell
+the others would take reading all logs at each start, twice.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import rocksdict
 from rocksdict import Rdict
 
 from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
-from quorate.store.files import disk_errors, make_directory, sync_path
+from quorate.store.files import disk_errors, sync_path
 from quorate.store.mark import Mark, check_mark, store_damage, write_mark
 from quorate.store.records import (
     check_log,
@@ -42,7 +44,7 @@ from quorate.store.records import (
     entry_key,
     hard_state_key,
 )
-from quorate.store.rocksdb_wal import durable_before_last_write
+from quorate.store.rocksdb_wal import durable_before_last_write, joints
 from quorate.types import Compaction, Index, Run, Stored
 
 MEMTABLE_BYTES = 8 * 1024 * 1024
@@ -176,8 +178,6 @@ def begin(directory: Path) -> Mark:
         StoreError: the disk failed.
     """
     mark = Mark("db-1", 0)
-    with disk_errors(f"making {directory}"):
-        make_directory(directory)
     with contextlib.closing(open_database(directory / mark.database, create=True)) as database:
         # A crash between making the database and writing the mark leaves an empty one, and that is all it may leave.
         if database.latest_sequence_number() > 0:
@@ -202,6 +202,19 @@ def raise_mark(directory: Path, mark: Mark) -> Mark:
     raised = Mark(mark.database, durable)
     write_mark(directory, raised)
     return raised
+
+
+def check_earlier_logs(directory: Path, mark: Mark) -> None:
+    """Check of a store that is not open that each log of its WAL can be read up to where the next begins.
+
+    Raises:
+        Corrupted: what was durable in one of them is missing.
+        StoreError: the disk failed.
+    """
+    database = directory / mark.database
+    with disk_errors(f"reading {database}"):
+        for durable, readable in joints(database, mark.sequence):
+            check_mark(directory, Mark(mark.database, durable), readable)
 
 
 def recover(directory: Path, mark: Mark) -> Mark:

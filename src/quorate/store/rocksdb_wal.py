@@ -4,13 +4,14 @@ At most one write of the store is ever unsynced (``rocksdb.py``), so whoever fin
 all before it had been synced. The engine does not tell: a record whose length is damaged hides what follows it, and
 then looks like the torn end that a crash leaves. So the files are read here, in the engine's form: blocks of 32 KiB
 with records that cross none of them, each of a masked CRC-32C (4 bytes), a length (2), a type (1) and a payload; a
-write is one whole record or several parts, and begins with its sequence number (8 bytes); all little-endian. Reads
-files only.
+write is one whole record or several parts, and begins with its sequence number (8 bytes) and the number of its changes
+(4), each of which takes one sequence number; all little-endian. Reads files only.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -18,7 +19,11 @@ from pathlib import Path
 
 _BLOCK_BYTES = 32 * 1024
 _HEADER = struct.Struct("<IHB")
+_BEGINNING = struct.Struct("<QI")
 _SEQUENCE_BYTES = 8
+
+_CHANGE_BYTES_MIN = 3
+"""How many bytes a change takes at least: what it does, and the lengths of what it does it to."""
 
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
@@ -40,11 +45,11 @@ def durable_before_last_write(database: Path, marked: int) -> int:
         OSError: the disk refused.
     """
     resumption = _resumption(marked)
-    # By number: the names have six digits at least.
-    for path in sorted(database.glob("*.log"), key=lambda path: (len(path.name), path.name), reverse=True):
+    for path in reversed(_logs(database)):
         content = path.read_bytes()
+        first = _first_change(content)
         for at in reversed(range(0, len(content), _BLOCK_BYTES)):
-            sequence = max(_writes_begun(content[at : at + _BLOCK_BYTES], resumption), default=0)
+            sequence = max(_writes_begun(content[at : at + _BLOCK_BYTES], resumption, first, at), default=0)
             if sequence:
                 return sequence - 1
     return 0
@@ -56,23 +61,189 @@ def _resumption(marked: int) -> re.Pattern[bytes]:
     return re.compile(rb"(?=.{6}[\x01\x02].{4}(?:%b|%b))" % (near[0], near[1]), re.DOTALL)
 
 
-def _writes_begun(block: bytes, resumption: re.Pattern[bytes]) -> Iterator[int]:
-    """Give the sequence numbers of the writes that begin in a block, of those whose first record is sound."""
+def _writes_begun(block: bytes, resumption: re.Pattern[bytes], first: int = 0, before: int = 0) -> Iterator[int]:
+    """Give the sequence numbers of the writes that begin in a block, of those whose first record is sound.
+
+    Args:
+        block: what there is of it.
+        resumption: what the next sound write behind damage may look like.
+        first: the sequence number with which the log begins; 0 when it is not known.
+        before: how many bytes of the log are before this block.
+    """
     if block[4 : _HEADER.size] == _BLOCK_OF_MIDDLE:
         return
+    last, last_at = first, -before
     at = 0
     while at + _HEADER.size < len(block):
-        checksum, length, kind = _HEADER.unpack_from(block, at)
-        end = at + _HEADER.size + length
-        if not _WHOLE <= kind <= _LAST or end > len(block) or _masked(_crc32c(block[at + 6 : end])) != checksum:
+        end = _end_of_sound(block, at)
+        if end is None:
             # Damage, and how far it goes is not known: the next sound record may begin anywhere behind.
-            resumed = resumption.search(block, at + 1)
+            resumed = _resumed(block, at, resumption, last, last_at)
             if resumed is None:
                 return
-            at = resumed.start()
+            at = resumed
             continue
-        if kind in (_WHOLE, _FIRST) and length >= _SEQUENCE_BYTES:
-            yield int.from_bytes(block[at + _HEADER.size : at + _HEADER.size + _SEQUENCE_BYTES], "little")
+        if block[at + 6] in (_WHOLE, _FIRST) and end - at >= _HEADER.size + _SEQUENCE_BYTES:
+            last, last_at = _sequence(block, at), at
+            yield last
+        at = end
+
+
+def _resumed(block: bytes, broken: int, resumption: re.Pattern[bytes], last: int, last_at: int) -> int | None:
+    """Give where the first sound write behind a broken record begins; None if there is none.
+
+    What was written may hold the copy of a log. So a write is not believed inside of a record, unless that was broken
+    only by its length, or its kind is none; and none with a number that cannot follow ``last``, of the write that
+    begins at ``last_at``.
+    """
+    checksum, length, kind = _HEADER.unpack_from(block, broken)
+    end = broken + _HEADER.size + length if _WHOLE <= kind <= _LAST else broken
+    passed, passed_checksum = broken + 6, 0
+    for match in resumption.finditer(block, broken + 1):
+        at = match.start()
+        if _end_of_sound(block, at) is None:
+            continue
+        if last and not last <= _sequence(block, at) <= last + (at - last_at) // _CHANGE_BYTES_MIN:
+            continue
+        if at >= end:
+            return at
+        passed_checksum = _crc32c(block[passed:at], passed_checksum)
+        passed = max(passed, at)
+        if _masked(passed_checksum) == checksum:
+            return at
+    return None
+
+
+def _end_of_sound(block: bytes, at: int) -> int | None:
+    """Give where a record ends; None if it is not sound."""
+    if at + _HEADER.size > len(block):
+        return None
+    checksum, length, kind = _HEADER.unpack_from(block, at)
+    end: int = at + _HEADER.size + length
+    if not _WHOLE <= kind <= _LAST or end > len(block) or _masked(_crc32c(block[at + 6 : end])) != checksum:
+        return None
+    return end
+
+
+def _sequence(block: bytes, at: int) -> int:
+    """Give the sequence number of the write that begins with a record."""
+    return int.from_bytes(block[at + _HEADER.size : at + _HEADER.size + _SEQUENCE_BYTES], "little")
+
+
+def joints(database: Path, marked: int) -> Iterator[tuple[int, int]]:
+    """Give for each log of a database's WAL that follows another what was durable before it, and what of that is there.
+
+    The engine goes on to another log only once all in the one before is durable, and replays each up to what it takes
+    for a torn end: damage to the earlier one would hide what it held, and leave the later one.
+
+    Args:
+        database: the directory of a database that is not open.
+        marked: as for ``durable_before_last_write``.
+
+    Returns:
+        The sequence number before that of the later log's first write, and that of the last change that can be read in
+        the logs before. Nothing for a log of which that is not known, and nothing for those that the engine has in
+        tables, of which it may have removed some.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    paths = _logs(database)
+    if len(paths) < 2:
+        return
+    needed = _first_needed(database)
+    if needed is None:
+        return
+    readable = 0
+    resumption = _resumption(marked)
+    contents = (path.read_bytes() for path in paths if int(path.stem) >= needed)
+    for earlier, later in itertools.pairwise(contents):
+        readable = max(readable, _last_change(earlier, resumption))
+        first = _first_change(later)
+        if readable and first:
+            yield first - 1, readable
+
+
+def _logs(database: Path) -> list[Path]:
+    """Give a database's logs in their order."""
+    return sorted((path for path in database.glob("*.log") if path.stem.isdecimal()), key=lambda path: int(path.stem))
+
+
+def _first_needed(database: Path) -> int | None:
+    """Give the number of the first log that is not yet in tables, by the database's manifest; None if it is not told.
+
+    A manifest has the form of a log. A record that tells begins with the tag 2 and the number, behind at most the
+    database's id and the name of its order: a tag, a length and a text each.
+    """
+    current = database / "CURRENT"
+    if not current.is_file():
+        return None
+    manifest = database / current.read_text("ascii", "replace").strip()
+    if not manifest.is_file():
+        return None
+    needed = None
+    for record in _records(manifest.read_bytes()):
+        tag, at = _number(record, 0)
+        while tag in (1, 1 << 13 | 1):
+            length, at = _number(record, at)
+            tag, at = _number(record, at + length)
+        if tag == 2:
+            needed = max(needed or 0, _number(record, at)[0])
+    return needed
+
+
+def _number(record: bytes, at: int) -> tuple[int, int]:
+    """Read a number as the manifest has them, seven bits in each byte, lowest first; give it, and where it ends."""
+    number = 0
+    for shift, byte in enumerate(record[at : at + 10]):
+        number |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return number, at + shift + 1
+    return 0, len(record)
+
+
+def _first_change(content: bytes) -> int:
+    """Give the sequence number with which a log begins; 0 when the beginning of its first write is not sound."""
+    is_sound = _end_of_sound(content[:_BLOCK_BYTES], 0) is not None
+    return _sequence(content, 0) if is_sound and content[6] in (_WHOLE, _FIRST) else 0
+
+
+def _last_change(content: bytes, resumption: re.Pattern[bytes]) -> int:
+    """Give the sequence number of the last change that can be read of a log from its beginning; 0 when there is none.
+
+    Where not even its first write can be read, that before the first one that can.
+    """
+    last = 0
+    for record in _records(content):
+        if len(record) >= _BEGINNING.size:
+            sequence, count = _BEGINNING.unpack_from(record)
+            last = sequence + count - 1
+    if not last:
+        for at in range(0, len(content), _BLOCK_BYTES):
+            for sequence in _writes_begun(content[at : at + _BLOCK_BYTES], resumption):
+                return sequence - 1
+    return last
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    """Give what is whole in a log, up to its end or damage that hides what is behind; the engine checks the rest."""
+    at = 0
+    parts: list[bytes] = []
+    while at + _HEADER.size <= len(content):
+        left = _BLOCK_BYTES - at % _BLOCK_BYTES
+        if left < _HEADER.size:
+            at += left
+            continue
+        _, length, kind = _HEADER.unpack_from(content, at)
+        end = at + _HEADER.size + length
+        if not _WHOLE <= kind <= _LAST or end > min(at + left, len(content)):
+            return
+        if kind in (_WHOLE, _FIRST):
+            parts.clear()
+        parts.append(content[at + _HEADER.size : end])
+        if kind in (_WHOLE, _LAST):
+            yield b"".join(parts)
+            parts.clear()
         at = end
 
 
@@ -87,9 +258,10 @@ def _crc32c_table() -> tuple[int, ...]:
     return tuple(table)
 
 
-def _crc32c(content: bytes) -> int:
+def _crc32c(content: bytes, before: int = 0) -> int:
+    """Give the checksum of what follows what has the checksum ``before``."""
     table = _crc32c_table()
-    value = 0xFFFFFFFF
+    value = before ^ 0xFFFFFFFF
     for byte in content:
         value = table[(value ^ byte) & 0xFF] ^ value >> 8
     return value ^ 0xFFFFFFFF
