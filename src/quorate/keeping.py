@@ -17,7 +17,7 @@ import types
 import typing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar, Final, TypeGuard
 
 import msgspec
 from msgspec import inspect as forms
@@ -244,7 +244,8 @@ def attribute_of(name: str, label: str, annotation: Any) -> Attribute:  # noqa: 
         form = forms.type_info(annotation)
         decoder = msgspec.msgpack.Decoder(annotation)
     except (TypeError, NameError) as error:
-        raise TypeError(f"{label} cannot be kept in a snapshot: {error}; annotate it otherwise, {ADVICE}") from error
+        advice = "if no write changes it, annotate it as a ClassVar" if annotation is Final else "annotate it otherwise"
+        raise TypeError(f"{label} cannot be kept in a snapshot: {error}; {advice}, {ADVICE}") from error
     within = list(all_forms(form))
     for part in within:
         if is_unknown(part):

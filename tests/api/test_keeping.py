@@ -11,7 +11,7 @@ import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 import pytest
@@ -346,6 +346,10 @@ class Fixed(StateMachine, abc.ABC):
     colour = Colour.RED
 
 
+class Constant(StateMachine):
+    LIMIT: Final = 10
+
+
 class Wrong(StateMachine):
     count: int
 
@@ -368,6 +372,7 @@ class Wrong(StateMachine):
         (Mixed, r"Mixed\.boxes would be lost"),
         (Made, r"Made\.thing would be lost"),
         (Slotted, r"Slotted\.hidden would be lost: it is not annotated at class level"),
+        (Constant, r"Constant\.LIMIT cannot be kept .*Final.*; if no write changes it, annotate it as a ClassVar"),
         (Wrong, r"Wrong\.count is not what its annotation says: Expected `int`"),
     ],
 )
