@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from rocksdict import Rdict
 
 from quorate.errors import Corrupted, StoreError
 from quorate.store import Batch
-from quorate.store.files import disk_errors, lock_directory, make_directory
+from quorate.store.files import DirectoryLock, disk_errors, make_directory
 from quorate.store.mark import Mark, MarkKeeper, check_mark, read_mark, store_damage
 from quorate.store.records import (
     Changes,
@@ -54,8 +53,8 @@ STALL_TRIES = 6000
 class RocksDBStore:
     """The logs of one node in one RocksDB database. Made by ``open``; see the module for what it keeps where."""
 
-    def __init__(self, directory: Path, lock: int, database: Rdict, mark: Mark) -> None:
-        """Take over an open database whose whole content is durable, and the descriptor that locks its directory."""
+    def __init__(self, directory: Path, lock: DirectoryLock, database: Rdict, mark: Mark) -> None:
+        """Take over an open database whose whole content is durable, and the lock of its directory."""
         self._directory = directory
         self._lock = lock
         self._database = database
@@ -87,7 +86,7 @@ class RocksDBStore:
         with disk_errors(f"opening {directory}"):
             make_directory(directory)
             # The engine's own lock would come too late: the mark may be raised before.
-            lock = lock_directory(directory)
+            lock = DirectoryLock(directory)
         try:
             mark = read_mark(directory) or begin(directory)
             mark = raise_mark(directory, mark)
@@ -105,7 +104,7 @@ class RocksDBStore:
                 database.close()
                 raise
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
         return store
 
@@ -191,7 +190,7 @@ class RocksDBStore:
                 with engine_errors():
                     self._database.close()
             finally:
-                os.close(self._lock)
+                self._lock.close()
 
     def _append(self, batches: Sequence[Batch]) -> None:
         waiting = Changes([], [])
