@@ -265,6 +265,22 @@ async def test_a_call_that_is_answered_though_it_was_taken_back_counts_once(
     talker.writer.close()
 
 
+@pytest.mark.parametrize(
+    "calls", [[ReadCall(b"x", 1.0)], [WATCH, WritesCall([b"x"], 1.0, 0, 1, 0), ReadCall(b"x", 1.0)]]
+)
+async def test_two_calls_with_one_id_close_the_connection(bench: Bench, calls: list[object]):
+    """Counted by their ids, all that is unanswered would look like one call, and no bound would hold."""
+    holder, talker = await talk(bench)
+    talker.say(*calls)
+    await until(lambda: len(holder.requests) == len(calls))
+    talker.say(*calls)
+    async with asyncio.timeout(10):
+        while await talker.reader.read(1 << 16):
+            pass
+    assert len(holder.requests) == len(calls)
+    talker.writer.close()
+
+
 async def test_a_fault_of_the_receiver_in_a_later_piece_closes_the_connection(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ):

@@ -28,6 +28,7 @@ from quorate.transport.calls import (
 )
 from quorate.transport.channel import Replies
 from quorate.transport.connection import Connection
+from quorate.transport.frames import FrameError
 
 TURN_MAX = 1_024
 """How many commands and queries of one connection are taken in one turn of the loop."""
@@ -80,7 +81,7 @@ class Caller:
             and len(self._unanswered) + count <= self._unanswered_max()
             and set(map(type, map(_call_of, requests))) <= ONE_BY_ONE
         ):
-            self._unanswered.update(map(_id_of, requests))
+            self._expect(list(map(_id_of, requests)))
             self._receiver.receive_requests(requests, self._replies.answer)
             return
         self._waiting.extend(requests)
@@ -108,23 +109,32 @@ class Caller:
             return
         taken: list[Request] = []
         last = min(len(self._unanswered) + TURN_MAX, max(1, self._unanswered_max()))
-        while self._waiting and len(taken) < TURN_MAX and len(self._unanswered) < last and not self._connection.is_full:
-            request = self._waiting.popleft()
-            if self._count(request):
-                taken.append(request)
         try:
+            while (
+                self._waiting
+                and len(taken) < TURN_MAX
+                and len(self._unanswered) < last
+                and not self._connection.is_full
+            ):
+                request = self._waiting.popleft()
+                if self._count(request):
+                    taken.append(request)
             self._receiver.receive_requests(taken, self._replies.answer)
         except Exception as error:
             self._connection.fail(error)
         self._go_on()
 
     def _count(self, request: Request) -> bool:
-        """Count the answers that a request will have; return False for one that is refused."""
+        """Count the answers that a request will have; return False for one that is refused.
+
+        Raises:
+            FrameError: see ``_expect``.
+        """
         call = request.call
         if isinstance(call, LONG):
             if len(self._watching) >= WATCHES_MAX:
                 full = f"{WATCHES_MAX} calls of this connection wait for something to happen already"
-                self._unanswered.add(request.id)  # So that a turn refuses no more than it may take.
+                self._expect([request.id])  # So that a turn refuses no more than it may take.
                 self._replies.answer(Reply(request.id, Failure("Overloaded", full)))
                 return False
             self._watching.add(request.id)
@@ -135,8 +145,19 @@ class Caller:
                 self._unanswered.discard(call.request)
         else:
             count = len(call.commands) if isinstance(call, WritesCall) else 1
-            self._unanswered.update(range(request.id, request.id + count))
+            self._expect(range(request.id, request.id + count))
         return True
+
+    def _expect(self, ids: Sequence[int]) -> None:
+        """Note which answers are due.
+
+        Raises:
+            FrameError: one has the id of another one: how many are due could not be told.
+        """
+        due = len(self._unanswered) + len(ids)
+        self._unanswered.update(ids)
+        if len(self._unanswered) < due:
+            raise FrameError("it makes two calls with one id")
 
     def _sent(self, replies: Sequence[Reply]) -> None:
         """Learn that replies were written: there may be room for more requests."""
