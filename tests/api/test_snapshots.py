@@ -234,6 +234,7 @@ async def test_words_that_are_no_utf_8_stand_in_the_status_as_they_can_be_sent(
     caplog.set_level(logging.CRITICAL, "quorate")  # Tests that run side by side could not send each other such a log.
     async with cluster(Wordy, 1, None, settings=SMALL) as group:
         peer = await group.form()
+        await peer.write(KV.set, "key", "value")
         with pytest.raises(MachineError):
             await peer.take_snapshot()
         async with connect(Wordy, str(peer.address)) as kv:
