@@ -18,7 +18,7 @@ from quorate.errors import Compacted, Overloaded, Stopped, Unavailable
 from quorate.events import Emitted, Place
 from quorate.transport.calls import Events
 from quorate.types import Index
-from quorate.waiters import Waiter
+from quorate.waiters import Waiter, Watchers
 
 ANSWER_BYTES_MAX = 48 * 1024
 """About how many bytes of events one answer holds, at most: any frame has room for them."""
@@ -34,18 +34,13 @@ class Watcher(msgspec.Struct, eq=False):
         waiter: who waits; resolved with ``Events``.
         prefixes: what the events that are wanted begin with.
         place: from where on; what is before it was sent, or is not wanted.
-        call: by what it may be taken back; None where only ``remove`` does that.
+        call: see ``Watching``.
     """
 
     waiter: Waiter
     prefixes: tuple[bytes, ...]
     place: Place
     call: Hashable = None
-
-    @property
-    def key(self) -> Hashable:
-        """What it is found by: its call, else itself."""
-        return self if self.call is None else self.call
 
 
 class Recent:
@@ -62,7 +57,7 @@ class Recent:
         self._bytes = 0
         self._events: deque[Emitted] | tuple[()] = ()  # A deque costs 700 bytes also when empty.
         self._end = Index(1)
-        self._watchers: dict[Hashable, Watcher] = {}  # By their keys.
+        self._watchers: Watchers[Watcher] = Watchers()
 
     def take(self, emitted: Sequence[Emitted], applied: Index) -> None:
         """Take what the entries up to ``applied`` have led to, and send it to those who wait for it."""
@@ -103,15 +98,13 @@ class Recent:
         if len(self._watchers) >= WATCHERS_MAX:
             watcher.waiter.fail(Overloaded(f"{WATCHERS_MAX} wait for events at this peer already"))
             return
-        if watcher.call in self._watchers:  # Of two with the same number the first alone can be taken back.
-            watcher.call = None
-        self._watchers[watcher.key] = watcher
+        self._watchers.add(watcher)
         newest = itertools.takewhile(lambda event: (event.index, event.place) >= watcher.place, reversed(self._events))
         self._serve(watcher, list(newest)[::-1])
 
     def remove(self, watcher: Watcher) -> None:
         """Forget someone who waits no longer."""
-        self._watchers.pop(watcher.key, None)
+        self._watchers.remove(watcher)
 
     def cancel(self, call: Hashable) -> None:
         """Forget who waits by a call, if anybody does."""
@@ -137,8 +130,7 @@ class Recent:
             lost: why this peer may not learn what the group does: whoever waits asks another; None if it does.
         """
         self._end = Index(applied + 1)
-        for watcher in [each for each in self._watchers.values() if each.waiter.deadline <= now]:
-            self.remove(watcher)
+        for watcher in self._watchers.take_due(now):
             if lost is None:
                 watcher.waiter.succeed(Events(max(watcher.place, (self._end, 0)), ()))
             else:
@@ -146,11 +138,11 @@ class Recent:
 
     def deadline(self) -> float:
         """Give the first deadline of those who wait; infinity when nobody does."""
-        return min((watcher.waiter.deadline for watcher in self._watchers.values()), default=float("inf"))
+        return self._watchers.deadline()
 
     def stop(self, why: str, kind: type[Stopped | Unavailable] = Stopped) -> None:
         """Tell all who wait that there will be nothing more here, and why."""
-        watchers, self._watchers = self._watchers, {}
+        watchers, self._watchers = self._watchers, Watchers()
         for watcher in watchers.values():
             watcher.waiter.fail(kind(why))
 

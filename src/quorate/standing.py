@@ -16,7 +16,7 @@ from quorate.core.state import ROLE_NAMES
 from quorate.errors import Overloaded, QuorateError, Stopped
 from quorate.transport.calls import StandingIs
 from quorate.types import Status
-from quorate.waiters import Waiter
+from quorate.waiters import Waiter, Watchers
 
 STANDING_WATCHERS_MAX = 10_000
 """The most who may wait at one peer: each costs some hundred bytes."""
@@ -28,17 +28,12 @@ class StandingWatcher(msgspec.Struct, eq=False):
     Attributes:
         waiter: who waits; resolved with ``StandingIs``.
         mark: stands for what is known; empty when that is nothing.
-        call: by what it may be taken back; None where only ``remove`` does that.
+        call: see ``Watching``.
     """
 
     waiter: Waiter
     mark: bytes
     call: Hashable = None
-
-    @property
-    def key(self) -> Hashable:
-        """What it is found by: its call, else itself."""
-        return self if self.call is None else self.call
 
 
 class Standing:
@@ -48,7 +43,7 @@ class Standing:
         """Look at a core; ``status`` gives what those are told who wait."""
         self._raft = raft
         self._status = status
-        self._watchers: dict[Hashable, StandingWatcher] = {}  # By their keys.
+        self._watchers: Watchers[StandingWatcher] = Watchers()
         self._seen: object = None
         self._mark = b""
 
@@ -60,13 +55,11 @@ class Standing:
         elif len(self._watchers) >= STANDING_WATCHERS_MAX:
             watcher.waiter.fail(Overloaded(f"{STANDING_WATCHERS_MAX} wait for changes of this peer already"))
         else:
-            if watcher.call in self._watchers:  # Of two with the same number the first alone can be taken back.
-                watcher.call = None
-            self._watchers[watcher.key] = watcher
+            self._watchers.add(watcher)
 
     def remove(self, watcher: StandingWatcher) -> None:
         """Forget someone who waits no longer."""
-        self._watchers.pop(watcher.key, None)
+        self._watchers.remove(watcher)
 
     def cancel(self, call: Hashable) -> None:
         """Forget who waits by a call, if anybody does."""
@@ -79,17 +72,16 @@ class Standing:
 
     def expire(self, now: float) -> None:
         """Answer those whose deadline has passed: it is as it was."""
-        for watcher in [each for each in self._watchers.values() if each.waiter.deadline <= now]:
-            self.remove(watcher)
+        for watcher in self._watchers.take_due(now):
             watcher.waiter.succeed(StandingIs(self._mark, self._status()))
 
     def deadline(self) -> float:
         """Give the first deadline of those who wait; infinity when nobody does."""
-        return min((watcher.waiter.deadline for watcher in self._watchers.values()), default=float("inf"))
+        return self._watchers.deadline()
 
     def stop(self, failure: QuorateError) -> None:
         """Tell all who wait that this peer has stopped, and why."""
-        watchers, self._watchers = self._watchers, {}
+        watchers, self._watchers = self._watchers, Watchers()
         for watcher in watchers.values():
             watcher.waiter.fail(Stopped(str(failure)))
 
@@ -101,7 +93,7 @@ class Standing:
             return
         self._seen = seen
         self._mark = mark_of((state.peer, ROLE_NAMES[type(state.role)], *seen[1:]))
-        watchers, self._watchers = self._watchers, {}
+        watchers, self._watchers = self._watchers, Watchers()
         if watchers:
             answer = StandingIs(self._mark, self._status())
             for watcher in watchers.values():

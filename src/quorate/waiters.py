@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -33,6 +33,53 @@ class Waiter(Protocol):
 def first_deadline(waiters: Iterable[Waiter]) -> float:
     """Give the first deadline of those that wait; infinity when nobody does."""
     return min(map(attrgetter("deadline"), waiters), default=float("inf"))
+
+
+class Watching(Hashable, Protocol):
+    """Someone who waits until something happens, for long maybe.
+
+    Attributes:
+        waiter: who waits.
+        call: by what it may be taken back; None where only ``Watchers.remove`` does that.
+    """
+
+    waiter: Waiter
+    call: Hashable
+
+
+W = TypeVar("W", bound=Watching)
+
+
+def key_of(watcher: Watching) -> Hashable:
+    """Give what someone is found by: the call, else who it is."""
+    return watcher if watcher.call is None else watcher.call
+
+
+class Watchers(dict[Hashable, W]):
+    """Those who wait until something happens, each by its call, or by itself; ``pop(call, None)`` takes a call back."""
+
+    __slots__ = ()
+
+    def add(self, watcher: W) -> None:
+        """Have one more wait; of two with the same call the first alone can be taken back."""
+        if watcher.call in self:
+            watcher.call = None
+        self[key_of(watcher)] = watcher
+
+    def remove(self, watcher: W) -> None:
+        """Forget someone who waits no longer."""
+        self.pop(key_of(watcher), None)
+
+    def take_due(self, now: float) -> list[W]:
+        """Give those whose deadline has passed, and forget them."""
+        due = [watcher for watcher in self.values() if watcher.waiter.deadline <= now]
+        for watcher in due:
+            self.remove(watcher)
+        return due
+
+    def deadline(self) -> float:
+        """Give the first deadline of all; infinity when nobody waits."""
+        return first_deadline(watcher.waiter for watcher in self.values())
 
 
 class FutureWaiter(msgspec.Struct, eq=False, gc=False):

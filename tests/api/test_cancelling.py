@@ -212,18 +212,25 @@ def test_a_node_stops_its_peers_together():
     run_world(2, Settings(), tell)
 
 
+def hold_stops(monkeypatch: pytest.MonkeyPatch, *, first_alone: bool = False) -> tuple[asyncio.Event, asyncio.Event]:
+    """Hold nodes, or the first of them alone, as they stop; give what tells that, and what lets them go on."""
+    stop, entered, let_go = TCPTransport.stop, asyncio.Event(), asyncio.Event()
+
+    async def held(transport: TCPTransport) -> None:
+        if not (first_alone and entered.is_set()):
+            entered.set()
+            await let_go.wait()
+        await stop(transport)
+
+    monkeypatch.setattr(TCPTransport, "stop", held)
+    return entered, let_go
+
+
 async def test_a_stop_that_is_cancelled_is_taken_up_by_the_next_one(tmp_path: Path, monkeypatch) -> None:
     node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
     await node.start()
     await node.start_peer(KV, name="peer1")
-    stop, entered, let_go = TCPTransport.stop, asyncio.Event(), asyncio.Event()
-
-    async def held(transport: TCPTransport) -> None:
-        entered.set()
-        await let_go.wait()
-        await stop(transport)
-
-    monkeypatch.setattr(TCPTransport, "stop", held)
+    entered, let_go = hold_stops(monkeypatch)
     stopping = asyncio.create_task(node.stop())
     await entered.wait()
     stopping.cancel()
@@ -239,15 +246,7 @@ async def test_a_stop_that_is_overtaken_by_a_start_leaves_the_new_disk_alone(tmp
     """The start ends what the stop is at, and goes on; what the stop does then must be of before."""
     node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
     await node.start()
-    stop, entered, let_go = TCPTransport.stop, asyncio.Event(), asyncio.Event()
-
-    async def first_held(transport: TCPTransport) -> None:
-        if not entered.is_set():
-            entered.set()
-            await let_go.wait()
-        await stop(transport)
-
-    monkeypatch.setattr(TCPTransport, "stop", first_held)
+    entered, let_go = hold_stops(monkeypatch, first_alone=True)
     stopping = asyncio.create_task(node.stop())
     await entered.wait()
     await node.start()

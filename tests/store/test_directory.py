@@ -9,8 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,23 +96,30 @@ def test_a_directory_whose_lock_could_not_be_written_is_free_again(path, monkeyp
     DataDirectory.open(path, HOME).close()
 
 
+@contextmanager
+def held_until_killed(program: str, path: Path, says: bytes) -> Iterator[None]:
+    """Have a process open a directory, see that this one is refused, and kill it; what it forked may live on."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == says
+        with pytest.raises(StoreLocked, match=f"process {holder.pid}"):
+            DataDirectory.open(path, HOME)
+        holder.kill()
+        holder.wait()
+        yield
+
+
 @pytest.mark.covers("pitfall 78")
 def test_a_directory_in_use_by_another_process_is_refused_until_that_is_dead(path):
     program = (
         "import sys; from quorate.store.directory import DataDirectory as D;"
         " d = D.open(sys.argv[1], '127.0.0.1:7001'); print('open', flush=True); sys.stdin.read()"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"open\n"
-        with pytest.raises(StoreLocked, match=f"process {holder.pid}"):
-            DataDirectory.open(path, HOME)
-        holder.kill()
-        holder.wait()
-    DataDirectory.open(path, HOME).close()
+    with held_until_killed(program, path, b"open\n"):
+        DataDirectory.open(path, HOME).close()
 
 
 FORKING = """
@@ -143,18 +150,12 @@ signal.pause()
 
 def test_a_forked_child_holds_no_lock(path):
     """A worker that a web server forks off may live longer than its node."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", FORKING, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"forked\n"
-        with pytest.raises(StoreLocked, match=f"process {holder.pid}"):
-            DataDirectory.open(path, HOME)
-        holder.kill()
-        holder.wait()
-        with closing(DataDirectory.open(path, HOME)) as directory, closing(LMDBStore.open(directory.store_path)):
-            pass
+    with (
+        held_until_killed(FORKING, path, b"forked\n"),
+        closing(DataDirectory.open(path, HOME)) as directory,
+        closing(LMDBStore.open(directory.store_path)),
+    ):
+        pass
 
 
 def test_a_directory_that_holds_something_else_is_refused_and_left_alone(path):

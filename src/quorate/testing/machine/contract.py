@@ -312,7 +312,7 @@ def state_of(machine_type: MachineType, machine: StateMachine) -> dict[str, str]
 
     Of a class with a ``snapshot`` of its own, these are all attributes but those that begin with an underscore.
     """
-    if machine_type.machine.snapshot is StateMachine.snapshot:
+    if not machine_type.has_own_snapshot:
         names = list(keeping.attributes_of(machine_type.machine))
     else:
         known = (name for name in vars(machine) if not is_computed(machine_type.machine, name))
