@@ -200,15 +200,17 @@ class Sessions(msgspec.Struct, array_like=True, dict=True):
 
     by_id: dict[int, Session] = {}
 
-    def __post_init__(self) -> None:
-        """Learn what is not replicated, and changes nothing but how often expired sessions are looked for.
+    # Not replicated, and without an annotation no fields: they change nothing but how often expired sessions are looked
+    # for. No session was used before the one instant, none has a timeout below the other number: while these two
+    # together have not expired, nothing has. Here, so that a group without sessions holds none.
+    _used_from = math.inf
+    _timeout_from = math.inf
 
-        No session was used before the one instant, none has a timeout below the other number: while these two together
-        have not expired, nothing has.
-        """
-        sessions = self.by_id.values()
-        self._used_from: float = min([math.inf, *(session.used for session in sessions)])
-        self._timeout_from: float = min([math.inf, *(session.timeout for session in sessions)])
+    def __post_init__(self) -> None:
+        """Learn of the sessions that a snapshot holds."""
+        if self.by_id:
+            self._used_from = min(session.used for session in self.by_id.values())
+            self._timeout_from = min(session.timeout for session in self.by_id.values())
 
     def open(self, command: OpenSession, index: int, now: float) -> int:
         """Open a session; end those that have expired, and the one used least recently if there are too many.
