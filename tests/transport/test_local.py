@@ -186,7 +186,9 @@ async def test_what_does_not_belong_there_ends_its_connection_with_one_warning(
     await until(lambda: node.bad_frames == 1)
     assert (await channel.call(ask(b"fine"))).answer == Value(b"fine")
     assert recorder.packets == []
-    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    # What asyncio says of a slow turn is not the node's word.
+    ours = [record for record in caplog.records if record.name.startswith("quorate.")]
+    warnings = [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
     assert len(warnings) == 1
     assert "cannot be read: " in warnings[0]
     assert "connection closed" in warnings[0]
