@@ -1,4 +1,4 @@
-"""The command line: ``quorate demo``, ``bench``, ``start``, ``form``, ``shell``, ``status``, by public names alone.
+"""The command line: ``quorate demo``, ``bench``, ``start``, ``form``, ``shell``, ``status``, ``recover``.
 
 Each command is a module with a function ``run_…(options)`` that gives the exit status, imported when it is asked for.
 """
@@ -66,6 +66,10 @@ def run(options: argparse.Namespace) -> int:
             from quorate.cli.shell import run_shell  # noqa: PLC0415
 
             return run_shell(options)
+        case "recover":
+            from quorate.cli.recover import run_recover  # noqa: PLC0415
+
+            return run_recover(options)
         case _:
             from quorate.cli.status import run_status  # noqa: PLC0415
 

@@ -46,6 +46,9 @@ examples:
   quorate status 127.0.0.1:7001
       Who leads, and how far everyone is. One address of the group is enough.
 
+  quorate recover /mnt/backup --to /var/lib/bank --node 10.0.0.1:7001
+      A new group from a backup, or from the one disk that a disaster has left.
+
 `quorate COMMAND --help` tells what a command takes.
 """
 
@@ -82,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_form(commands.add_parser("form", help="make a group of nodes that run, once"))
     add_shell(commands.add_parser("shell", help="run one node with a Python prompt where `await` works"))
     add_status(commands.add_parser("status", help="who leads a group, and how far its members are"))
+    add_recover(commands.add_parser("recover", help="make a new group of a backup, or of what a disaster has left"))
     return parser
 
 
@@ -182,6 +186,28 @@ def add_status(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_tls(parser)
+
+
+def add_recover(parser: argparse.ArgumentParser) -> None:
+    """Say what ``quorate recover`` takes."""
+    parser.description = (
+        "Shows what a saved data directory holds; with --to, makes a new data directory in which each peer of it is a "
+        "group of its own, with all entries of its log. For a backup, and for the day when a majority of disks is lost "
+        "for good: writes that did not reach this disk are lost, and members of before never belong to the new group. "
+        "Of several disks take the one with the highest last term; among equals, the highest last index."
+    )
+    parser.add_argument("source", metavar="DIR", help="the data directory, or a copy of one; no node may run on it")
+    parser.add_argument("--to", metavar="DIR", help="the directory to make; must not exist, or be empty")
+    parser.add_argument(
+        "--node", type=node_address, metavar="HOST:PORT", help="where the node that will run on it is reached"
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this peer of the directory; may be given more than once (default: all)",
+    )
 
 
 def add_node(parser: argparse.ArgumentParser, log_level: str) -> None:
