@@ -94,7 +94,7 @@ def recover(source: Path, target: Path, node: str, names: Collection[str] = ()) 
         What was taken.
 
     Raises:
-        ValueError: the node's address cannot be read.
+        ValueError: the node's address cannot be read, or nobody can dial it.
         InvalidConfiguration: there is no such peer, or one of them never belonged to a group, or is a witness.
         StoreLocked: a node runs on the source, or it is not a data directory; or the target is not empty.
         Corrupted: what is on the disk is not what was written.
@@ -102,6 +102,8 @@ def recover(source: Path, target: Path, node: str, names: Collection[str] = ()) 
         StoreError: the disk failed, or the engine is not installed.
     """
     host, port = parse_node(node)
+    if not port:
+        raise ValueError(f"{node} has port 0, where nobody can be reached; name the port that the node will have")
     check_empty(target)
     with opened(source) as (saved, logs), made(target, node, engine_of(source)) as (directory, store):
         taken = tuple(Holding(name, logs.load(name)) for name in chosen(source, saved.peers(), names))
@@ -112,9 +114,9 @@ def recover(source: Path, target: Path, node: str, names: Collection[str] = ()) 
             member = Member(identity.id, Address(holding.name, host, port))
             configuration = Configuration(random_id(), (member,))
             payload = encode_configuration(configuration)
-            if holding.snapshot is not None and holding.stored.compaction is not None:
-                chunks = saved.snapshots(holding.name).chunks(holding.snapshot)
-                directory.snapshots(holding.name).write(anew(holding.stored.compaction, payload).snapshot, chunks)
+            if (compaction := holding.stored.compaction) is not None:
+                chunks = saved.snapshots(holding.name).chunks(compaction.snapshot)
+                directory.snapshots(holding.name).write(anew(compaction, payload).snapshot, chunks)
             copy_log(holding, logs, store, payload)
             directory.set_group(holding.name, configuration.group)
     return taken
@@ -170,15 +172,11 @@ def opened(source: Path) -> Iterator[tuple[DataDirectory, LogStore]]:
         raise InvalidConfiguration(f"{source} is no directory; name the data directory of a node, or a copy of one")
     if not any(source.glob("peers/*/identity")):
         raise InvalidConfiguration(f"{source} holds no peer; name the data directory of a node, or a copy of one")
-    directory = DataDirectory.open(source, "")
-    try:
-        store = open_store(engine_of(source), directory)
-        try:
-            yield directory, store
-        finally:
-            store.close()
-    finally:
-        directory.close()
+    with (
+        contextlib.closing(DataDirectory.open(source, "")) as directory,
+        contextlib.closing(open_store(engine_of(source), directory)) as store,
+    ):
+        yield directory, store
 
 
 @contextlib.contextmanager
@@ -193,16 +191,11 @@ def made(target: Path, node: str, engine: str) -> Iterator[tuple[DataDirectory, 
         make_directories(target.absolute().parent)
         aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.absolute().parent))
         try:
-            directory = DataDirectory.open(aside, node)
-            try:
-                store = open_store(engine, directory)
-                try:
-                    yield directory, store
-                    store.sync()
-                finally:
-                    store.close()
-            finally:
-                directory.close()
+            with (
+                contextlib.closing(DataDirectory.open(aside, node)) as directory,
+                contextlib.closing(open_store(engine, directory)) as store,
+            ):
+                yield directory, store
             aside.rename(target)
             sync_path(target.absolute().parent)
         except BaseException:

@@ -243,8 +243,9 @@ def test_a_source_that_is_none_is_explained_and_not_made(tmp_path: Path) -> None
     source = directory_of(tmp_path / "old", (FIRST,))
     with pytest.raises(InvalidConfiguration, match="holds nothing of peer7; it has: peer1"):
         recover(source, tmp_path / "new", "127.0.0.1:7001", ["peer7"])
-    with pytest.raises(ValueError, match="not a node's address"):
-        recover(source, tmp_path / "new", "nowhere")
+    for node, text in (("nowhere", "not a node's address"), ("127.0.0.1:0", "port 0, where nobody can be reached")):
+        with pytest.raises(ValueError, match=text):
+            recover(source, tmp_path / "new", node)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "old"]
 
 
@@ -318,6 +319,9 @@ def test_the_command_says_what_it_needs_and_why_it_failed(tmp_path: Path, capsys
     ):
         assert main(["recover", *arguments]) == 1
         assert text in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["recover", source, "--to", new, "--node", "0.0.0.0:7009"])
+    assert "others cannot reach 0.0.0.0:7009: name the address where they do" in capsys.readouterr().err
     empty = directory_of(tmp_path / "empty", ())
     assert main(["recover", str(empty)]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["peer1", "0", "0", "-", "no", "group"]

@@ -199,7 +199,7 @@ def add_recover(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="DIR", help="the data directory, or a copy of one; no node may run on it")
     parser.add_argument("--to", metavar="DIR", help="the directory to make; must not exist, or be empty")
     parser.add_argument(
-        "--node", type=node_address, metavar="HOST:PORT", help="where the node that will run on it is reached"
+        "--node", type=dialled_node, metavar="HOST:PORT", help="where the node that will run on it is reached"
     )
     parser.add_argument(
         "--peer",
@@ -338,6 +338,17 @@ def node_address(text: str) -> str:
         parse_node(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def dialled_node(text: str) -> str:
+    """Check that the text is ``host:port``, and such as others can reach.
+
+    Raises:
+        ArgumentTypeError: it is not.
+    """
+    if is_wildcard(parse_node(node_address(text))[0]):
+        raise argparse.ArgumentTypeError(f"others cannot reach {text}: name the address where they do")
     return text
 
 
