@@ -52,6 +52,9 @@ REDIRECTS_MAX = 3
 LEARN_SECONDS = 30.0
 """How long after it asked who the members are a client that is used asks again; one that is not asks nobody."""
 
+ALONE_SECONDS = 1.0
+"""The same while it knows one of them alone: were that gone, nobody would be left to ask, though others had joined."""
+
 
 class FirstTry(msgspec.Struct, frozen=True):
     """A call that went to the leader at once, and was not answered by a value.
@@ -405,7 +408,8 @@ class Following:
         """Ask a peer that answers who the members are, if that is due: those that we know may all leave one day."""
         if now < self.learn_at or not self.follow or isinstance(target, LocalAddress):
             return  # A node that is asked at its local socket asks the others itself: we may have no way to them.
-        self.learn_at = now + LEARN_SECONDS
+        is_alone = len({address.name for address in self.addresses}) == 1
+        self.learn_at = now + (ALONE_SECONDS if is_alone else LEARN_SECONDS)
         if self._learning is None or self._learning.done():
             self._learning = asyncio.create_task(self._learn(target, now + LEARN_SECONDS), name="learn the members")
 

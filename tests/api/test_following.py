@@ -77,6 +77,25 @@ def test_a_full_change_of_addresses_is_survived() -> None:
     run_world(6, Settings(), tell)
 
 
+def test_a_group_of_one_that_grows_is_not_lost_with_its_first_member() -> None:
+    """The client has met that one alone: once it is gone nobody is left to ask who the others are."""
+
+    async def tell(world: World) -> None:
+        (first,) = await world.form(KV, "a", nodes=1)
+        async with client_of(world, first.address) as kv:
+            await kv.write(KV.set, "foo", "0")
+            await asyncio.sleep(1.0)
+            for node, name in zip(world.nodes[1:], "bc", strict=True):
+                await node.start_peer(KV, name=name, join=first.address)
+            for number in range(3):
+                await asyncio.sleep(1.0)
+                await kv.write(KV.set, "foo", str(number))
+            await world.nodes[0].stop()
+            assert await kv.read(KV.get, "foo") == "2"
+
+    run_world(3, Settings(), tell)
+
+
 def test_who_reads_what_may_be_stale_survives_it_in_a_few_seconds() -> None:
     """A peer that does not answer may have moved: whoever asked it asks the next one who the members are."""
 
