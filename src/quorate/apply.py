@@ -92,9 +92,11 @@ class Apply:
             slowness: is told what takes long by that clock.
 
         Raises:
-            TypeError: snapshots could not keep the state of the machine; the message says what to write.
+            TypeError: snapshots could not keep the state of the machine, or what its ``__init__`` leads to would be
+                lost; the message says what to write.
         """
         machine_type.check_state(machine)
+        machine.effects.check_unused(machine_type.name)
         self.machine: StateMachine = machine
         self.tables: Tables = Tables()
         self.recent: Recent = Recent(events_bytes_max)

@@ -286,7 +286,12 @@ class Client(Generic[M]):
         return Statuses(found)
 
     async def close(self) -> None:
-        """Close every connection, for good: calls under way fail, watches end, and later calls fail too. Idempotent."""
+        """Close every connection, for good: calls under way fail, watches end, and later calls fail too. Idempotent.
+
+        Raises:
+            RuntimeError: not from this event loop; the message says why.
+        """
+        self._following.check_loop()
         for watch in list(self._watches):
             await watch.aclose()
         await self._following.close()

@@ -35,6 +35,18 @@ class Effects:
         decoder = self._types.decoder
         return [decoder.decode(emitted.event) for emitted in self.emitted] if decoder is not None else []
 
+    def check_unused(self, machine: str) -> None:
+        """Check that a fresh machine has led to nothing: it is made anew on each peer, and at each start.
+
+        Raises:
+            TypeError: its ``__init__`` has emitted an event, or set a timer.
+        """
+        if self.emitted or self.timers.table.by_id:
+            raise TypeError(
+                f"{machine}.__init__ emits an event or sets a timer, which would be lost: a write does such things, so"
+                " have one that begins them, and call it once"
+            )
+
     def emit(self, event: Event, context: Context) -> None:
         """Take an event of the write that runs.
 

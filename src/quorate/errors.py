@@ -53,8 +53,13 @@ class NotLeader(QuorateError):
         """Say who was asked, and who leads as far as it knows; if that is nobody, why."""
         self.redirect = redirect
         self.peer = peer
+        super().__init__(redirect, peer, why)  # What makes it, so that it can be pickled: it may cross processes.
+
+    def __str__(self) -> str:
+        """Give the sentence."""
+        redirect, peer, why = self.args
         where = f"try {redirect}" if redirect else f"no leader is known yet: {why}"
-        super().__init__(f"{peer} does not lead; {where}")
+        return f"{peer} does not lead; {where}"
 
 
 class Overloaded(QuorateError):
@@ -94,9 +99,13 @@ class Compacted(QuorateError):
     def __init__(self, first: int) -> None:
         """Say from where on there are events."""
         self.first = first
-        super().__init__(
-            f"the events before index {first} are held no longer: read what they led to, and go on with "
-            f"watch(..., after={first - 1})"
+        super().__init__(first)
+
+    def __str__(self) -> str:
+        """Give the sentence."""
+        return (
+            f"the events before index {self.first} are held no longer: read what they led to, and go on with "
+            f"watch(..., after={self.first - 1})"
         )
 
 
@@ -117,14 +126,21 @@ class Rejected(QuorateError):
     """The machine's handler refused the command or query: a value for the caller, raised before any change.
 
     Attributes:
-        reason: a short stable word, such as ``"key_not_found"``.
+        reason: a short stable word, such as ``"key_not_found"``; of a member of an enum that is a text, that text.
         details: what belongs to it; values that MessagePack can carry.
     """
 
     retry_safe = False
 
     def __init__(self, reason: str, *details: object) -> None:
-        """Keep the reason and its details; ``str()`` joins them."""
+        """Keep the reason and its details; ``str()`` joins them.
+
+        Raises:
+            TypeError: the reason is no text.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"the reason of a Rejected is a short text, such as 'key_not_found', and not {reason!r}")
+        reason = str.__str__(reason)
         self.reason = reason
         self.details = details
         super().__init__(reason, *details)

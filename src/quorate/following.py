@@ -52,11 +52,8 @@ REDIRECTS_MAX = 3
 LEARN_SECONDS = 30.0
 """How long after it asked who the members are a client that is used asks again; one that is not asks nobody."""
 
-OTHER_LOOP = (
-    "this client belongs to another event loop, that of its first calls: connect again in this one (each asyncio.run"
-    " has one of its own), or share a client of quorate.blocking among threads"
-)
-"""What is said to those who take a client from one event loop to another."""
+ALONE_SECONDS = 1.0
+"""The same while it knows one of them alone: were that gone, nobody would be left to ask, though others had joined."""
 
 
 class FirstTry(msgspec.Struct, frozen=True):
@@ -115,8 +112,7 @@ class Following:
         self._random = random
         self._links = Links()
         self._belonging = Belonging(group)
-        # To whoever answered as the leader last, and the loop, which costs more to look up than to keep.
-        self._way: tuple[Target, Channel, asyncio.AbstractEventLoop] | None = None
+        self._way: tuple[Target, Channel] | None = None  # To whoever answered as the leader last.
 
     async def close(self) -> None:
         """Close every connection, for good; calls under way fail. Idempotent."""
@@ -124,6 +120,10 @@ class Following:
             self._learning.cancel()
             await asyncio.gather(self._learning, return_exceptions=True)
         await self._links.close()
+
+    def check_loop(self) -> None:
+        """Refuse what is not called in the event loop of this client, as ``Links.own_loop`` does."""
+        self._links.own_loop()
 
     def start_over(self) -> None:
         """Forget the connections, and close none: they are those of the process which this one was forked from."""
@@ -162,9 +162,8 @@ class Following:
         """
         if self._way is None or self._way[0] is not self._links.leader:
             return None
-        leader, channel, loop = self._way
-        self._check_loop()
-        begun = loop.time()
+        leader, channel = self._way
+        begun = self._links.own_loop().time()
         try:
             reply = channel.post(leader.name, call, begun + share)
         except Unavailable:
@@ -313,7 +312,7 @@ class Following:
             QuorateError: the answer is that error.
             RuntimeError: this is not the event loop of the client; nothing was sent.
         """
-        self._check_loop()
+        self._links.own_loop()
         try:
             if reply is None:
                 channel = await self._channel(target, deadline, of_any_group=isinstance(call, StatusCall))
@@ -409,7 +408,8 @@ class Following:
         """Ask a peer that answers who the members are, if that is due: those that we know may all leave one day."""
         if now < self.learn_at or not self.follow or isinstance(target, LocalAddress):
             return  # A node that is asked at its local socket asks the others itself: we may have no way to them.
-        self.learn_at = now + LEARN_SECONDS
+        is_alone = len({address.name for address in self.addresses}) == 1
+        self.learn_at = now + (ALONE_SECONDS if is_alone else LEARN_SECONDS)
         if self._learning is None or self._learning.done():
             self._learning = asyncio.create_task(self._learn(target, now + LEARN_SECONDS), name="learn the members")
 
@@ -434,20 +434,11 @@ class Following:
         if found and all(map(is_reachable, found)):
             self.addresses = tuple(dict.fromkeys((*found, *self._told)))
 
-    def _check_loop(self) -> None:
-        """Refuse to send anything from another event loop: its connections would take it, and its answer be lost.
-
-        Raises:
-            RuntimeError: the connections are those of another one.
-        """
-        if self._way is not None and self._way[2] is not asyncio.get_running_loop():
-            raise RuntimeError(OTHER_LOOP)
-
     def _leads(self, target: Target, now: float) -> None:
         """Note that a peer answered as the leader."""
         self._links.leader = target
         channel = self._links.open_channel(self._node_of(target))
-        self._way = None if channel is None else (target, channel, asyncio.get_running_loop())
+        self._way = None if channel is None else (target, channel)
         self.learn_soon(target, now)
 
     def _leave(self, place: int, asked: Target) -> None:

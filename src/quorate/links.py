@@ -15,6 +15,12 @@ from quorate.transport.local import Target
 CLOSED = "the client was closed; connect makes another"
 """Why a call of a client that was closed is not made."""
 
+OTHER_LOOP = (
+    "this client belongs to another event loop, that of its first calls: connect again in this one (each asyncio.run"
+    " has one of its own), or share a client of quorate.blocking among threads"
+)
+"""What is said to those who take a client from one event loop to another."""
+
 
 class Links:
     """The connections of a client, shared by all that ``with_options`` made of it.
@@ -32,9 +38,23 @@ class Links:
         self.place = 0
         self.nearest = 0
         self.closed: bool = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: Transport | None = None
         self._channels: dict[str, Channel] = {}
         self._opening: dict[str, asyncio.Task[Channel]] = {}
+
+    def own_loop(self) -> asyncio.AbstractEventLoop:
+        """Give the event loop of the connections, that of the first call: from another one all answers would be lost.
+
+        Raises:
+            RuntimeError: this is another one.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise RuntimeError(OTHER_LOOP)
+            self._loop = loop
+        return loop
 
     def open_channel(self, node: str) -> Channel | None:
         """Give the connection to a node if it is open."""
@@ -76,13 +96,13 @@ class Links:
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             await channel.close()
-        transport, self._transport = self._transport, None
+        transport, self._transport, self._loop = self._transport, None, None
         if transport is not None:
             await transport.stop()
 
     def start_over(self) -> None:
         """Forget the connections, and close none: they are those of the process which this one was forked from."""
-        self._transport, self._channels, self._opening = None, {}, {}
+        self._loop, self._transport, self._channels, self._opening = None, None, {}, {}
 
     def _opened(self, node: str, task: asyncio.Task[Channel]) -> None:
         """Keep a connection that was opened."""

@@ -37,7 +37,7 @@ from quorate.settings import Settings
 from quorate.store import LogStore
 from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, check_holds_no_node, open_store
 from quorate.store.disk import Disk, ThreadExecutor, blocking
-from quorate.surroundings import Surroundings
+from quorate.surroundings import Surroundings, check_home
 from quorate.transport import Answer, Packet, Transport
 from quorate.transport.calls import Failure, Reply, Request, StatusCall, StatusIs, singly
 from quorate.transport.local import PREFIX, check_path
@@ -48,7 +48,6 @@ from quorate.types import Address, MemberKind, PeerId, is_name, parse_node
 logger: logging.Logger = logging.getLogger("quorate.node")
 
 M = TypeVar("M", bound=StateMachine)
-T = TypeVar("T")
 
 
 class Node:
@@ -149,9 +148,10 @@ class Node:
             StoreLocked: the data directory is in use.
             Corrupted: what is on the disk is not what was written.
             StoreError: the disk failed.
-            RuntimeError: Python runs without assertions (``-O``), which quorate relies on.
+            RuntimeError: Python runs without assertions (``-O``); or not from this event loop.
             Stopped: the node was stopped while it started.
         """
+        check_home(self._home, asyncio.get_running_loop())
         stops = self._stops
         while self._opening is not None:  # by another caller
             await self._opening.wait()
@@ -175,8 +175,8 @@ class Node:
     async def _open(self) -> None:
         """Open network and disk, and make the loop. Whoever calls lets go of them if this raises."""
         await self._let_go()
-        self._home = asyncio.get_running_loop()
         surroundings = self._surroundings = self._make_surroundings()
+        self._home = asyncio.get_running_loop()
 
         # What is opened is kept at once: were the start cancelled just then, nobody else could let go of it.
         def open_directory() -> Directory:
@@ -214,7 +214,12 @@ class Node:
         await transport.listen(forwarding)
 
     async def stop(self) -> None:
-        """Stop every peer, then let go of disk and network. Idempotent."""
+        """Stop every peer, then let go of disk and network. Idempotent.
+
+        Raises:
+            RuntimeError: not from this event loop; the message says why.
+        """
+        check_home(self._home, asyncio.get_running_loop())
         self._stops += 1
         try:
             await asyncio.gather(*map(self._stop_peer, list(self._places)))
@@ -284,10 +289,7 @@ class Node:
             OutcomeUnknown: with ``join``: the time was over before the leader answered; it may have become a member.
         """
         surroundings = self._running()
-        if asyncio.get_running_loop() is not self._home:
-            raise RuntimeError(
-                "this node runs on another event loop: call it there, or use a node of quorate.blocking from any thread"
-            )
+        check_home(self._home, asyncio.get_running_loop())
         seeds = None if join is None else parse_seeds(name, join)
         checked_kind(kind)
         if not is_name(name):
@@ -351,8 +353,7 @@ class Node:
             except BaseException:
                 await self._stop_peer(name)
                 raise
-        own = own_member(membership)
-        if own is not None and own.address != membership.own:
+        if (own := own_member(membership)) is not None and own.address != membership.own:
             self._address_keepers[name] = asyncio.create_task(keep_address(membership), name=f"address of {name}")
 
     # What the transport delivers: see ``quorate.transport.Receiver``.
@@ -377,8 +378,7 @@ class Node:
             return
         now = self._surroundings.clock.time()
         for name, asked in groupby(requests, attrgetter("peer")):
-            place = self._places.get(name)
-            if place is not None:
+            if (place := self._places.get(name)) is not None:
                 carry_out_all(place, asked, answer, now)
                 continue
             running = ", ".join(self._places) or "none"
@@ -398,7 +398,7 @@ class Node:
             Stopped: it is not running.
         """
         if self._surroundings is None or self._opening is not None:
-            raise Stopped("the node is not running; start it with `async with Node(...)` or `await node.start()`")
+            raise Stopped("the node is not running; call its start(), or use it in a `with`")
         return self._surroundings
 
     def _real_surroundings(self) -> Surroundings:
@@ -436,6 +436,7 @@ class Node:
 
     async def _stop_peer(self, name: str) -> None:
         """Stop one peer: what is under way is answered first, if that takes no longer than an election."""
+        check_home(self._home, asyncio.get_running_loop())
         place = self._places.get(name)
         if place is None:
             return
@@ -479,7 +480,7 @@ class Node:
             self._directory.close()
         self._places.clear()
         self._by_id.clear()
-        self._disk = self._loop = self._directory = self._store = self._local = self._leaving = None
+        self._disk = self._loop = self._directory = self._store = self._local = self._leaving = self._home = None
 
     def _joined(self, name: str, group: str) -> None:
         """Keep in the peer's identity which group it belongs to."""

@@ -157,6 +157,18 @@ class Asking(StateMachine):
 class Buggy(StateMachine):
     def __init__(self) -> None:
         len(5)
+
+class Reading(StateMachine):
+    def __init__(self) -> None:
+        open("/nowhere/settings.toml")
+
+class Parsing(StateMachine):
+    def __init__(self) -> None:
+        int("five")
+
+class Raising(StateMachine):
+    def __init__(self) -> None:
+        raise RuntimeError("not now")
 """
 
 
@@ -166,6 +178,9 @@ class Buggy(StateMachine):
         ("Bare", "quorate start: Bare.entries would be lost: it is not annotated at class level.", 0),
         ("Asking", "quorate start: Asking.__init__() missing 1 required positional argument: 'size'", 0),
         ("Buggy", "    len(5)\n", 1),
+        ("Reading", "No such file or directory: '/nowhere/settings.toml'\n", 1),
+        ("Parsing", '    int("five")\n', 1),
+        ("Raising", "RuntimeError: not now\n", 1),
     ],
 )
 def test_a_machine_that_cannot_be_started_is_explained_and_a_bug_of_its_own_is_shown_where_it_is(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from quorate import Address, NotLeader, Peer, Settings, Unavailable, connect
+from quorate import Address, Node, NotLeader, Peer, Settings, Unavailable, connect
 from quorate.attempts import SHARE_MAX, Attempt, note, reason, said_of
 from quorate.errors import OutcomeUnknown, Overloaded
 from quorate.following import LEARN_SECONDS, PAUSE_MAX, PAUSE_MIN
@@ -75,6 +75,25 @@ def test_a_full_change_of_addresses_is_survived() -> None:
             assert {status.name for status in await kv.status()} == {"new1", "new2", "new3"}
 
     run_world(6, Settings(), tell)
+
+
+def test_a_group_of_one_that_grows_is_not_lost_with_its_first_member() -> None:
+    """The client has met that one alone: once it is gone nobody is left to ask who the others are."""
+
+    async def tell(world: World) -> None:
+        (first,) = await world.form(KV, "a", nodes=1)
+        async with client_of(world, first.address) as kv:
+            await kv.write(KV.set, "foo", "0")
+            await asyncio.sleep(1.0)
+            for node, name in zip(world.nodes[1:], "bc", strict=True):
+                await node.start_peer(KV, name=name, join=first.address)
+            for number in range(3):
+                await asyncio.sleep(1.0)
+                await kv.write(KV.set, "foo", str(number))
+            await world.nodes[0].stop()
+            assert await kv.read(KV.get, "foo") == "2"
+
+    run_world(3, Settings(), tell)
 
 
 def test_who_reads_what_may_be_stale_survives_it_in_a_few_seconds() -> None:
@@ -479,27 +498,52 @@ async def test_a_client_that_was_closed_says_so_whatever_it_is_asked() -> None:
             await call
 
 
-async def test_another_event_loop_is_told_whose_client_and_node_these_are() -> None:
+@pytest.mark.parametrize("first", ["write", "stale read", "status"])
+async def test_another_event_loop_is_told_whose_client_and_node_these_are(first: str) -> None:
+    """Whatever the client's first call was: also one that no leader has answered."""
     async with cluster(KV, 1) as nodes:
         peer = await nodes.form()
+        node = nodes.nodes["peer1"]
         async with connect(KV, peer.address) as kv:
             unused = connect(KV, peer.address)
             asyncio.get_running_loop().set_debug(False)  # It finds out by itself, and later than users do.
-            await kv.write(KV.set, "a", "b")
+            await peer.write(KV.set, "a", "b")
+            match first:
+                case "write":
+                    await kv.write(KV.set, "a", "b")
+                case "status":
+                    await kv.status()
+                case _:
+                    await kv.read_stale(KV.get, "a")
 
             async def elsewhere() -> None:
                 calls = kv.write(KV.set, "a", "c"), kv.read(KV.get, "a"), kv.read_stale(KV.get, "a"), kv.leader()
-                for call in (*calls, kv.status(), anext(kv.watch_status())):
+                for call in (*calls, kv.status(), anext(kv.watch_status()), kv.close()):
                     with pytest.raises(RuntimeError, match=r"^this client belongs to another event loop, that of its"):
                         await call
-                with pytest.raises(RuntimeError, match="this node runs on another event loop: call it there"):
-                    await nodes.nodes["peer1"].start_peer(KV, name="peer2")
+                for begun in (node.start_peer(KV, name="peer2"), peer.stop(), node.stop(), node.start()):
+                    with pytest.raises(RuntimeError, match="this node runs on another event loop: call it there"):
+                        async with asyncio.timeout(5):
+                            await begun
                 assert await unused.read(KV.get, "a") == "b", "nothing was sent"
                 await unused.close()
 
             await asyncio.to_thread(asyncio.run, elsewhere())
             assert await kv.read(KV.get, "a") == "b"
             assert await kv.write(KV.set, "a", "d") == "d"
+
+
+async def test_a_node_that_was_stopped_starts_in_any_event_loop() -> None:
+    node = Node("127.0.0.1:0", store="memory")
+
+    async def once() -> None:
+        async with node:
+            peer = await node.start_peer(KV, name="peer1")
+            await peer.stop()
+        await node.stop()
+
+    for _ in range(2):
+        await asyncio.to_thread(asyncio.run, once())
 
 
 async def test_a_peer_without_a_configuration_says_what_to_do() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import enum
 import os
 import subprocess
 import sys
@@ -17,10 +18,12 @@ from hypothesis import strategies as st
 
 from quorate.calling import command_name, describe, set_context
 from quorate.context import Context, ReadContext
-from quorate.errors import MachineError, Rejected
+from quorate.errors import Compacted, MachineError, NotLeader, QuorateError, Rejected, Unavailable
 from quorate.events import Event
 from quorate.machine import Command, Query, ReadMethod, StateMachine, WriteMethod, read, write
 from quorate.nesting import NESTING_MAX
+from quorate.transport.calls import error_from_failure, failure_from_error
+from quorate.types import Address
 
 
 class KV(StateMachine):
@@ -566,6 +569,39 @@ def test_a_refusal_is_the_answer_and_holds_nothing_of_the_machine():
     with pytest.raises(Rejected) as refusal:
         run(machine, Failing.fail, "odd")
     assert refusal.value.details == ("object",)
+
+
+class Reason(str, enum.Enum):  # noqa: UP042 - as it was written before there was StrEnum
+    POOR = "poor"
+
+
+def test_a_reason_is_the_same_text_wherever_a_refusal_is_met():
+    """Also of an enum whose members are texts, which Python shows by their names."""
+    refused = Rejected(Reason.POOR, 5)
+    received = error_from_failure(failure_from_error(refused))
+    for error in (refused, received):
+        assert type(error.reason) is str
+        assert (error.reason, str(error)) == ("poor", "poor: 5")
+    for reason in (404, None, enum.Enum("Plain", "POOR").POOR):
+        with pytest.raises(TypeError, match="the reason of a Rejected is a short text, such as 'key_not_found', and"):
+            Rejected(reason)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotLeader(Address("peer1", "10.0.0.1", 7001), "peer2"),
+        NotLeader(None, "peer2", "it has no configuration yet"),
+        Compacted(57),
+        Rejected("poor", 5),
+        Unavailable("nobody answered"),
+    ],
+    ids=str,
+)
+def test_an_error_is_the_same_in_another_process(error: QuorateError) -> None:
+    """Whoever calls in a process of a pool is given it as Python copies it."""
+    other = copy.copy(error)
+    assert (type(other), str(other), vars(other)) == (type(error), str(error), vars(error))
 
 
 class Picky(Command[None]):

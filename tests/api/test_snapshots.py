@@ -60,6 +60,22 @@ async def test_a_log_is_shortened_and_a_restart_begins_with_the_snapshot(tmp_pat
         assert await again.read(KV.get, "4-99") == "value 99"
 
 
+async def test_what_is_left_without_a_majority_is_read_and_its_snapshot_again_after_a_restart(tmp_path: Path) -> None:
+    async with cluster(KV, 3, tmp_path, settings=SMALL) as group:
+        leader = await group.form()
+        left = next(peer for peer in group.peers.values() if peer is not leader)
+        await leader.write(KV.set, "foo", "bar")
+        await left.read(KV.get, "foo")
+        for name in {"peer1", "peer2", "peer3"} - {left.name}:
+            await group.stop(name)
+        assert (await left.read_stale(KV.get, "foo")).value == "bar"
+        index = await left.take_snapshot()
+        await group.stop(left.name)
+        again = await group.start(left.name)
+        found = await again.read_stale(KV.get, "foo")
+        assert (found.value, found.index) == ("bar", index)
+
+
 async def test_a_peer_that_missed_more_than_the_log_holds_is_sent_a_snapshot(tmp_path: Path) -> None:
     async with cluster(KV, 3, tmp_path, settings=STEADY) as group:
         leader = await group.form()

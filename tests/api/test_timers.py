@@ -366,6 +366,25 @@ def test_of_a_write_that_raises_no_timer_is_left_and_none_is_taken_back(text):
     assert [entry[0] for entry in rung(apply)] == ["a", "b"]
 
 
+@pytest.mark.parametrize("does", ["emits", "sets"])
+async def test_a_machine_whose_init_leads_to_anything_does_not_start(does: str) -> None:
+    """It runs anew on each peer and at each start: what it leads to was lost, though a plain machine rings."""
+
+    class Early(Alarms):
+        def __init__(self) -> None:
+            super().__init__()
+            if does == "emits":
+                self.emit(Rang("early"))
+            else:
+                self.call_later(1.0, Alarms.ring, "early")
+
+    async with cluster(Early, 1) as group:
+        with pytest.raises(
+            TypeError, match=r"^Early.__init__ emits an event or sets a timer, which would be lost: a wr"
+        ):
+            await group.start("peer1")
+
+
 def test_a_read_sets_no_timers():
     apply, waits = alarms(), Noted()
     apply.read(Index(0), [asking(Alarms, Alarms.cheat, (), waits)])

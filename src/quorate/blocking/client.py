@@ -214,7 +214,11 @@ class Client(Generic[M]):
         return self._background.call(self._client.status)
 
     def close(self) -> None:
-        """Close every connection, for good: calls under way fail, watches end, and later calls fail too. Idempotent."""
+        """Close every connection, for good: calls under way fail, watches end, and later calls fail too. Idempotent.
+
+        Raises:
+            RuntimeError: not from this event loop; the message says why.
+        """
         self._background.stop()
 
     def __enter__(self) -> Self:

@@ -110,7 +110,7 @@ class Node:
             StoreLocked: the data directory is in use.
             Corrupted: what is on the disk is not what was written.
             StoreError: the disk failed.
-            RuntimeError: Python runs without assertions (``-O``), which quorate relies on.
+            RuntimeError: Python runs without assertions (``-O``); or not from this event loop.
             Stopped: the node was stopped while it started.
         """
         if self._background.has_ended:
@@ -118,7 +118,11 @@ class Node:
         self._background.call(self._node.start)
 
     def stop(self) -> None:
-        """Stop every peer, then let go of disk and network. Idempotent."""
+        """Stop every peer, then let go of disk and network. Idempotent.
+
+        Raises:
+            RuntimeError: not from this event loop; the message says why.
+        """
         self._background.stop()
 
     def __enter__(self) -> Self:
@@ -190,7 +194,7 @@ class Node:
 
 def not_running() -> QuorateError:
     """Make the error of a call to a node that was stopped."""
-    return Stopped("the node is not running; start it with `with Node(...)` or `node.start()`")
+    return Stopped("the node is not running; call its start(), or use it in a `with`")
 
 
 def forked() -> None:

@@ -147,7 +147,9 @@ async def opened(options: argparse.Namespace, machine: type[StateMachine]) -> As
 
     Raises:
         CommandError: they cannot be started.
-        TypeError: as the machine's own code raised it.
+        TypeError: as the machine's own code raised it; any other error of it likewise.
+        ValueError: likewise.
+        RuntimeError: likewise.
     """
     if options.data_dir is None and options.store != "memory":
         raise CommandError(
@@ -174,20 +176,30 @@ async def opened(options: argparse.Namespace, machine: type[StateMachine]) -> As
     )
     async with contextlib.AsyncExitStack() as stack:
         try:
-            await stack.enter_async_context(node)
+            await listening(stack, node, listen)
             async with progress_shown(Output(plain=True), node, machine, options, tls):
                 peer = await node.start_peer(machine, name=options.peer.name, join=options.join, kind=options.kind)
             if options.join:
                 Output(plain=True).line(member_text(peer, peer.status()))
-        except OSError as error:
-            raise CommandError(listen_error_text(error, listen)) from error
-        except (QuorateError, ValueError, RuntimeError) as error:
+        except QuorateError as error:
             raise CommandError(str(error)) from error
-        except TypeError as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             if not is_from_quorate(error):  # but from the machine's own code: where it was raised is what matters
                 raise
             raise CommandError(str(error)) from error
         yield node, peer
+
+
+async def listening(stack: contextlib.AsyncExitStack, node: Node, listen: str) -> None:
+    """Start a node, for as long as the stack lasts.
+
+    Raises:
+        CommandError: it cannot listen.
+    """
+    try:
+        await stack.enter_async_context(node)
+    except OSError as error:
+        raise CommandError(listen_error_text(error, listen)) from error
 
 
 def peers_in(data_dir: str) -> list[str]:
