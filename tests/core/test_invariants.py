@@ -121,6 +121,7 @@ def set_log(**fields):
             lambda s: s.role.progress[PeerId("2")].in_flight.insert(0, Index(4)),
             "what is acknowledged is not in flight",
         ),
+        broken(leader, set_progress(next_index=Index(5)), "what is offered next is not in flight"),
         broken(
             follower, lambda s: s.configurations.extend(s.configurations), "configurations are in the order of the log"
         ),

@@ -78,6 +78,14 @@ def test_nothing_sent_of_what_was_offered():
     assert seen(progress) == (4, 5, False, [])
 
 
+def test_less_sent_of_a_probe_that_is_to_be_offered_again_takes_no_room():
+    progress = make(5, 4, in_flight=(11,))
+    progress.acknowledge(Index(4))  # of a heartbeat; only then were the entries of the probe read from the disk
+    progress.send_less(Index(8))
+    assert seen(progress) == (4, 5, False, [])
+    assert progress.has_room(1)
+
+
 def test_what_was_acknowledged_meanwhile_is_not_offered_again():
     progress = make(12, 8, probing=False, in_flight=(11,))
     progress.send_less(Index(4))

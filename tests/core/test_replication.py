@@ -151,6 +151,15 @@ def test_less_attached_than_offered_is_offered_again():
     raft.sent(PeerId("2"), Index(4))  # it leads no longer
 
 
+def test_what_was_read_late_and_lost_is_offered_again():
+    raft = start(settings=Settings(in_flight_max=1))
+    lead(raft)
+    raft.receive(PeerId("2"), reply(2, 1), raft.state.now)  # of a heartbeat: the probe's entries are read from the disk
+    raft.sent(PeerId("2"), Index(2))
+    raft.propose([b"a"], raft.state.now)
+    assert [envelope.first for envelope in obey(raft) if envelope.to == "2"] == [2]
+
+
 def test_commits_are_told_to_idle_peers_once():
     raft = start()
     lead(raft)

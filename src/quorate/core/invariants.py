@@ -141,6 +141,7 @@ def check_progress(state: State, progress: Progress) -> None:
     flight = progress.in_flight
     assert ascends(flight), "what is in flight is in order"
     assert not flight or flight[0] > progress.match_index, "what is acknowledged is not in flight"
+    assert progress.probing or not flight or flight[-1] < progress.next_index, "what is offered next is not in flight"
 
 
 def ascends(numbers: Sequence[int]) -> bool:

@@ -21,7 +21,8 @@ class Progress:
         match_index: highest entry known to be durable there. Invariant: never falls within a term.
         probing: whether it is not yet known where the logs match.
         in_flight: the last index of each AppendEntries with entries that is not acknowledged. Invariant: ascending,
-            above ``match_index``, no more than the window; while probing no more than one.
+            above ``match_index``, no more than the window; while probing no more than one, and else below
+            ``next_index``: so a heartbeat's consistency check finds out what was lost.
         round: the latest round of reads that the peer acknowledged.
         commit_sent: the highest commit index that was sent to it.
         installing: the index of the snapshot that is under way to it; 0 while none is. Nothing else but heartbeats is
@@ -56,7 +57,9 @@ class Progress:
             self.in_flight.pop()
         if not self.probing:
             self.next_index = Index(max(min(self.next_index, last + 1), self.match_index + 1))
-        if last > self.match_index and last not in self.in_flight:
+        # What is to be offered again already is not in flight: were it lost, nobody would learn of it.
+        is_sent = self.match_index < last and (self.probing or last < self.next_index)
+        if is_sent and last not in self.in_flight:
             self.in_flight.append(last)
 
     def acknowledge(self, match_index: Index) -> None:
