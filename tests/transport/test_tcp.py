@@ -116,6 +116,21 @@ async def test_a_node_is_known_by_its_advertised_address(bench: Bench):
     assert left.connections_accepted == 0  # the connection that left dialled is used
 
 
+async def test_a_node_that_is_reached_at_two_addresses_is_dialled_once_at_each(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """Two groups may name it by an IP address and by a host name."""
+    monkeypatch.setattr(neighbours, "SETTLE_SECONDS", 0.05)
+    (node, at_node), (other, _) = await bench.node(), await bench.node()
+    addresses = [node.address, node.address.replace("127.0.0.1", "localhost")]
+    for number in range(100):
+        for address in addresses:
+            other.send(address, [vote(number)])
+        await asyncio.sleep(0.002)
+    await until(lambda: len(at_node.packets) == 200)
+    assert node.connections_accepted == 2
+
+
 async def test_the_newest_frames_wait_for_a_node_that_is_not_there_yet(bench: Bench):
     left, _ = await bench.node()
     with socket.socket() as placeholder:
