@@ -32,14 +32,14 @@ from quorate.notebook import table
 from quorate.peer import Peer
 from quorate.reopening import Reopened, reopen
 from quorate.seat import Seat
-from quorate.serving import Place, carry_out_all
+from quorate.serving import Place, carry_out_all, statuses
 from quorate.settings import Settings
 from quorate.store import LogStore
 from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, check_holds_no_node, open_store
 from quorate.store.disk import Disk, ThreadExecutor, blocking
 from quorate.surroundings import Surroundings
 from quorate.transport import Answer, Packet, Transport
-from quorate.transport.calls import Failure, Reply, Request, StatusCall, StatusIs, singly
+from quorate.transport.calls import Failure, Reply, Request, StatusCall, singly
 from quorate.transport.local import PREFIX, check_path
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
@@ -375,7 +375,7 @@ class Node:
             for request in chain.from_iterable(map(singly, requests)):
                 answer(Reply(request.id, Failure("Stopped", "the node was stopped")))
             return
-        now = self._surroundings.clock.time()
+        now, everyone = self._surroundings.clock.time(), None
         for name, asked in groupby(requests, attrgetter("peer")):
             place = self._places.get(name)
             if place is not None:
@@ -385,7 +385,8 @@ class Node:
             failure = Failure("Unavailable", f"there is no peer named {name} on this node; it has: {running}")
             for request in chain.from_iterable(map(singly, asked)):
                 if isinstance(request.call, StatusCall) and not name:
-                    answer(Reply(request.id, StatusIs(tuple(place.seat.status() for place in self._places.values()))))
+                    everyone = everyone or statuses(self._places.values())  # Once: each look at a peer costs.
+                    answer(Reply(request.id, everyone))
                 else:
                     answer(Reply(request.id, failure))
 
