@@ -6,6 +6,7 @@ Puts the parts together; decides nothing of the protocol.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import secrets
@@ -32,14 +33,14 @@ from quorate.notebook import table
 from quorate.peer import Peer
 from quorate.reopening import Reopened, reopen
 from quorate.seat import Seat
-from quorate.serving import Place, carry_out_all
+from quorate.serving import Place, carry_out_all, statuses
 from quorate.settings import Settings
 from quorate.store import LogStore
 from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, check_holds_no_node, open_store
 from quorate.store.disk import Disk, ThreadExecutor, blocking
 from quorate.surroundings import Surroundings, check_home
 from quorate.transport import Answer, Packet, Transport
-from quorate.transport.calls import Failure, Reply, Request, StatusCall, StatusIs, singly
+from quorate.transport.calls import Failure, Reply, Request, StatusCall, singly
 from quorate.transport.local import PREFIX, check_path
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
@@ -377,6 +378,7 @@ class Node:
                 answer(Reply(request.id, Failure("Stopped", "the node was stopped")))
             return
         now = self._surroundings.clock.time()
+        everyone = functools.cache(lambda: statuses(self._places.values()))  # One look at each peer for all who ask.
         for name, asked in groupby(requests, attrgetter("peer")):
             if (place := self._places.get(name)) is not None:
                 carry_out_all(place, asked, answer, now)
@@ -384,10 +386,8 @@ class Node:
             running = ", ".join(self._places) or "none"
             failure = Failure("Unavailable", f"there is no peer named {name} on this node; it has: {running}")
             for request in chain.from_iterable(map(singly, asked)):
-                if isinstance(request.call, StatusCall) and not name:
-                    answer(Reply(request.id, StatusIs(tuple(place.seat.status() for place in self._places.values()))))
-                else:
-                    answer(Reply(request.id, failure))
+                is_of_all = isinstance(request.call, StatusCall) and not name
+                answer(Reply(request.id, everyone() if is_of_all else failure))
 
     # Beginning and end.
 

@@ -301,6 +301,11 @@ def as_beginning(_: bytes, value: object) -> Events:
     return Events((value + 1, 0), ())
 
 
+def statuses(places: Iterable[Place]) -> StatusIs:
+    """Tell of several peers how they stand."""
+    return StatusIs(tuple([place.seat.status() for place in places]))
+
+
 def identity(place: Place) -> Identity:
     """Tell who a peer is."""
     state = place.seat.raft.state

@@ -17,7 +17,7 @@ from quorate.errors import OutcomeUnknown, Overloaded
 from quorate.following import LEARN_SECONDS, PAUSE_MAX, PAUSE_MIN
 from quorate.machines import KV
 from quorate.testing.clock import VirtualLoop
-from quorate.transport import Answer, Channel, Packet
+from quorate.transport import Answer, Channel, Packet, channel
 from quorate.transport.calls import CancelCall, Failure, LeaderCall, ReadCall, Reply, Request, StatusCall
 from quorate.transport.memory import MemoryNetwork, MemoryTransport
 from tests.api.cluster import SETTINGS, cluster, free_ports
@@ -566,3 +566,35 @@ async def test_peers_behind_a_tunnel_are_reached_where_the_client_is_told() -> N
             assert await kv.write(KV.set, "foo", "bar") == "bar"
     with pytest.raises(ValueError, match="cannot be used"):
         connect(KV, "peer1@kv-1.internal:7001", reached={"peer1": "nowhere"})
+
+
+async def test_a_connection_that_something_on_the_way_has_forgotten_is_left_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a tunnel takes what is sent, and passes nothing on: TCP says that all is well, for ever."""
+    monkeypatch.setattr(channel, "SILENT_SECONDS", 0.1)
+    forgotten: set[asyncio.StreamWriter] = set()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while chunk := await reader.read(65_536):
+            if writer not in forgotten:
+                writer.write(chunk)
+        writer.close()
+
+    async with cluster(KV, 1) as group:
+        address = (await group.form()).address
+
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            back, forth = await asyncio.open_connection(address.host, address.port)
+            writers.extend((writer, forth))
+            await asyncio.gather(pass_on(reader, forth), pass_on(back, writer))
+
+        async with await asyncio.start_server(take, "127.0.0.1", 0) as tunnel:
+            port = tunnel.sockets[0].getsockname()[1]
+            async with connect(KV, address, reached={"peer1": f"127.0.0.1:{port}"}) as kv:
+                assert await kv.write(KV.append, "foo", "a") == "a"
+                forgotten.update(writers)
+                assert await kv.with_options(timeout=2.0).write(KV.append, "foo", "b") == "ab"
+                assert len(writers) == 4
+                assert await kv.read(KV.get, "foo") == "ab"

@@ -125,7 +125,8 @@ async def test_calls_that_are_given_up_are_held_no_longer(directory: Path) -> No
         calls.append(asyncio.ensure_future(patient.read(KV.get, "log")))
         # The first call of a client goes another way than those of one that was answered before.
         calls.append(asyncio.ensure_future(new.with_options(timeout=60.0).read(KV.get, "log")))
-        await until(lambda: len(forwarding._asked) == 5 and forwarding._bytes > 0)
+        # Where it does not lead, only the first of the writes is repeated.
+        await until(lambda: len(forwarding._asked) >= 3 and forwarding._bytes > 0)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)

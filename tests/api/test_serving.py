@@ -12,9 +12,22 @@ from quorate.calling import describe
 from quorate.forwarding import Forwarding
 from quorate.links import Links
 from quorate.machines import KV
+from quorate.seat import Seat
 from quorate.serving import CallWaiter
 from quorate.settings import Settings
-from quorate.transport.calls import Failure, OpenSessionCall, Reply, Request, SessionIs, Value, WriteCall, WritesCall
+from quorate.transport.calls import (
+    Failure,
+    OpenSessionCall,
+    Reply,
+    Request,
+    SessionIs,
+    StatusCall,
+    StatusIs,
+    Value,
+    WriteCall,
+    WritesCall,
+)
+from quorate.types import Status
 from tests.api.virtual import World, run_world
 
 SETTINGS = Settings(call_timeout=20.0, command_bytes_max=100)
@@ -161,3 +174,27 @@ async def test_a_caller_that_gives_up_takes_no_connection_away_that_others_wait_
     assert await second == "a connection to x:1"
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+def test_all_peers_of_a_node_are_looked_at_once_for_all_who_ask_in_one_turn(monkeypatch: pytest.MonkeyPatch):
+    """Each look costs; and in one turn a thousand may ask for all of a thousand peers."""
+    looks: list[str] = []
+    status = Seat.status
+
+    def count(seat: Seat) -> Status:
+        looks.append(seat.name)
+        return status(seat)
+
+    async def tell(world: World) -> None:
+        for name in ("one", "two", "three"):
+            await world.nodes[0].start_peer(KV, name=name)
+        monkeypatch.setattr(Seat, "status", count)
+        questions = [Request(number, ("", "nobody")[number % 2], StatusCall()) for number in range(20)]
+        answers = await asked(world, 0, *questions)
+        assert looks == ["one", "two", "three"]
+        for number in range(0, 20, 2):
+            answer = answers[number]
+            assert isinstance(answer, StatusIs)
+            assert [each.name for each in answer.peers] == ["one", "two", "three"]
+
+    run_world(1, SETTINGS, tell)

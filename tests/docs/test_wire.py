@@ -128,6 +128,7 @@ def test_the_numbers_are_those_of_the_source():
         f"`command_bytes_max` ({Settings().command_bytes_max >> 20} MiB)",
         f"within {HELLO_SECONDS:.0f} s",
         f"A node takes {accepting.CONNECTIONS_MAX:,} connections",
+        f"no more than {accepting.STRANGERS_MAX:,} of them before they have said hello",
         f"the answers of the last {ANSWERS_MAX:,} writes",
         f"`commands`, {COMMANDS_MAX:,} at most",
         "0 to 2^63 - 1",

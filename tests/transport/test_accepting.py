@@ -156,3 +156,21 @@ async def test_a_system_that_gives_no_more_files_is_taken_as_it_is(bench: Bench,
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     assert accepting.raise_files_limit() == 1024
+
+
+async def test_of_those_who_say_nothing_there_are_never_as_many_as_there_may_be_connections(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """With TLS each of them costs a third of a megabyte."""
+    monkeypatch.setattr(accepting, "STRANGERS_MAX", 2)
+    node, _ = await bench.node()
+    channel = await bench.transport(None).connect(node.address)
+    strangers = [await open_raw(node.address) for _ in range(5)]
+    for reader, _ in strangers[:3]:
+        await hear_the_end(reader)
+    assert node.connections_open == 3
+    assert (await channel.call(ask(b"x"))).answer == Value(b"x")
+    [warning] = [record.getMessage() for record in warnings_in(caplog)]
+    assert "2 connections have said nothing yet" in warning
+    for _, writer in strangers:
+        writer.close()

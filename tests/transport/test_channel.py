@@ -339,3 +339,43 @@ async def test_how_long_answers_may_be_is_learnt_from_those_of_late():
     replies.answer(Reply(20, Value(bytes(BYTES_MAX // 2))))
     replies.flush()
     assert replies.answer_bytes > BYTES_MAX // 2
+
+
+async def test_a_connection_by_which_nothing_comes_takes_no_further_calls_and_is_closed_behind_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(channel, "SILENT_SECONDS", 0.01)
+    wire = Wire()
+    now = asyncio.get_running_loop().time()
+    patient = wire.channel.post("peer1", ask(b"1").call, now + 60.0)
+    hasty = wire.channel.post("peer1", ask(b"2").call, now + 0.02)
+    with pytest.raises(TimeoutError):
+        await hasty
+    assert wire.channel.closed
+    with pytest.raises(Unavailable, match="node:1 has said nothing for too long"):
+        wire.channel.post("peer1", ask(b"3").call, FOREVER)
+    assert wire.frames[1:] == []
+    wire.channel.receive([Reply(1, Value(b"late"))])
+    assert (await patient).answer == Value(b"late")
+    await asyncio.sleep(0)
+    assert wire.frames[1:] == [b"the end"]
+
+
+async def test_a_connection_by_which_something_came_goes_on_though_a_call_has_run_out_of_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(channel, "SILENT_SECONDS", 0.01)
+    wire = Wire()
+    now = asyncio.get_running_loop().time()
+    slow = wire.channel.post("peer1", ask(b"1").call, now + 0.02)
+    answered = wire.channel.post("peer1", ask(b"2").call, FOREVER)
+    await asyncio.sleep(0)
+    wire.channel.receive([Reply(2, Value(b""))])
+    await answered
+    with pytest.raises(TimeoutError):
+        await slow
+    assert not wire.channel.closed
+    hasty = wire.channel.post("peer1", ask(b"3").call, now + 0.021)  # too short to learn anything from
+    with pytest.raises(TimeoutError):
+        await hasty
+    assert not wire.channel.closed

@@ -26,6 +26,7 @@ class Line:
         self.open = True
         self.unsent = 7
         self.opened_at = asyncio.get_running_loop().time()
+        self.arrivals = 0
         self.frames: list[bytes] = []
 
     def write(self, frame: bytes) -> None:
@@ -125,12 +126,39 @@ async def test_the_smaller_keeps_what_it_dialled_when_its_neighbour_closes_the_o
 
 
 @pytest.mark.parametrize("node", ["a", "z"])
-async def test_a_neighbour_that_dials_again_has_lost_what_it_had_dialled_before(node: str):
+async def test_a_neighbour_that_dials_again_has_lost_what_it_had_dialled_before(
+    node: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.001)
     place = Place()
     before, after = place.join(Line(node, dialled=False)), place.join(Line(node, dialled=False))
-    assert (before.open, after.open) == (False, True)
     place.neighbours.send(node, [b"1"])
-    assert after.frames == [b"1"]
+    assert (before.frames, after.frames) == ([], [b"1"])
+    await until(lambda: not before.open)
+    assert after.open
+
+
+@pytest.mark.parametrize("node", ["a", "z"])
+async def test_a_neighbour_that_dials_at_a_second_address_keeps_both_connections(
+    node: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.001)
+    place = Place()
+    before, after = place.join(Line(node, dialled=False)), place.join(Line(node, dialled=False))
+    before.arrivals += 1
+    await asyncio.sleep(0.01)
+    assert (before.open, after.open) == (True, True)
+
+
+async def test_a_neighbour_that_loses_its_second_connection_keeps_the_first(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.001)
+    place = Place()
+    before = place.join(Line("z", dialled=False))
+    place.leave(place.join(Line("z", dialled=False)))
+    await asyncio.sleep(0.01)
+    assert before.open
+    place.neighbours.send("z", [b"1"])
+    assert before.frames == [b"1"]
 
 
 @pytest.mark.parametrize("turns", [0, 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 
@@ -10,7 +11,7 @@ import pytest
 
 from quorate.errors import Unavailable
 from quorate.settings import Settings
-from quorate.transport import connection, neighbours
+from quorate.transport import connection, dialling, neighbours
 from quorate.transport.calls import Request, Value, WriteCall
 from quorate.transport.frames import VERSION, FrameKind, Hello, encode_frame
 from tests.transport.bench import Bench, Recorder, ask, entries, until, vote
@@ -114,6 +115,21 @@ async def test_a_node_is_known_by_its_advertised_address(bench: Bench):
     right.send(left.address, [vote(2)])
     await until(lambda: at_left.packets)
     assert left.connections_accepted == 0  # the connection that left dialled is used
+
+
+async def test_a_node_that_is_reached_at_two_addresses_is_dialled_once_at_each(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """Two groups may name it by an IP address and by a host name."""
+    monkeypatch.setattr(neighbours, "SETTLE_SECONDS", 0.05)
+    (node, at_node), (other, _) = await bench.node(), await bench.node()
+    addresses = [node.address, node.address.replace("127.0.0.1", "localhost")]
+    for number in range(100):
+        for address in addresses:
+            other.send(address, [vote(number)])
+        await asyncio.sleep(0.002)
+    await until(lambda: len(at_node.packets) == 200)
+    assert node.connections_accepted == 2
 
 
 async def test_the_newest_frames_wait_for_a_node_that_is_not_there_yet(bench: Bench):
@@ -374,6 +390,29 @@ async def test_several_addresses_of_one_name_that_refuse_are_one_refusal(bench: 
     await node.stop()
     with pytest.raises(Unavailable, match="refuses the connection"):
         await bench.transport(None).connect(f"localhost:{port}")
+
+
+async def test_an_address_of_a_name_that_hangs_leaves_time_for_the_next(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    """As where a name has an IPv6 address too, and on the way there something swallows what is sent."""
+    monkeypatch.setattr(dialling, "HANG_SECONDS", 0.1)
+    node, _ = await bench.node()
+    port = int(node.address.rpartition(":")[2])
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # Who comes then is not answered.
+            caller = stack.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+
+        def two(*_: object, **__: object) -> list[tuple[object, ...]]:
+            addresses = [full.getsockname(), ("127.0.0.1", port)]
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+        monkeypatch.setattr(socket, "getaddrinfo", two)
+        await bench.transport(None).connect(f"two.example:{port}")
+    assert node.connections_accepted == 1
 
 
 async def test_replies_given_before_stop_are_sent(bench: Bench):

@@ -90,7 +90,7 @@ class Channel(Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is gone."""
+        """Whether it takes no further calls: the connection is gone, or seems to be."""
         ...
 
     async def close(self) -> None:

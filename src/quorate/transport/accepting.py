@@ -20,6 +20,9 @@ from quorate.transport.local import BACKLOG
 CONNECTIONS_MAX = 10_000
 """How many connections that others have opened may be open at once, if the process may have so many files open."""
 
+STRANGERS_MAX = 500
+"""How many of them may not have said hello yet: with TLS each holds 0.3 MB, from its first byte on."""
+
 FILES_RESERVED = 256
 """How many of the files that the process may have open are left to the store and to connections that it dials."""
 
@@ -39,7 +42,7 @@ PAUSE_SECONDS = 1.0
 class Door:
     """Where a node listens, and who came in there.
 
-    At the bound a further connection takes the place of the one that has kept silent for longest, if there is one:
+    At either bound a further connection takes the place of the one that has kept silent for longest, if there is one:
     so strangers who say nothing keep nobody out.
     """
 
@@ -108,8 +111,13 @@ class Door:
 
     def _take(self, accepted: socket.socket) -> None:
         """Bring a connection up, if there is room for it."""
-        if len(self._connections) >= self._connections_max:
+        is_full = len(self._connections) >= self._connections_max
+        if is_full:
             self._warn("full", "%d connections are open -> one is refused for each that comes", self._connections_max)
+        elif len(self._strangers) >= STRANGERS_MAX:
+            text = "%d connections have said nothing yet -> the oldest is closed for each that comes"
+            self._warn("strangers", text, STRANGERS_MAX)
+        if is_full or len(self._strangers) >= STRANGERS_MAX:
             stranger = next(iter(self._strangers), None)
             if stranger is None:
                 accepted.close()

@@ -33,6 +33,11 @@ from quorate.transport.frames import (
 
 FOREVER = float("inf")
 
+SILENT_SECONDS = 1.0
+"""A connection by which nothing has come for so long, though something was asked, takes no further calls once one of
+them has run out of time. Something between the two machines may have forgotten it, and acknowledge what is sent all the
+same: another connection is answered, and this one never."""
+
 REFUSED = (TypeError, ValueError, OverflowError)
 """What the encoder raises for values that no frame can carry: text that is not UTF-8, or numbers beyond 64 bits."""
 
@@ -128,7 +133,8 @@ class Replies:
 class FrameChannel:
     """A ``Channel``: gives requests their ids, and each caller the reply with its id.
 
-    Deadlines are swept: one timer for all calls, set for the first of them.
+    Deadlines are swept: one timer for all calls, set for the first of them. Where nothing comes, it takes no further
+    calls: see ``SILENT_SECONDS``.
 
     Attributes:
         commands_max: the most writes that travel as one request; with 1 each goes as a ``WriteCall``.
@@ -155,6 +161,9 @@ class FrameChannel:
         self._sweep_at = FOREVER
         self._timer: asyncio.TimerHandle | None = None
         self._broken: str | None = None
+        self._asked_at: float | None = None  # When something was asked first since something has come.
+        self._is_retired = False
+        self._ending: asyncio.Task[None] | None = None
 
     async def call(self, request: Request, deadline: float = FOREVER) -> Reply:
         """Send a request, with an id of this channel, and wait for its reply, until the deadline.
@@ -175,8 +184,8 @@ class FrameChannel:
         Raises:
             Unavailable: the connection was gone before the call was sent.
         """
-        if self._broken is not None:
-            raise Unavailable(self._broken)
+        if self._broken is not None or self._is_retired:
+            raise Unavailable(self._broken or f"{self._node} has said nothing for too long")
         number = next(self._ids)
         future: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting[number] = future, deadline
@@ -212,8 +221,8 @@ class FrameChannel:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is gone."""
-        return self._broken is not None
+        """Whether the connection is gone, or takes no further calls since nothing comes by it."""
+        return self._broken is not None or self._is_retired
 
     async def close(self) -> None:
         """Close the connection; calls under way fail with ``ConnectionError``. Idempotent."""
@@ -222,10 +231,12 @@ class FrameChannel:
 
     def receive(self, replies: Sequence[Reply]) -> None:
         """Hand replies to their callers; one whose caller has given up is dropped."""
+        self._asked_at = None
         for reply in replies:
             waiting = self._waiting.pop(reply.id, None)
             if waiting is not None and not waiting[0].done():
                 waiting[0].set_result(reply)
+        self._end_if_retired()
 
     def break_off(self, reason: str) -> None:
         """Fail the calls under way, and all later ones: the connection is gone. The first reason given counts."""
@@ -244,6 +255,8 @@ class FrameChannel:
             requests += self._cancels()
         if not requests:
             return
+        if self._asked_at is None:
+            self._asked_at = self._loop.time()
         try:
             frame = encode_one_frame(FrameKind.REQUESTS, requests, self._bytes_max)
         except REFUSED:
@@ -290,6 +303,7 @@ class FrameChannel:
         """Fail the calls whose deadline has passed, and look again at the first deadline of the others."""
         now = max(self._sweep_at, asyncio.get_running_loop().time())  # A timer may come a trifle early.
         first = FOREVER
+        count = len(self._waiting)
         for number, (future, deadline) in list(self._waiting.items()):
             if deadline > now:
                 first = min(first, deadline)
@@ -298,3 +312,12 @@ class FrameChannel:
             if not future.done():
                 future.set_exception(TimeoutError("no reply in time"))
         self._set_sweep(first)
+        has_failed = len(self._waiting) < count
+        if has_failed and self._asked_at is not None and now - self._asked_at >= SILENT_SECONDS:
+            self._is_retired = True
+        self._end_if_retired()
+
+    def _end_if_retired(self) -> None:
+        """Close the connection, if it takes no further calls and none is under way."""
+        if self._is_retired and not self._waiting and self._ending is None:
+            self._ending = self._loop.create_task(self.close(), name=f"leave the connection to {self._node}")

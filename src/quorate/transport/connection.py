@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         heard: what the other side said first; None until then.
         error: why the connection ended, where it did not end in peace.
         opened_at: the loop's time when it came up.
+        arrivals: how often something has arrived.
         is_full: whether so much waits to be sent that nothing should be added.
         is_paused: whether nothing is read.
         settled: set once the other side has said hello, or the connection is gone.
@@ -75,6 +76,7 @@ class Connection(asyncio.Protocol):
         self.heard: Hello | None = None
         self.error: Exception | None = None
         self.opened_at: float = 0.0
+        self.arrivals: int = 0
         self.is_full: bool = False
         self.is_paused: bool = False
         self.settled: asyncio.Event = asyncio.Event()
@@ -155,6 +157,7 @@ class Connection(asyncio.Protocol):
         """Read frames and pass them on. Whatever goes wrong ends this connection alone (``asyncio.Protocol``)."""
         if not self.open:
             return
+        self.arrivals += 1
         try:
             frames = self._decoder.feed(data)
             if self._decoder.buffered or self._is_unfinished:

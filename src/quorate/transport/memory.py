@@ -147,9 +147,11 @@ class Link:
         self.target = target
         self.channel: FrameChannel = FrameChannel(target.address, self._send_requests, self._hang_up, source.bytes_max)
         self._replies = Replies(self._send_replies, target.bytes_max)
+        self._is_cut = False
 
     def cut(self, reason: str) -> None:
         """Break the channel, for both ends at once; frames under way are lost."""
+        self._is_cut = True
         if self in self.source.network.links:
             self.source.network.links.remove(self)
         self.channel.break_off(reason)
@@ -160,20 +162,20 @@ class Link:
 
     def _send_requests(self, frame: bytes) -> None:
         """Put a frame of requests on its way."""
-        if not self.channel.closed:
+        if not self._is_cut:
             arrive = _once(lambda: self._receive_requests(frame))
             self.source.network.deliver(self.source.address, self.target.address, frame, arrive)
 
     def _send_replies(self, frame: bytes) -> None:
         """Put a frame of replies on its way."""
-        if not self.channel.closed:
+        if not self._is_cut:
             arrive = _once(lambda: self._receive_replies(frame))
             self.source.network.deliver(self.target.address, self.source.address, frame, arrive)
 
     def _receive_requests(self, frame: bytes) -> None:
         """Hand requests to the node."""
         match decode_frame(frame, self.target.bytes_max):
-            case (FrameKind.REQUESTS, requests) if self.target.receiver is not None and not self.channel.closed:
+            case (FrameKind.REQUESTS, requests) if self.target.receiver is not None and not self._is_cut:
                 self.target.receiver.receive_requests(requests, self._replies.answer)
             case _:
                 pass

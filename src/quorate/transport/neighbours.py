@@ -5,6 +5,10 @@ node with the smaller address stays; only the side that dialled the other one cl
 better one, so there is always a way. A node with the smaller address that is dialled although it holds a connection
 of its own waits for that: if the new one is still open after ``SETTLE_SECONDS``, the other side knows of no
 other, and ours is dead without having said so (a machine that lost its power says nothing).
+
+**A node that dials twice** has lost what it dialled before, or reaches us at two addresses: two groups may name us by
+an IP address and by a host name. So the older one is closed only if nothing has come by it for ``SETTLE_SECONDS``.
+Closed at once it would be dialled anew, at once, and so on for ever.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quorate.errors import Unavailable
@@ -127,10 +131,12 @@ class Neighbours:
             neighbour.connections.append(connection)
             asyncio.get_running_loop().call_later(SETTLE_SECONDS, _settle, ours, connection)
         else:
-            # A node dials only when it knows of no connection: those that it dialled before are dead.
             neighbour.connections.insert(0, connection)
-            for other in others:
+            for other in ours:
                 other.close()
+            dialled_before = {other: other.arrivals for other in others if not other.dialled}
+            if dialled_before:
+                asyncio.get_running_loop().call_later(SETTLE_SECONDS, _close_dead, dialled_before, connection)
             if neighbour.dial is not None and larger:
                 neighbour.dial.cancel()
         for frame in neighbour.waiting:
@@ -206,3 +212,11 @@ def _settle(ours: Sequence[Connection], theirs: Connection) -> None:
     if theirs.open:
         for connection in ours:
             connection.close()
+
+
+def _close_dead(before: Mapping[Connection, int], later: Connection) -> None:
+    """Close what a neighbour had dialled before it dialled once more, unless more has arrived there than until then."""
+    if later.open:
+        for connection, arrivals in before.items():
+            if connection.arrivals == arrivals:
+                connection.close()

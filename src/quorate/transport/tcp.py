@@ -19,6 +19,7 @@ from quorate.transport.accepting import Door, bind
 from quorate.transport.callers import Caller
 from quorate.transport.channel import FrameChannel
 from quorate.transport.connection import LINGER_SECONDS, Connection, Events, close_all, explain
+from quorate.transport.dialling import open_socket
 from quorate.transport.frames import Frame, FrameError, FrameKind, Hello, encode_frames, encode_value, fits
 from quorate.transport.local import LocalSocket, local_path
 from quorate.transport.neighbours import Neighbours
@@ -216,7 +217,7 @@ class TCPTransport:
         reached = False
         try:
             async with asyncio.timeout(seconds):
-                await self._connect(connection, node)
+                await self._connect(connection, node, seconds)
                 await connection.settled.wait()
             reached = connection.open
         except (OSError, ValueError) as error:
@@ -228,15 +229,21 @@ class TCPTransport:
             raise Unavailable(f"{node} {self._why_closed(connection)}") from connection.error
         return connection
 
-    async def _connect(self, connection: Connection, node: str) -> None:
+    async def _connect(self, connection: Connection, node: str, seconds: float) -> None:
         """Connect to a node, at its path or its address."""
         loop, path = asyncio.get_running_loop(), local_path(node)
         if path is not None:
             await loop.create_unix_connection(lambda: connection, path)
             return
         host, port = parse_node(node)
+        tls = self._dialling_tls
+        dialled = await open_socket(host, port, seconds)
         await loop.create_connection(
-            lambda: connection, host, port, ssl=self._dialling_tls, ssl_shutdown_timeout=self._linger
+            lambda: connection,
+            sock=dialled,
+            ssl=tls,
+            server_hostname=host if tls is not None else None,
+            ssl_shutdown_timeout=self._linger,
         )
 
     def _why_closed(self, connection: Connection) -> str:
