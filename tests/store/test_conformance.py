@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -370,13 +371,38 @@ class WritesNoCompaction(NaiveStore):
         super().write([replace(batch, compaction=None) for batch in batches])
 
 
+class Opened(NaiveStore):
+    """Is opened by a method that stores derived from it inherit."""
+
+    @classmethod
+    def open(cls, directory: Path) -> Opened:
+        return cls(directory)
+
+
+class InheritsItsOpen(WritesWhenClosed, Opened):
+    """Is wrong, and found by the name of a class that is not."""
+
+
+class OfOneThread(NaiveStore):
+    """Is bound to the thread that opened it, as connections of ``sqlite3`` are unless told otherwise."""
+
+    def __init__(self, directory: Path) -> None:
+        self.thread = threading.get_ident()
+        super().__init__(directory)
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        assert threading.get_ident() == self.thread, "this store belongs to another thread"
+        super().append(batches)
+
+
 torn_lines = functools.partial(conformance.torn_tails_are_repaired_by_dropping_whole_batches, tail="lines")
 
 
 def test_a_naive_store_keeps_what_it_can(tmp_path):
     for case in (*conformance.CASES, torn_lines):
         case(NaiveStore, tmp_path / str(id(case)))
-    durability.killing_the_process_loses_nothing_that_was_synced(NaiveStore, tmp_path / "killed")
+    durability.killing_the_process_loses_nothing_that_was_synced(Opened.open, tmp_path / "killed")
+    durability.any_thread_may_call_after_another(NaiveStore, tmp_path / "threads")
 
 
 @pytest.mark.parametrize(
@@ -384,6 +410,7 @@ def test_a_naive_store_keeps_what_it_can(tmp_path):
     [
         (WritesWhenClosed, durability.killing_the_process_loses_nothing_that_was_synced),
         (NaiveStore, durability.a_second_open_is_refused),
+        (OfOneThread, durability.any_thread_may_call_after_another),
         (WritesNoCompaction, durability.killing_the_process_loses_nothing_that_was_synced),
         (NaiveStore, durability.a_flipped_bit_is_never_silent),
         (NaiveStore, durability.a_flipped_bit_in_a_compaction_is_never_silent),
@@ -401,6 +428,17 @@ def test_a_store_whose_files_are_elsewhere_proves_nothing(tmp_path):
         durability.a_flipped_bit_is_never_silent(
             lambda directory: NaiveStore(tmp_path / "elsewhere"), tmp_path / "store"
         )
+
+
+def test_a_store_is_killed_as_what_it_is_though_it_inherits_what_opens_it(tmp_path):
+    with pytest.raises(AssertionError, match="was synced"):
+        durability.killing_the_process_loses_nothing_that_was_synced(InheritsItsOpen.open, tmp_path / "store")
+
+
+@pytest.mark.parametrize("hidden", [lambda directory: NaiveStore(directory), functools.partial(NaiveStore)])
+def test_what_opens_must_be_found_under_its_name_by_other_processes(hidden, tmp_path):
+    with pytest.raises(AssertionError, match="found in a module, under its name"):
+        durability.killing_the_process_loses_nothing_that_was_synced(hidden, tmp_path / "store")
 
 
 def test_check_runs_every_case(monkeypatch):

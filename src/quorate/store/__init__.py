@@ -1,7 +1,8 @@
 """The disk: what quorate asks of a store, and what a crash may and may not lose.
 
 A store holds the logs of all peers of one node, keyed by peer name. It is blocking, and called by one thread at a
-time (``store/disk.py``). It knows nothing of elections: it keeps what it is told and tells when it cannot.
+time, not always the same one (``store/disk.py``). It knows nothing of elections: it keeps what it is told and tells
+when it cannot.
 
 **What a crash may lose**: any suffix of what was appended since the last ``sync`` returned, and nothing else. Of one
 ``append`` either a whole ``Batch`` survives or none of it, and a batch only together with all that were appended

@@ -5,6 +5,8 @@ They damage copies of a store's directory. Knows stores by their contract, and f
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import random
 import shutil
@@ -12,12 +14,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 
 from quorate.errors import StoreError, StoreLocked
-from quorate.store import Batch
+from quorate.store import Batch, LogStore
 from quorate.testing.killed_writer import compaction_at
 from quorate.testing.logs import (
     OpenStore,
@@ -42,11 +45,34 @@ def another_process(program: str, open_store: OpenStore, directory: Path) -> sub
         program: the module.
         open_store: opens the store there; told to the program as the module and the name where it stands.
         directory: the store's.
+
+    Raises:
+        AssertionError: another process would not find what opens the store.
     """
     command = [sys.executable, "-m", f"quorate.testing.{program}"]
-    command += [open_store.__module__, open_store.__qualname__, str(directory)]
+    command += [*place_of(open_store), str(directory)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True)
+
+
+def place_of(open_store: OpenStore) -> tuple[str, str]:
+    """Give the module of what opens a store, and its name there.
+
+    Of a method of a class it is the class that counts, and not the one that this has inherited it from.
+
+    Raises:
+        AssertionError: it is not to be found there.
+    """
+    owner = getattr(open_store, "__self__", None)
+    if isinstance(owner, type):
+        module, name = owner.__module__, f"{owner.__qualname__}.{open_store.__name__}"
+    else:
+        module, name = getattr(open_store, "__module__", ""), getattr(open_store, "__qualname__", "")
+    found: object = None
+    with suppress(ImportError, AttributeError, ValueError):
+        found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    assert found == open_store, f"what opens the store must be found in a module, under its name: {open_store} is not"
+    return module, name
 
 
 def killing_the_process_loses_nothing_that_was_synced(open_store: OpenStore, directory: Path) -> None:
@@ -84,6 +110,27 @@ def a_second_open_is_refused(open_store: OpenStore, directory: Path) -> None:
         assert (printed, "StoreLocked" in errors) == ("", True), f"another process opened it too: {errors}"
         append(store, "peer1", numbered(1, 1, 1))
         assert store.load("peer1").last == 1
+
+
+def any_thread_may_call_after_another(open_store: OpenStore, directory: Path) -> None:
+    """One at a time: a node opens its store on one thread and uses it there, and may close it on another.
+
+    Raises:
+        AssertionError: only the thread that opened it may use it.
+    """
+
+    def use(store: LogStore, index: int) -> None:
+        append(store, "peer1", numbered(1, index, index), hard_state=HardState(Term(index)))
+        store.sync()
+        assert store.load("peer1").last == index, f"entry {index} is not there"
+        assert read_entries(store, "peer1") == entries_of(numbered(1, 1, index))
+
+    with closing(open_store(directory)) as store:
+        for index in (1, 2):
+            with ThreadPoolExecutor(max_workers=1) as other_thread:
+                error = other_thread.submit(use, store, index).exception()
+            if error is not None:
+                raise AssertionError(f"a thread that did not open the store cannot use it: {error}") from error
 
 
 def a_flipped_bit_is_never_silent(open_store: OpenStore, directory: Path) -> None:
@@ -206,6 +253,7 @@ def flip_bit(file: Path, chance: random.Random) -> int:
 DURABLE_CASES: tuple[Callable[[OpenStore, Path], None], ...] = (
     killing_the_process_loses_nothing_that_was_synced,
     a_second_open_is_refused,
+    any_thread_may_call_after_another,
     a_flipped_bit_is_never_silent,
     a_flipped_bit_in_a_compaction_is_never_silent,
 )
