@@ -99,12 +99,12 @@ class Node:
         parse_node(bind)
         if advertise is not None:
             parse_node(advertise)
-        if data_dir is None and store != "memory" and surroundings is None:
+        if not data_dir and store != "memory" and surroundings is None:
             raise ValueError('a durable store needs a data_dir of its own; use store="memory" for one that forgets')
         self.settings: Settings = settings or Settings()
         self._bind = bind
         self._advertise = advertise
-        self._data_dir = None if data_dir is None else Path(data_dir)
+        self._data_dir = Path(data_dir).absolute() if data_dir else None  # Wherever the program goes from here.
         self._store_choice: str | LogStore = store
         self._tls = tls
         self._told = check_told(addresses or {})
