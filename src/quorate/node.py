@@ -38,13 +38,14 @@ from quorate.settings import Settings
 from quorate.store import LogStore
 from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, check_holds_no_node, open_store
 from quorate.store.disk import Disk, ThreadExecutor, blocking
-from quorate.surroundings import Surroundings, check_home
+from quorate.surroundings import Surroundings
 from quorate.transport import Answer, Packet, Transport
 from quorate.transport.calls import Failure, Reply, Request, StatusCall, singly
 from quorate.transport.local import PREFIX, check_path
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
 from quorate.types import Address, MemberKind, PeerId, is_name, parse_node
+from quorate.waiters import check_home
 
 logger: logging.Logger = logging.getLogger("quorate.node")
 
@@ -100,12 +101,12 @@ class Node:
         parse_node(bind)
         if advertise is not None:
             parse_node(advertise)
-        if data_dir is None and store != "memory" and surroundings is None:
+        if not data_dir and store != "memory" and surroundings is None:
             raise ValueError('a durable store needs a data_dir of its own; use store="memory" for one that forgets')
         self.settings: Settings = settings or Settings()
         self._bind = bind
         self._advertise = advertise
-        self._data_dir = None if data_dir is None else Path(data_dir)
+        self._data_dir = Path(data_dir).absolute() if data_dir else None  # Wherever the program goes from here.
         self._store_choice: str | LogStore = store
         self._tls = tls
         self._told = check_told(addresses or {})
@@ -152,7 +153,7 @@ class Node:
             RuntimeError: Python runs without assertions (``-O``); or not from this event loop.
             Stopped: the node was stopped while it started.
         """
-        check_home(self._home, asyncio.get_running_loop())
+        check_home(self._home)
         stops = self._stops
         while self._opening is not None:  # by another caller
             await self._opening.wait()
@@ -220,7 +221,7 @@ class Node:
         Raises:
             RuntimeError: not from this event loop; the message says why.
         """
-        check_home(self._home, asyncio.get_running_loop())
+        check_home(self._home)
         self._stops += 1
         try:
             await asyncio.gather(*map(self._stop_peer, list(self._places)))
@@ -290,7 +291,7 @@ class Node:
             OutcomeUnknown: with ``join``: the time was over before the leader answered; it may have become a member.
         """
         surroundings = self._running()
-        check_home(self._home, asyncio.get_running_loop())
+        check_home(self._home)
         seeds = None if join is None else parse_seeds(name, join)
         checked_kind(kind)
         if not is_name(name):
@@ -436,14 +437,13 @@ class Node:
 
     async def _stop_peer(self, name: str) -> None:
         """Stop one peer: what is under way is answered first, if that takes no longer than an election."""
-        check_home(self._home, asyncio.get_running_loop())
+        check_home(self._home)
         place = self._places.get(name)
         if place is None:
             return
         seat = place.seat
         try:
-            keeper = self._address_keepers.pop(name, None)
-            if keeper is not None:
+            if (keeper := self._address_keepers.pop(name, None)) is not None:
                 keeper.cancel()
                 await asyncio.gather(keeper, return_exceptions=True)
             await seat.close(self.settings.election_timeout_max)

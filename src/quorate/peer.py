@@ -27,7 +27,7 @@ from quorate.settings import Settings
 from quorate.standing import StandingWatcher
 from quorate.transport.calls import Events, StandingIs
 from quorate.types import Address, Consistency, MemberKind, StaleRead, Status, parse_node
-from quorate.waiters import FutureWaiter
+from quorate.waiters import FutureWaiter, future_in
 from quorate.watching import StatusWatch, Watch, beginning, view_of_peer
 
 M = TypeVar("M", bound=StateMachine)
@@ -123,7 +123,7 @@ class Peer(Generic[M]):
         """
         encoded, reply, _ = self._machine.writes.encode(call, args, kwargs)
         check_size(encoded, self._settings)
-        future = self._loop.create_future()
+        future = future_in(self._loop)
         self._seat.write(encoded, FutureWaiter(future, self._loop.time() + self._timeout, reply))
         return await future
 
@@ -160,7 +160,7 @@ class Peer(Generic[M]):
         check_size(encoded, self._settings)
         if self._consistency == "lease" and self._seat.may_answer_now():
             return reply.detach(self._seat.answer_now(bound))
-        future = self._loop.create_future()
+        future = future_in(self._loop)
         self._seat.read(bound, FutureWaiter(future, self._loop.time() + self._timeout, reply), self._consistency)
         return await future
 
@@ -192,7 +192,7 @@ class Peer(Generic[M]):
         """
         encoded, reply, bound = self._machine.reads.encode(call, args, kwargs)
         check_size(encoded, self._settings)
-        future = self._loop.create_future()
+        future = future_in(self._loop)
         self._seat.read(bound, FutureWaiter(future, self._loop.time() + self._timeout, StaleReplyType(reply)), "stale")
         return await future
 
@@ -431,7 +431,7 @@ class Peer(Generic[M]):
     async def _events(self, prefixes: tuple[bytes, ...], place: Place | None) -> Events:
         """Wait for the events that begin so, from a place on."""
         assert place is not None, "a watch of a peer begins at once"
-        waiter = FutureWaiter(asyncio.get_running_loop().create_future(), FOREVER)
+        waiter = FutureWaiter(future_in(self._loop), FOREVER)
         watcher = Watcher(waiter, prefixes, place)
         self._seat.watch(watcher)
         try:
@@ -446,7 +446,7 @@ class Peer(Generic[M]):
             StopAsyncIteration: it was stopped.
             Stopped: it has failed.
         """
-        waiter = FutureWaiter(asyncio.get_running_loop().create_future(), FOREVER)
+        waiter = FutureWaiter(future_in(self._loop), FOREVER)
         watcher = StandingWatcher(waiter, mark)
         self._seat.watch(watcher)
         try:
@@ -460,7 +460,7 @@ class Peer(Generic[M]):
 
     def _waiter(self) -> FutureWaiter:
         """Make who waits for something that is not of the machine."""
-        return FutureWaiter(self._loop.create_future(), self._loop.time() + self._timeout)
+        return FutureWaiter(future_in(self._loop), self._loop.time() + self._timeout)
 
 
 def check_size(encoded: bytes, settings: Settings) -> None:

@@ -80,7 +80,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             ValueError: a knob is out of its bounds; the message names it.
+            TypeError: it is no number, or must be a whole one.
         """
+        for name, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True):
+            value, is_span = getattr(self, name), isinstance(default, float)
+            if isinstance(value, bool) or not isinstance(value, (int, float) if is_span else int):
+                raise TypeError(f"{name} must be {'a number' if is_span else 'a whole number'}, not {value!r}")
         rules = (
             (self.heartbeat_interval >= 0.001, "heartbeat_interval must be at least 0.001 s"),
             (

@@ -36,15 +36,3 @@ class Surroundings(msgspec.Struct, frozen=True):
     random: random.Random
     directory: Callable[[str], Directory]
     store: Callable[[Directory], LogStore]
-
-
-def check_home(home: object, running: object) -> None:
-    """Refuse what is not called in the event loop that a node runs on; one that is stopped has none, which is None.
-
-    Raises:
-        RuntimeError: this is another one.
-    """
-    if home is not None and running is not home:
-        raise RuntimeError(
-            "this node runs on another event loop: call it there, or use a node of quorate.blocking from any thread"
-        )

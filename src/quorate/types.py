@@ -86,8 +86,10 @@ class Address(msgspec.Struct, frozen=True, array_like=True, order=True):
         return f"Address({str(self)!r})"
 
 
-def is_name(text: str) -> bool:
+def is_name(text: object) -> bool:
     """Tell whether the text may name a peer: 1 to 128 of letters, digits, ``.``, ``_``, ``-``, no leading dot."""
+    if not isinstance(text, str):
+        return False  # Such as what a variable that is not set gives.
     letters = text.replace("-", "").replace("_", "").replace(".", "")
     return text.isascii() and letters.isalnum() and not text.startswith(".") and len(text) <= NAME_LENGTH_MAX
 

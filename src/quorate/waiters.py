@@ -35,6 +35,31 @@ def first_deadline(waiters: Iterable[Waiter]) -> float:
     return min(map(attrgetter("deadline"), waiters), default=float("inf"))
 
 
+def check_home(home: asyncio.AbstractEventLoop | None) -> None:
+    """Refuse what is not called in the event loop that a node runs on; one that is stopped has none.
+
+    Raises:
+        RuntimeError: this is another one.
+    """
+    if home is not None and asyncio.get_running_loop() is not home:
+        raise RuntimeError(
+            "this node runs on another event loop: call it there, or use a node of quorate.blocking from any thread"
+        )
+
+
+def future_in(home: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
+    """Make what a call waits for that is made in the event loop of a node.
+
+    From another thread it would come in the midst of a turn of that loop, and take the place of another call.
+
+    Raises:
+        RuntimeError: this is another event loop; nothing was sent.
+    """
+    if asyncio.get_running_loop() is not home:
+        check_home(home)
+    return home.create_future()
+
+
 class Watching(Hashable, Protocol):
     """Someone who waits until something happens, for long maybe.
 

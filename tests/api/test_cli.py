@@ -225,6 +225,23 @@ def test_knobs_are_numbers_within_their_bounds() -> None:
             settings_from(argparse.Namespace(setting=[("snapshot_entries", value)]))
 
 
+@pytest.mark.parametrize(
+    ("knob", "value", "kind"),
+    [
+        ("snapshot_entries", 1e6, "a whole number"),
+        ("apply_entries_max", True, "a whole number"),
+        ("trailing_entries", None, "a whole number"),
+        ("heartbeat_interval", "0.05", "a number"),
+        ("call_timeout", True, "a number"),
+    ],
+)
+def test_a_knob_in_a_program_is_a_number_of_its_kind(knob: str, value: object, kind: str) -> None:
+    """One that is not would stop every peer of a group, when it comes to be used."""
+    with pytest.raises(TypeError, match=re.escape(f"{knob} must be {kind}, not {value!r}")):
+        Settings(**{knob: value})  # type: ignore[arg-type]
+    assert Settings(call_timeout=5).call_timeout == 5
+
+
 def test_a_port_in_use_is_explained() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -521,7 +521,15 @@ async def test_another_event_loop_is_told_whose_client_and_node_these_are(first:
                 for call in (*calls, kv.status(), anext(kv.watch_status()), kv.close()):
                     with pytest.raises(RuntimeError, match=r"^this client belongs to another event loop, that of its"):
                         await call
-                for begun in (node.start_peer(KV, name="peer2"), peer.stop(), node.stop(), node.start()):
+                asked = (
+                    peer.write(KV.set, "a", "c"),
+                    peer.read(KV.get, "a"),
+                    peer.read_stale(KV.get, "a"),
+                    peer.leader(),
+                )
+                told = anext(peer.watch_status()), peer.take_snapshot(), peer.transfer_leadership()
+                ended = node.start_peer(KV, name="peer2"), peer.stop(), node.stop(), node.start()
+                for begun in (*asked, *told, *ended):
                     with pytest.raises(RuntimeError, match="this node runs on another event loop: call it there"):
                         async with asyncio.timeout(5):
                             await begun

@@ -96,6 +96,32 @@ async def test_a_write_under_way_when_no_quorum_is_left_is_unknown_after_stop() 
             await pending
 
 
+async def test_a_data_directory_stays_where_it_was_when_the_program_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As programs do that become daemons."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    async with Node("127.0.0.1:0", data_dir="data/a") as node:
+        peer = await node.start_peer(KV, name="peer1")
+        await peer.set_configuration(peer.address)
+        await peer.leader()
+        monkeypatch.chdir(tmp_path / "there")
+        await peer.write(KV.set, "foo", "bar")
+        index = await peer.take_snapshot()
+        await node.start_peer(KV, name="peer2")
+    assert list((tmp_path / "there").iterdir()) == []
+    snapshots = tmp_path / "here/data/a/peers/peer1/snapshots"
+    assert [file.name.split("-")[0] for file in snapshots.iterdir()] == [str(index)]
+
+
+def test_an_empty_path_is_no_data_directory() -> None:
+    """It would be the current one: an empty variable of a shell is the usual reason."""
+    with pytest.raises(ValueError, match="a durable store needs a data_dir of its own"):
+        Node("127.0.0.1:0", data_dir="")
+
+
 async def test_a_data_directory_in_use_is_refused(tmp_path: Path) -> None:
     first, second = free_ports(2)
     async with Node(f"127.0.0.1:{first}", data_dir=tmp_path / "a"):

@@ -220,7 +220,7 @@ def test_a_peer_of_another_group_is_refused(path):
         assert directory.identity("peer1").group == "g1"
 
 
-@pytest.mark.parametrize("name", ["", "..", ".a", "a/b", "a\0", "x" * 129])
+@pytest.mark.parametrize("name", ["", "..", ".a", "a/b", "a\0", "x" * 129, None])
 def test_a_name_that_no_peer_may_have_is_refused(path, name):
     with closing(DataDirectory.open(path, HOME)) as directory:
         with pytest.raises(ValueError, match="cannot name a peer"):

@@ -151,7 +151,7 @@ async def opened(options: argparse.Namespace, machine: type[StateMachine]) -> As
         ValueError: likewise.
         RuntimeError: likewise.
     """
-    if options.data_dir is None and options.store != "memory":
+    if not options.data_dir and options.store != "memory":
         raise CommandError(
             "--data-dir is needed, a directory of this node's own; --store memory goes without, and forgets"
         )
