@@ -8,9 +8,10 @@ log and no sockets.
 
 from __future__ import annotations
 
-import itertools
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -22,6 +23,10 @@ from quorate.waiters import Waiter, Watchers
 
 ANSWER_BYTES_MAX = 48 * 1024
 """About how many bytes of events one answer holds, at most: any frame has room for them."""
+
+LOOKS_MAX = 2_048
+"""How many events are looked at for one call before it is answered, with those that are wanted or with none: many may
+ask at once, each for all that is held, and want none of it."""
 
 WATCHERS_MAX = 10_000
 """The most who may wait at one peer: each costs some hundred bytes, and a look at every event."""
@@ -81,11 +86,13 @@ class Recent:
                 continue
             answer = shared.get(watcher.prefixes)
             if answer is None:
-                answer = shared[watcher.prefixes] = self._choose(watcher.prefixes, begun, emitted)
+                answer = shared[watcher.prefixes] = choose(watcher.prefixes, begun, emitted, (self._end, 0))
             self._send(watcher, answer)
 
     def add(self, watcher: Watcher, applied: Index) -> None:
         """Send someone what is here from a place on, now or, if that is nothing, as soon as there is some.
+
+        Where much is here, the answer is of the first of it, and may hold nothing that is wanted.
 
         Args:
             watcher: who; told ``Compacted`` if some of it is here no longer.
@@ -98,9 +105,15 @@ class Recent:
         if len(self._watchers) >= WATCHERS_MAX:
             watcher.waiter.fail(Overloaded(f"{WATCHERS_MAX} wait for events at this peer already"))
             return
+        begin = bisect_left(self._events, watcher.place, key=place_of)
+        count = len(self._events) - begin
+        if count > LOOKS_MAX:
+            oldest = islice(self._events, begin, begin + LOOKS_MAX)
+            end = place_of(self._events[begin + LOOKS_MAX])
+            watcher.waiter.succeed(choose(watcher.prefixes, watcher.place, oldest, end))
+            return
         self._watchers.add(watcher)
-        newest = itertools.takewhile(lambda event: (event.index, event.place) >= watcher.place, reversed(self._events))
-        self._serve(watcher, list(newest)[::-1])
+        self._serve(watcher, list(islice(reversed(self._events), count))[::-1])
 
     def remove(self, watcher: Watcher) -> None:
         """Forget someone who waits no longer."""
@@ -148,7 +161,7 @@ class Recent:
 
     def _serve(self, watcher: Watcher, events: Sequence[Emitted]) -> None:
         """Send someone who waits those of these events that are wanted, if any are: the rest is known not to be."""
-        self._send(watcher, self._choose(watcher.prefixes, watcher.place, events))
+        self._send(watcher, choose(watcher.prefixes, watcher.place, events, (self._end, 0)))
 
     def _send(self, watcher: Watcher, answer: Events) -> None:
         """Send someone who waits an answer, unless it holds no events: then go on behind it."""
@@ -158,17 +171,30 @@ class Recent:
         else:
             watcher.place = max(watcher.place, answer.place)
 
-    def _choose(self, prefixes: tuple[bytes, ...], begun: Place, events: Sequence[Emitted]) -> Events:
-        """Give those of these events that begin so, from a place on, as far as one answer has room for them."""
-        chosen: list[Emitted] = []
-        size = 0
-        place: Place = self._end, 0
-        for event in events:
-            if (event.index, event.place) < begun or not event.event.startswith(prefixes):
-                continue
-            if chosen and size + event.size > ANSWER_BYTES_MAX:
-                place = event.index, event.place
-                break
-            chosen.append(event)
-            size += event.size
-        return Events(max(begun, place), tuple(chosen))
+
+def place_of(event: Emitted) -> Place:
+    """Give where an event stands."""
+    return event.index, event.place
+
+
+def choose(prefixes: tuple[bytes, ...], begun: Place, events: Iterable[Emitted], end: Place) -> Events:
+    """Give those of some events that begin so, from a place on, as far as one answer has room for them.
+
+    Args:
+        prefixes: what those begin with that are wanted.
+        begun: the place.
+        events: from there on, or from before it on; all there are up to ``end``.
+        end: where to go on if there is room for all of them.
+    """
+    chosen: list[Emitted] = []
+    size = 0
+    place = end
+    for event in events:
+        if not event.event.startswith(prefixes) or (event.index, event.place) < begun:
+            continue
+        if chosen and size + event.size > ANSWER_BYTES_MAX:
+            place = event.index, event.place
+            break
+        chosen.append(event)
+        size += event.size
+    return Events(max(begun, place), tuple(chosen))

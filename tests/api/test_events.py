@@ -300,6 +300,29 @@ def test_an_answer_holds_a_bounded_number_of_bytes_and_the_next_one_goes_on():
     assert answers == -(-200 // (ANSWER_BYTES_MAX // (len(event(1, 0, Added("x" * 1000)).event) + OVERHEAD)))
 
 
+@pytest.mark.parametrize("name", ["Added", "gone"])
+def test_for_one_call_a_bounded_number_of_events_is_looked_at_and_the_next_one_goes_on(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Else each of many who ask for the little that they want holds up the loop while all is looked at."""
+    monkeypatch.setattr("quorate.recent.LOOKS_MAX", 10)
+    held = Recent(10**9)
+    events = [event(index, 0, Removed("a") if index % 35 == 0 else Added("a")) for index in range(1, 101)]
+    held.take(events, Index(100))
+    place, found, answers = (1, 0), [], 0
+    while place < (101, 0) and answers < 100:
+        waits = watcher(name, place=place)
+        held.add(waits, Index(100))
+        if not waits.waiter.told:
+            break
+        answer = told(waits)
+        assert place < answer.place <= (place[0] + 10, 0) or place > (90, 0)
+        found += [emitted.index for emitted in answer.events]
+        place, answers = answer.place, answers + 1
+    assert found == [index for index in range(1, 101) if (index % 35 == 0) is (name == "gone")]
+    assert answers == (10 if name == "Added" else 9)  # Of the last ten none is wanted: for more somebody waits.
+
+
 def test_any_frame_has_room_for_an_answer():
     smallest = 64 * 1024
     recent, waits = Recent(10**9), watcher()

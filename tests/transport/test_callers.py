@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -324,3 +326,28 @@ async def test_the_call_of_another_connection_is_carried_out_between_the_pieces(
     assert len(holder.requests) < 5_001
     talker.writer.close()
     other.writer.close()
+
+
+async def test_answers_that_a_caller_who_is_gone_has_not_taken_are_held_no_longer(bench: Bench):
+    """Until the garbage collector comes, which sees none of the answers, it may be long: they were gigabytes."""
+    holder, talker = await talk(bench, settings=SMALL)
+    large = bytes(LARGE)
+    held = sys.getrefcount(large)
+    gc.disable()
+    try:
+        talker.say(*[ReadCall(b"x", 1.0)] * 300)
+        while len(holder.requests) < 300 and sys.getrefcount(large) == held:
+            await until(lambda: holder.unanswered)
+            answer = next(iter(holder.unanswered.values()))
+            holder.answer_all(large)
+            await settle()
+        [transport] = bench.transports
+        talker.writer.transport.abort()
+        await until(lambda: transport.connections_open == 0)  # type: ignore[attr-defined]
+        await settle()
+        assert sys.getrefcount(large) == held
+        answer(Reply(300, Value(large)))
+        await settle()
+        assert sys.getrefcount(large) == held
+    finally:
+        gc.enable()

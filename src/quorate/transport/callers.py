@@ -97,6 +97,14 @@ class Caller:
         """Write the replies that were given, whether there is room or not: the connection is about to close."""
         self._replies.flush(at_once=True)
 
+    def leave(self) -> None:
+        """Let go of what waits: the connection is gone.
+
+        At once, for the garbage collector would find it late: it counts neither requests nor replies.
+        """
+        self._waiting.clear()
+        self._replies.drop()
+
     def _unanswered_max(self) -> int:
         """Tell how many requests may be unanswered, so that the answers are not too many bytes."""
         return min(UNANSWERED_MAX, 2 * self._bytes_max // (self._replies.answer_bytes + 1))

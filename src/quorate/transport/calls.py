@@ -318,7 +318,7 @@ class Events(msgspec.Struct, frozen=True, array_like=True, tag="events"):
 
     Attributes:
         place: index and place of the event from which on to go on asking.
-        events: the events, in the order of their places; none if the time was over.
+        events: the events, in the order of their places; none if the time was over, or none of many is wanted.
     """
 
     place: tuple[int, int]

@@ -69,13 +69,21 @@ class Replies:
         self._is_full = is_full
         self._sent = sent
         self._replies: list[Reply] = []
+        self._is_dropped = False
         self.answer_bytes: int = bytes_max // 64
 
     def answer(self, reply: Reply) -> None:
         """Send a reply with all others of this turn; one too long for a frame goes as the failure that says so."""
+        if self._is_dropped:
+            return
         if not self._replies:
             asyncio.get_running_loop().call_soon(self.flush)
         self._replies.append(reply)
+
+    def drop(self) -> None:
+        """Let go of all replies, those that come too: the caller is gone."""
+        self._is_dropped = True
+        self._replies = []
 
     def flush(self, *, at_once: bool = False) -> None:
         """Write the replies that wait for the end of the turn, now, as far as they are taken.

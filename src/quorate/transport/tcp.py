@@ -313,7 +313,9 @@ class TCPTransport:
         self._unfinished.note(connection, 0, is_new=True)
         self._door.forget(connection)
         self._connections.pop(connection, None)
-        self._callers.pop(connection, None)
+        caller = self._callers.pop(connection, None)
+        if caller is not None:
+            caller.leave()
         error = connection.error
         if isinstance(error, FrameError):
             self.bad_frames += 1
