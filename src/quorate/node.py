@@ -465,11 +465,12 @@ class Node:
         loop, local, disk = self._loop, self._local, self._disk  # After an await they may be those of the next start.
         if loop is not None:
             loop.stop(Stopped("the node was stopped"))
-        for part in local or ():
+        for part in (*(local or ()), surroundings.transport):
             await part.stop()
-        await surroundings.transport.stop()
         if disk is not None:
             await disk.stop()
+        for executor in (surroundings.executor, surroundings.aside):
+            await executor.drain()
         if self._leaving is not surroundings:
             return  # Another caller has come to the end.
         surroundings.executor.stop()

@@ -147,8 +147,8 @@ class Snapshots:
                 return
             failure = error if isinstance(error, QuorateError) else store_error_from(error)
             self.why = f"its snapshots fail, so that its log grows: {encodable(failure)}"
-            # What says all in its message needs no trace.
-            trace = None if isinstance(error, QuorateError) and error.__cause__ is None else error
+            # What says all in its message needs no trace; of what a machine raised it matters where.
+            trace = error if failure is not error or (isinstance(error, MachineError) and error.__cause__) else None
             logger.error("%s: snapshot %d failed: %s", self._name, snapshot.index, failure, exc_info=trace)
             for waiter in told:
                 waiter.fail(failure)

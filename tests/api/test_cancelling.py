@@ -14,6 +14,7 @@ from quorate.machines import KV
 from quorate.seat import Seat
 from quorate.store.directory import DataDirectory, open_store
 from quorate.store.disk import Disk
+from quorate.store.files import replacing
 from quorate.transport.tcp import TCPTransport
 
 from .cluster import SETTINGS, cluster, free_ports
@@ -27,10 +28,11 @@ class Held:
         self.call = call
         self.entered = threading.Event()
         self.let_go = threading.Event()
+        self.gave_up = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.entered.set()
-        assert self.let_go.wait(30)
+        self.gave_up = not self.let_go.wait(10)
         return self.call(*args, **kwargs)
 
 
@@ -48,9 +50,10 @@ async def test_a_start_that_is_cancelled_lets_go_of_what_it_opens(tmp_path: Path
         starting = asyncio.create_task(node.start())
         await asyncio.to_thread(held.entered.wait, 30)
         starting.cancel()
-        threading.Timer(0.05, held.let_go.set).start()  # The node waits for its thread, and the loop with it.
+        asyncio.get_running_loop().call_later(0.05, held.let_go.set)  # The node waits for its thread; the loop goes on.
         with pytest.raises(asyncio.CancelledError):
             await starting
+    assert not held.gave_up, "the loop stood still"
     async with Node("127.0.0.1:0", data_dir=tmp_path, store=engine, settings=SETTINGS) as again:
         await again.start_peer(KV, name="peer1")
 
@@ -224,6 +227,27 @@ def hold_stops(monkeypatch: pytest.MonkeyPatch, *, first_alone: bool = False) ->
 
     monkeypatch.setattr(TCPTransport, "stop", held)
     return entered, let_go
+
+
+async def test_a_disk_that_is_slow_with_a_snapshot_holds_up_the_stop_of_its_node_and_not_the_loop(
+    tmp_path: Path, monkeypatch
+) -> None:
+    async with Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS) as node:
+        peer = await node.start_peer(KV, name="peer1")
+        await peer.set_configuration(peer.address)
+        await peer.write(KV.set, "foo", "bar")
+        held = Held(replacing)
+        monkeypatch.setattr("quorate.store.snapshots.replacing", held)
+        taking = asyncio.create_task(peer.take_snapshot())
+        await asyncio.to_thread(held.entered.wait, 30)
+        asyncio.get_running_loop().call_later(1.0, held.let_go.set)
+        await node.stop()
+        with pytest.raises(Stopped):
+            await taking
+    assert held.let_go.is_set(), "it was stopped while its disk was still at it"
+    assert not held.gave_up, "the loop stood still"
+    async with Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS) as again:
+        await again.start_peer(KV, name="peer1")
 
 
 async def test_a_stop_that_is_cancelled_is_taken_up_by_the_next_one(tmp_path: Path, monkeypatch) -> None:

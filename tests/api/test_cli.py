@@ -53,6 +53,23 @@ def test_quorate_alone_explains_itself_with_examples() -> None:
         assert words in done.stdout
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+@pytest.mark.parametrize("command", [("status", "127.0.0.1:1"), ("form", "peer1@127.0.0.1:1", "--timeout", "1")])
+def test_what_cannot_be_printed_is_told_in_a_sentence(command: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "quorate", *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    why = "what it prints cannot be written: No space left on device"
+    assert (ended.returncode, ended.stderr) == (1, f"quorate {command[0]}: {why}\n")
+
+
+def test_nobody_need_read_what_is_printed() -> None:
+    command = 'exec "$0" -m quorate status 127.0.0.1:1 >&-'
+    ended = subprocess.run(["/bin/sh", "-c", command, sys.executable], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
 def test_version_is_that_of_the_package() -> None:
     done = quorate("--version")
     try:

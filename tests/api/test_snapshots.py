@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from quorate import Corrupted, MachineError, Peer, StateMachine, Status, connect, read, write
+from quorate import Corrupted, MachineError, Peer, StateMachine, Status, StoreError, connect, read, write
 from quorate.core.messages import InstallSnapshot
 from quorate.machines import KV
 from quorate.transport import Packet
@@ -270,6 +272,35 @@ async def test_of_a_snapshot_method_that_raises_the_log_says_where(caplog: pytes
             await peer.take_snapshot()
         (record,) = [record for record in caplog.records if record.name == "quorate.snapshots"]
         assert record.exc_info
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "the disk is full; free some room, and it is tried anew"),
+        (errno.EIO, "[Errno 5] Input/output error"),
+    ],
+)
+async def test_of_a_snapshot_that_the_disk_refuses_the_log_says_it_all_in_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    """And nothing that is not so: the peer goes on, and needs no start."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    async with cluster(KV, 1, tmp_path, settings=SMALL) as group:
+        peer = await group.form()
+        await peer.write(KV.set, "key", "value")
+        with monkeypatch.context() as patch:
+            patch.setattr("quorate.store.snapshots.replacing", refuse)
+            with pytest.raises(StoreError) as raised:
+                await peer.take_snapshot()
+        (record,) = [record for record in caplog.records if record.name == "quorate.snapshots"]
+        assert str(raised.value).endswith(f".snapshot failed: {said}")
+        assert record.message.endswith(str(raised.value))
+        assert record.exc_info is None
+        assert await peer.take_snapshot() > 0
 
 
 async def test_a_damaged_snapshot_is_not_believed(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ class Later:
         self._free = max(self._free, self._loop.time()) + self.seconds
         self._loop.call_at(self._free, self._run, job, done)
 
+    async def drain(self) -> None:
+        pass
+
     def stop(self) -> None:
         pass
 

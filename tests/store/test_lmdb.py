@@ -430,6 +430,7 @@ def test_each_error_of_the_engine_becomes_one_of_ours(error, room, kind, tmp_pat
     translated = lmdb_checks.store_error_from_engine(error, tmp_path)
     assert type(translated) is kind
     assert str(error) in str(translated)
+    assert str(tmp_path) in str(translated)
 
 
 def test_the_mark_never_lags_behind_a_vote_and_is_exact_when_told_so_and_after_a_close(store, path):

@@ -594,6 +594,23 @@ def test_each_text_of_the_engine_becomes_one_error(text, kind):
     assert text in str(error)
 
 
+@pytest.mark.parametrize("name", ["CURRENT", "MANIFEST-*", "rocksdict-config.json"])
+def test_whatever_the_engine_says_of_a_database_the_error_names_what_is_there(store, path, name):
+    """Not the copy from which a repair was tried, and which is gone."""
+    append(store, 1, 1)
+    store.close()
+    (file,) = (path / "db-1").glob(name)
+    if name.endswith(".json"):
+        file.unlink()
+        file.mkdir()
+    else:
+        file.write_bytes(b"?")
+    with pytest.raises(StoreError) as raised:
+        RocksDBStore.open(path)
+    assert str(path / "db-1") in str(raised.value)
+    assert str(path / "db-2") not in str(raised.value)
+
+
 def test_a_closed_store_refuses_with_an_error_of_ours(store):
     append(store, 1, 1)
     store.close()

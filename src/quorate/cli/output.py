@@ -9,7 +9,7 @@ import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,8 +29,10 @@ class Output:
             stream: where to.
             plain: no colours, even where rich is installed and a person is watching.
         """
-        self._stream = stream or sys.stdout
-        self._rich = None if plain or not self._stream.isatty() else rich_console(self._stream)
+        # There is none in a process that was started with its standard output closed.
+        self._stream = stream or cast("TextIO | None", sys.stdout)
+        is_watched = self._stream is not None and self._stream.isatty()
+        self._rich = rich_console(self._stream) if is_watched and not plain else None
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print a line.
@@ -38,11 +40,20 @@ class Output:
         Args:
             text: the line.
             style: how it looks where there are colours, such as ``"bold"`` or ``"dim cyan"``.
+
+        Raises:
+            CommandError: it cannot be written, as to a file on a full disk.
+            BrokenPipeError: whoever read along has left.
         """
         if self._rich is not None:
             self._rich.print(text, style=style)
-        else:
+            return
+        try:
             print(text, file=self._stream, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise CommandError(f"what it prints cannot be written: {error.strerror or error}") from error
 
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), indent: int = 0
@@ -73,7 +84,7 @@ class Output:
                 yield status.update
 
 
-def rich_console(stream: TextIO) -> Console | None:
+def rich_console(stream: TextIO | None) -> Console | None:
     """Give rich's console for a stream, which prints texts as they are; None when rich is not installed."""
     if importlib.util.find_spec("rich") is None:
         return None

@@ -50,6 +50,10 @@ class Executor(Protocol):
         """
         ...
 
+    async def drain(self) -> None:
+        """Wait until every submitted job is done, while the loop goes on: ``stop`` would hold it up as long."""
+        ...
+
     def stop(self) -> None:
         """Let go of what runs the jobs; every submitted one is done, later ones are not. Idempotent."""
         ...
@@ -105,6 +109,11 @@ class ThreadExecutor:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         self._jobs.put(run)
+
+    async def drain(self) -> None:
+        """Wait until every submitted job is done; see ``Executor.drain``."""
+        if self._thread is not None:
+            await blocking(self, lambda: None)
 
     def stop(self) -> None:
         """End the thread, after the jobs that were submitted. Idempotent."""

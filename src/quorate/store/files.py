@@ -17,11 +17,12 @@ ASIDE = ".new"
 
 
 @contextlib.contextmanager
-def disk_errors(doing: str) -> Iterator[None]:
+def disk_errors(doing: str, *, with_room: str = " and start again") -> Iterator[None]:
     """Turn what the operating system refuses inside the ``with`` into errors of quorate.
 
     Args:
         doing: what was tried, such as ``"opening data/a"``, for the message.
+        with_room: what follows once there is room, for the message.
 
     Raises:
         DiskFull: there is no room.
@@ -31,7 +32,7 @@ def disk_errors(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"{doing} failed: the disk is full; free some room and start again") from error
+            raise DiskFull(f"{doing} failed: the disk is full; free some room{with_room}") from error
         raise StoreError(f"{doing} failed: {error}") from error
 
 

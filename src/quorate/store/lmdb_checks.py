@@ -56,7 +56,7 @@ def store_error_from_engine(error: lmdb.Error, directory: Path) -> StoreError:
     # A write for which there is room in part is cut short, and the engine calls that an I/O error.
     full = error.code in (errno.ENOSPC, errno.EDQUOT) or (error.code == errno.EIO and _room(directory) < ROOM_BYTES)
     if full:
-        return DiskFull(f"the disk is full; free some room and start again: {error}")
+        return DiskFull(f"the disk of {directory} is full; free some room and start again: {error}")
     return StoreError(f"the database in {directory} failed: {error}")
 
 

@@ -53,11 +53,19 @@ MEMTABLE_BYTES = 8 * 1024 * 1024
 _logger = logging.getLogger("quorate.store")
 
 
-def store_error_from_engine(error: Exception) -> StoreError:
-    """Turn what the engine raises, which is told apart by its text alone, into errors of quorate."""
+def store_error_from_engine(error: Exception, database: Path | None = None) -> StoreError:
+    """Turn what the engine raises, which is told apart by its text alone, into errors of quorate.
+
+    Args:
+        error: what it raised.
+        database: the directory that it was asked about; None where it names its files itself.
+    """
     text = str(error)
     is_missing = "(create_if_missing is false)" in text or text.startswith("IO error: No such file or directory")
-    if text.startswith("Corruption:") or is_missing:
+    is_damaged = text.startswith("Corruption:") or is_missing
+    if database is not None and str(database) not in text:
+        text = f"{text} ({database})"
+    if is_damaged:
         return Corrupted(
             f"the database is damaged: {text}. Check the disk, then give this node an empty data directory and let its"
             " peers join their groups anew (join=…)"
@@ -70,8 +78,11 @@ def store_error_from_engine(error: Exception) -> StoreError:
 
 
 @contextlib.contextmanager
-def engine_errors() -> Iterator[None]:
+def engine_errors(database: Path | None = None) -> Iterator[None]:
     """Translate what the engine raises inside the ``with``; errors of quorate pass as they are.
+
+    Args:
+        database: as for ``store_error_from_engine``.
 
     Raises:
         StoreError: what the engine said, in our words.
@@ -81,7 +92,7 @@ def engine_errors() -> Iterator[None]:
     except StoreError:
         raise
     except Exception as error:
-        translated = store_error_from_engine(error)
+        translated = store_error_from_engine(error, database)
         raise translated from error
 
 
@@ -110,7 +121,7 @@ def open_database(path: Path, *, create: bool, up_to_damage: bool = False) -> Rd
     options.set_max_log_file_size(1024 * 1024)
     options.set_stats_dump_period_sec(0)
     options.set_stats_persist_period_sec(0)
-    with engine_errors():
+    with engine_errors(path):
         return Rdict(str(path), options)
 
 
@@ -249,9 +260,10 @@ def recover(directory: Path, mark: Mark) -> Mark:
             for path in copy.iterdir():
                 sync_path(path)
             sync_path(copy)
-    except StoreError:
+    except StoreError as error:
         shutil.rmtree(copy, ignore_errors=True)
-        raise
+        # Whoever looks for what it names finds only what the copy was made of.
+        raise type(error)(str(error).replace(str(copy), str(damaged))) from error
     write_mark(directory, recovered)
     _logger.warning(
         "%s: the write-ahead log was damaged beyond what is known to be durable, with no sound write behind, as a power"

@@ -25,6 +25,9 @@ from quorate.types import Index, Snapshot
 
 T = TypeVar("T")
 
+WITH_ROOM = ", and it is tried anew"
+"""What follows when a disk that was full no longer is: a snapshot that fails stops nobody."""
+
 MAGIC = b"quorate snapshot 1\n"
 """Begins every file; its number is that of the form."""
 
@@ -256,7 +259,7 @@ class SnapshotFiles:
     def write(self, snapshot: Snapshot, chunks: Iterable[bytes]) -> None:
         """Put a snapshot in place; see ``SnapshotStore.write``."""
         path = self._path(snapshot)
-        with disk_errors(f"writing {path}"), replacing(path) as file:
+        with disk_errors(f"writing {path}", with_room=WITH_ROOM), replacing(path) as file:
             write_snapshot(file, snapshot, chunks)
 
     def size(self, snapshot: Snapshot) -> int:
@@ -289,7 +292,7 @@ class SnapshotFiles:
     def receive(self, snapshot: Snapshot, offset: int, piece: bytes) -> int:
         """Add a piece; see ``SnapshotStore.receive``."""
         part = self._part(snapshot)
-        with disk_errors(f"receiving {part}"):
+        with disk_errors(f"receiving {part}", with_room=WITH_ROOM):
             if not part.exists():
                 self._remove(other for other in self._directory.glob("*" + PART))
             with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
@@ -304,7 +307,7 @@ class SnapshotFiles:
             Corrupted: it is not the whole file, or damaged, or stands for something else.
         """
         part = self._part(snapshot)
-        with disk_errors(f"receiving {part}"):
+        with disk_errors(f"receiving {part}", with_room=WITH_ROOM):
             try:
                 with part.open("rb") as file:
                     check_received(file, snapshot, size)

@@ -204,6 +204,9 @@ class SimulatedExecutor:
         if not self._is_busy:
             self._start()
 
+    async def drain(self) -> None:
+        """Do nothing: there is no thread that would hold up the loop."""
+
     def stop(self) -> None:
         """Do nothing: there is no thread to let go of."""
 
