@@ -125,6 +125,7 @@ class Walk:
         self.old = deque(maxlen=OLD_MAX)  # the same, of those that have arrived
         self.late = []  # (when, the same, of those that were kept back)
         self.shipping = []  # (sender, life, to, message)
+        self.reading = {}  # (name, to): (life, the entries offered, which are being read from the disk)
         self.cut = set()
         self.alone = None  # a leader that was cut off from all others
         self.promises = Promises()
@@ -143,6 +144,9 @@ class Walk:
         self.briskness = dice.choice([0.4, 0.8, 0.8])
         self.haste = dice.choice([0.3, 0.9])
         self.deeds = self.draw_deeds()
+        # Where entries are read from the disk they are attached late. With dice of their own: no other walk is another.
+        self.disk_dice = random.Random(f"disk {seed}")
+        self.read_share = self.disk_dice.choice([0.0, 0.0, 0.0, 0.3])
         for name in NAMES:
             self.start(name)
         founders = self.involved = NAMES[: dice.choice([1, 3, 3, 4, 5, 5])]
@@ -176,6 +180,7 @@ class Walk:
         peer.raft = None
         peer.writes.clear()
         peer.snapshots.clear()
+        self.reading = {key: read for key, read in self.reading.items() if key[0] != name}
         self.floors = {key: floor for key, floor in self.floors.items() if key[0] != name}
 
     def give(self, name, act):
@@ -223,22 +228,52 @@ class Walk:
         if isinstance(message, InstallSnapshot):
             self.shipping.append((name, peer.life, envelope.to, message))
             return
-        if envelope.first:
-            role = peer.raft.state.role
-            follows = isinstance(role, Leader) and envelope.to in role.progress
-            if message.term != peer.raft.state.term or not follows or envelope.first <= peer.memory.start:
-                return
-            last = envelope.last
-            if may_attach_less and self.dice.random() < 0.2:
-                last = self.dice.randint(envelope.first, last)
-                peer.raft.sent(envelope.to, last)
-            runs = [peer.memory.runs[index] for index in range(envelope.first, last + 1)]
-            if role.progress[envelope.to].is_witness:
-                runs = [run.without_commands() for run in runs]
-            message = msgspec.structs.replace(message, entries=join(runs))
-        self.promises.note_sent(name, envelope.to, message, peer.disk)
+        if not envelope.first:
+            self.post(name, envelope.to, message)
+        elif (name, envelope.to) not in self.reading:  # Else what is being read goes first.
+            if self.disk_dice.random() < self.read_share:
+                self.reading[name, envelope.to] = (peer.life, envelope)
+            else:
+                self.attach(name, envelope, may_attach_less=may_attach_less)
+
+    def attach(self, name, envelope, *, may_attach_less):
+        """Send entries as far as they are held, if they are still owed; tell whether they are."""
+        peer, message, last = self.peers[name], envelope.message, envelope.last
+        role = peer.raft.state.role
+        follows = isinstance(role, Leader) and envelope.to in role.progress
+        if message.term != peer.raft.state.term or not follows or envelope.first <= peer.memory.start:
+            return False
+        if may_attach_less and self.dice.random() < 0.2:
+            last = self.dice.randint(envelope.first, last)
+            peer.raft.sent(envelope.to, last)
+        runs = [peer.memory.runs[index] for index in range(envelope.first, last + 1)]
+        if role.progress[envelope.to].is_witness:
+            runs = [run.without_commands() for run in runs]
+        self.post(name, envelope.to, msgspec.structs.replace(message, entries=join(runs)))
+        return True
+
+    def post(self, name, to, message):
+        self.promises.note_sent(name, to, message, self.peers[name].disk)
         if self.dice.random() >= self.loss:
-            self.flight.append((name, envelope.to, message))
+            self.flight.append((name, to, message))
+
+    def read_on(self):
+        for name, to in [key for key in self.reading if self.disk_dice.random() < 0.2]:
+            self.finish_reading(name, to)
+
+    def finish_reading(self, name, to):
+        """Send what was read from the disk: some of what was offered, as far as that was durable."""
+        life, offered = self.reading.pop((name, to))
+        peer = self.peers[name]
+        if peer.raft is None or peer.life != life or peer.raft.state.term != offered.message.term:
+            return
+        last = min(self.disk_dice.randint(offered.first, offered.last), peer.raft.state.persisted_index)
+        if last < offered.first or not self.attach(
+            name, msgspec.structs.replace(offered, last=Index(last)), may_attach_less=False
+        ):
+            last = offered.first - 1
+        if last < peer.raft.state.log.last:
+            self.give(name, lambda raft: raft.sent(to, Index(last)))
 
     def persist(self, name):
         peer = self.peers[name]
@@ -411,6 +446,7 @@ class Walk:
             for sender, to, message in due:
                 self.arrive(sender, to, message)
         self.late = [(when, kept) for when, kept in self.late if when > self.now]
+        self.read_on()
         for _ in range(4):
             if self.flight and dice.random() < self.briskness:
                 place = dice.randrange(len(self.flight)) if dice.random() < self.disorder else 0
@@ -568,6 +604,8 @@ class Walk:
     def go_on(self, name, peer):
         """Let one peer do all that it has to do, with a quick disk."""
         self.obey(name)
+        for key in [key for key in self.reading if key[0] == name]:
+            self.finish_reading(*key)
         while peer.writes:
             self.persist(name)
         while peer.applied < peer.commit:

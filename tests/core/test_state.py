@@ -114,6 +114,17 @@ def test_truncation_takes_back_what_was_not_yet_handed_out():
     assert [(entry.first, entry.payloads) for entry in raft.ready().entries] == [(2, (b"a",)), (3, (b"d",))]
 
 
+def test_what_is_truncated_before_it_was_handed_out_is_never_acknowledged():
+    """It is not written at all: what the disk holds once all is durable is another entry."""
+    raft = start()
+    raft.receive(PeerId("2"), make_append("2", 2, (1, 1), [2]), 0.0)
+    raft.receive(PeerId("3"), make_append("3", 3, (2, 2), [3, 3]), 0.0)
+    raft.receive(PeerId("3"), make_append("3", 4, (2, 2), [4]), 0.0)
+    waiting = raft.ready().messages_after_persist
+    said = [(envelope.to, envelope.message.term, envelope.message.match_index) for envelope in waiting]
+    assert said == [("2", 2, 2), ("3", 4, 3)]
+
+
 @pytest.mark.covers("pitfall 51")
 def test_truncation_falls_back_to_the_previous_configuration():
     """Thesis 4.1; row 51."""

@@ -193,3 +193,8 @@ Message = (
     | ReadIndexReply
 )
 """Everything that one peer may say to another."""
+
+
+def acknowledges(message: Message, index: Index) -> bool:
+    """Tell whether a message says that the entry at an index is durable."""
+    return isinstance(message, AppendEntriesReply) and message.success and message.match_index >= index

@@ -20,6 +20,7 @@ from quorate.core.state import (
     send,
     send_after_persist,
     use_configuration,
+    withdraw,
 )
 from quorate.types import Compaction, Index, PeerId, Snapshot
 
@@ -128,6 +129,7 @@ def install(state: State, snapshot: Snapshot) -> None:
     state.uncommitted.clear()
     state.uncommitted_bytes = 0
     state.outbox.entries.clear()
+    withdraw(state, Index(1))
     state.outbox.compaction = Compaction(snapshot, snapshot.index, snapshot.term, replaces_log=True)
     state.configurations = [(snapshot.configuration_index, decode_configuration(snapshot.configuration))]
     use_configuration(state)

@@ -12,7 +12,7 @@ import msgspec
 
 from quorate.core.configuration import Configuration, Member, configuration_text
 from quorate.core.log import Log
-from quorate.core.messages import AppendEntries, Message, RequestPreVote
+from quorate.core.messages import AppendEntries, Message, RequestPreVote, acknowledges
 from quorate.core.progress import Progress
 from quorate.core.quorum import reached_by_quorum
 from quorate.core.ready import Envelope, Event, EventKind, ReadReady
@@ -334,6 +334,12 @@ def send_after_persist(state: State, to: PeerId, message: Message) -> None:
     state.outbox.messages_after_persist.append(Envelope(to, message))
 
 
+def withdraw(state: State, first: Index) -> None:
+    """Say of no entry from ``first`` on that it is durable, if it was not handed out: it never will be."""
+    waiting = state.outbox.messages_after_persist
+    state.outbox.messages_after_persist = [each for each in waiting if not acknowledges(each.message, first)]
+
+
 def draw_election_deadline(state: State) -> None:
     """Draw the election timeout anew, so that split votes are rare and short (Raft §5.2)."""
     low, high = state.settings.election_timeout_min, state.settings.election_timeout_max
@@ -422,6 +428,7 @@ def truncate(state: State, first: Index) -> None:
     for waiting in state.unpersisted:
         waiting.last = min(waiting.last, kept)
     state.outbox.entries = [run.part(run.first, kept) for run in state.outbox.entries if run.first <= kept]
+    withdraw(state, first)
     while state.uncommitted and state.uncommitted[-1][0] >= first:
         state.uncommitted_bytes -= state.uncommitted.pop()[1]
     while state.configurations and state.configurations[-1][0] >= first:
