@@ -387,8 +387,7 @@ class Node:
             running = ", ".join(self._places) or "none"
             failure = Failure("Unavailable", f"there is no peer named {name} on this node; it has: {running}")
             for request in chain.from_iterable(map(singly, asked)):
-                is_of_all = isinstance(request.call, StatusCall) and not name
-                answer(Reply(request.id, everyone() if is_of_all else failure))
+                answer(Reply(request.id, everyone() if isinstance(request.call, StatusCall) and not name else failure))
 
     # Beginning and end.
 
