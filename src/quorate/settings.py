@@ -28,7 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ``command_bytes_max``.
         cache_bytes_max: recent entries of one peer kept in memory for sending and applying.
         events_bytes_max: recent events of one peer kept in memory for whoever watches and was away; 0 or more, though
-            those of the latest entries are always sent to whoever waits.
+            those of the latest entries are sent to whoever waits all the same, as far as one answer has room for them.
         apply_entries_max: entries applied before heartbeats and messages are looked at again, and before those who
             were answered may write again, so that their writes are under way while the rest is applied. 1 or more.
         frame_bytes_max: largest frame accepted from the network, checked before anything is allocated. Above
