@@ -16,7 +16,7 @@ import msgspec
 from quorate.addresses import Addresses
 from quorate.apply import Apply, split
 from quorate.calling import Bound
-from quorate.core import Envelope, EventKind, Message, Raft
+from quorate.core import Envelope, Message, Raft
 from quorate.core.messages import InstallSnapshot
 from quorate.core.report import why_no_leader, why_removed
 from quorate.diary import Diary
@@ -175,13 +175,13 @@ class Seat:
     def receive(self, source: str, packet: Packet) -> None:
         """Take a message of another peer, unless it is of another group."""
         if isinstance(packet.message, InstallSnapshot):
-            self.diary.counts[EventKind.IGNORED] += 1  # Only `receive_snapshot` knows whether its file is here.
+            self.diary.ignore()  # Only `receive_snapshot` knows whether its file is here.
         elif self.failure is None and self._is_ours(packet.sender, packet.group):
             self.addresses.hear(packet.sender, source, self.raft.state.configuration)
             self._messages.append((packet.sender, packet.message))
             self._outside.wake(self)
         else:
-            self.diary.counts[EventKind.IGNORED] += 1
+            self.diary.ignore()
 
     def receive_snapshot(self, call: SnapshotCall, waiter: Waiter) -> None:
         """Take a piece of a snapshot that the leader of this group sends."""

@@ -39,7 +39,9 @@ def test_what_repeats_itself_is_logged_ever_more_rarely_until_something_else_com
         "peer1 [term 4] again",
     ]
     assert {record.levelno for record in caplog.records if "vote" in record.getMessage()} == {logging.DEBUG}
-    assert (diary.counts[EventKind.ROLE], diary.counts[EventKind.VOTE]) == (11, 9)
+    diary.ignore()
+    assert [diary.count(kind) for kind in (EventKind.ROLE, EventKind.VOTE, EventKind.IGNORED)] == [11, 9, 1]
+    assert diary.count(EventKind.TERM) == 0
 
 
 def test_a_peer_that_is_cut_off_for_an_hour_fills_no_disk(caplog: pytest.LogCaptureFixture) -> None:

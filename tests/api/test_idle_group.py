@@ -13,7 +13,7 @@ from quorate import Node, Peer
 from quorate.machines import KV
 
 GROUPS = 15
-BYTES_MAX = 14_500
+BYTES_MAX = 14_000
 """A little more than a peer takes, with its part of the tables of a node that has few peers. An instance of more than
 29 attributes costs 1,300 bytes more than one of 29, and an empty deque 700."""
 

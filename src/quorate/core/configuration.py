@@ -37,6 +37,9 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
 
 Members = tuple[Member, ...]
 
+NOBODY: frozenset[PeerId] = frozenset()
+"""The one of which all configurations without a witness have this; one of their own would take 216 bytes."""
+
 
 class Configuration(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """The members of one group, and the change of them that is under way.
@@ -112,7 +115,7 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True, dict=True):
     def witnesses(self) -> frozenset[PeerId]:
         """The ids of the witnesses, and of those that catch up to become one."""
         everyone = (*self.members, *self.outgoing, *self.target)
-        return frozenset([member.id for member in everyone if member.kind == "witness"])
+        return frozenset([member.id for member in everyone if member.kind == "witness"]) or NOBODY
 
     def member(self, peer: PeerId | None) -> Member | None:
         """Give who has that id, or None when nobody does."""
