@@ -56,9 +56,15 @@ def test_quorate_alone_explains_itself_with_examples() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
 @pytest.mark.parametrize("command", [("status", "127.0.0.1:1"), ("form", "peer1@127.0.0.1:1", "--timeout", "1")])
 def test_what_cannot_be_printed_is_told_in_a_sentence(command: tuple[str, ...]) -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "quorate", *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-m", "quorate", *command],
+            env=buffered,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
     why = "what it prints cannot be written: No space left on device"
     assert (ended.returncode, ended.stderr) == (1, f"quorate {command[0]}: {why}\n")

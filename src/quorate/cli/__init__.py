@@ -33,13 +33,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(options)
     except CommandError as error:
         print(f"quorate {options.command}: {error}", file=sys.stderr)
+        drop_unwritten()
         return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read what is printed has left, such as `head`. What Python still holds for it goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_unwritten()  # Whoever read what is printed has left, such as `head`.
         return 1
+
+
+def drop_unwritten() -> None:
+    """Have what Python still holds for the standard output go nowhere, if it cannot be written: else it ends with 120.
+
+    There is none in a process that was started with it closed.
+    """
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(options: argparse.Namespace) -> int:
