@@ -6,7 +6,6 @@ Puts the parts together; decides nothing of the protocol.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import random
 import secrets
@@ -33,14 +32,14 @@ from quorate.notebook import table
 from quorate.peer import Peer
 from quorate.reopening import Reopened, reopen
 from quorate.seat import Seat
-from quorate.serving import Place, carry_out_all, statuses
+from quorate.serving import Place, answer_for_all, carry_out_all
 from quorate.settings import Settings
 from quorate.store import LogStore
 from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, check_holds_no_node, open_store
 from quorate.store.disk import Disk, ThreadExecutor, blocking
-from quorate.surroundings import Surroundings
+from quorate.surroundings import NOT_RUNNING, Surroundings
 from quorate.transport import Answer, Packet, Transport
-from quorate.transport.calls import Failure, Reply, Request, StatusCall, singly
+from quorate.transport.calls import Failure, Reply, Request, singly
 from quorate.transport.local import PREFIX, check_path
 from quorate.transport.security import TLS
 from quorate.transport.tcp import TCPTransport
@@ -379,15 +378,14 @@ class Node:
                 answer(Reply(request.id, Failure("Stopped", "the node was stopped")))
             return
         now = self._surroundings.clock.time()
-        everyone = functools.cache(lambda: statuses(self._places.values()))  # One look at each peer for all who ask.
+        for_nobody: list[Request] = []
         for name, asked in groupby(requests, attrgetter("peer")):
             if (place := self._places.get(name)) is not None:
                 carry_out_all(place, asked, answer, now)
-                continue
-            running = ", ".join(self._places) or "none"
-            failure = Failure("Unavailable", f"there is no peer named {name} on this node; it has: {running}")
-            for request in chain.from_iterable(map(singly, asked)):
-                answer(Reply(request.id, everyone() if isinstance(request.call, StatusCall) and not name else failure))
+            else:
+                for_nobody += asked
+        if for_nobody:
+            answer_for_all(self._places, for_nobody, answer)
 
     # Beginning and end.
 
@@ -398,7 +396,7 @@ class Node:
             Stopped: it is not running.
         """
         if self._surroundings is None or self._opening is not None:
-            raise Stopped("the node is not running; call its start(), or use it in a `with`")
+            raise Stopped(NOT_RUNNING)
         return self._surroundings
 
     def _real_surroundings(self) -> Surroundings:

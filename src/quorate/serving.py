@@ -5,7 +5,8 @@ What comes over the network is checked before it goes further. Knows calls and s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -48,6 +49,7 @@ from quorate.transport.calls import (
     WriteCall,
     WritesCall,
     failure_from_error,
+    singly,
 )
 from quorate.types import MEMBERS_MAX, Address, PeerId, StaleRead, is_reachable
 from quorate.waiters import Waiter
@@ -162,6 +164,22 @@ def carry_out_all(place: Place, requests: Iterable[Request], answer: Answer, now
         write_all(place, writes, answer, now)
     if reads:
         read_all(place, reads, answer, now)
+
+
+def answer_for_all(places: Mapping[str, Place], requests: Iterable[Request], answer: Answer) -> None:
+    """Answer requests that are to none of the peers of a node: with the status of all, if that is asked, or an error.
+
+    Each peer is looked at once for all who ask: that costs, and in one turn a thousand may ask.
+    """
+    everyone: StatusIs | None = None
+    running = ", ".join(places) or "none"
+    for request in chain.from_iterable(map(singly, requests)):
+        if isinstance(request.call, StatusCall) and not request.peer:
+            everyone = everyone or StatusIs(tuple([place.seat.status() for place in places.values()]))
+            answer(Reply(request.id, everyone))
+        else:
+            unknown = f"there is no peer named {request.peer} on this node; it has: {running}"
+            answer(Reply(request.id, Failure("Unavailable", unknown)))
 
 
 def deadline_of(timeout: float, now: float) -> float:
@@ -299,11 +317,6 @@ def as_beginning(_: bytes, value: object) -> Events:
     """Say from where on to watch for what comes after the index applied."""
     assert isinstance(value, int), "a read without a query is answered by the index applied"
     return Events((value + 1, 0), ())
-
-
-def statuses(places: Iterable[Place]) -> StatusIs:
-    """Tell of several peers how they stand."""
-    return StatusIs(tuple([place.seat.status() for place in places]))
 
 
 def identity(place: Place) -> Identity:

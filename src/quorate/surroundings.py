@@ -13,6 +13,9 @@ from quorate.store.directory import Directory
 from quorate.store.disk import Executor
 from quorate.transport import Transport
 
+NOT_RUNNING = "the node is not running; call its start(), or use it in a `with`"
+"""What is said of a node that was not started, or was stopped."""
+
 
 class Surroundings(msgspec.Struct, frozen=True):
     """What a node lives in: the real things by default, those of the simulator in a simulation.

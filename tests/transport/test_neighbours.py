@@ -64,6 +64,11 @@ class Place:
         self.neighbours.leave(cast(Connection, line))
 
 
+@pytest.fixture
+def settles_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.001)
+
+
 async def test_a_connection_that_was_accepted_carries_packets_back():
     place = Place()
     line = place.join(Line("a", dialled=False))
@@ -102,10 +107,8 @@ async def test_the_smaller_closes_nothing_while_its_neighbour_may_still_do_so():
     assert ours.open
 
 
-async def test_the_smaller_gives_up_what_it_dialled_when_its_neighbour_keeps_the_other(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.001)
+@pytest.mark.usefixtures("settles_soon")
+async def test_the_smaller_gives_up_what_it_dialled_when_its_neighbour_keeps_the_other():
     place = Place()
     ours = place.join(Line("z", dialled=True))
     theirs = place.join(Line("z", dialled=False))
@@ -116,8 +119,8 @@ async def test_the_smaller_gives_up_what_it_dialled_when_its_neighbour_keeps_the
     assert theirs.frames == [b"1"]
 
 
-async def test_the_smaller_keeps_what_it_dialled_when_its_neighbour_closes_the_other(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.001)
+@pytest.mark.usefixtures("settles_soon")
+async def test_the_smaller_keeps_what_it_dialled_when_its_neighbour_closes_the_other():
     place = Place()
     ours = place.join(Line("z", dialled=True))
     place.leave(place.join(Line("z", dialled=False)))
@@ -126,10 +129,8 @@ async def test_the_smaller_keeps_what_it_dialled_when_its_neighbour_closes_the_o
 
 
 @pytest.mark.parametrize("node", ["a", "z"])
-async def test_a_neighbour_that_dials_again_has_lost_what_it_had_dialled_before(
-    node: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.001)
+@pytest.mark.usefixtures("settles_soon")
+async def test_a_neighbour_that_dials_again_has_lost_what_it_had_dialled_before(node: str):
     place = Place()
     before, after = place.join(Line(node, dialled=False)), place.join(Line(node, dialled=False))
     place.neighbours.send(node, [b"1"])
@@ -139,10 +140,8 @@ async def test_a_neighbour_that_dials_again_has_lost_what_it_had_dialled_before(
 
 
 @pytest.mark.parametrize("node", ["a", "z"])
-async def test_a_neighbour_that_dials_at_a_second_address_keeps_both_connections(
-    node: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.001)
+@pytest.mark.usefixtures("settles_soon")
+async def test_a_neighbour_that_dials_at_a_second_address_keeps_both_connections(node: str):
     place = Place()
     before, after = place.join(Line(node, dialled=False)), place.join(Line(node, dialled=False))
     before.arrivals += 1
@@ -150,8 +149,8 @@ async def test_a_neighbour_that_dials_at_a_second_address_keeps_both_connections
     assert (before.open, after.open) == (True, True)
 
 
-async def test_a_neighbour_that_loses_its_second_connection_keeps_the_first(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.001)
+@pytest.mark.usefixtures("settles_soon")
+async def test_a_neighbour_that_loses_its_second_connection_keeps_the_first():
     place = Place()
     before = place.join(Line("z", dialled=False))
     place.leave(place.join(Line("z", dialled=False)))

@@ -17,7 +17,7 @@ from quorate.errors import QuorateError, Stopped
 from quorate.machine import StateMachine
 from quorate.settings import Settings
 from quorate.store import LogStore
-from quorate.surroundings import Surroundings
+from quorate.surroundings import NOT_RUNNING, Surroundings
 from quorate.transport.security import TLS
 from quorate.types import Address, MemberKind
 
@@ -194,7 +194,7 @@ class Node:
 
 def not_running() -> QuorateError:
     """Make the error of a call to a node that was stopped."""
-    return Stopped("the node is not running; call its start(), or use it in a `with`")
+    return Stopped(NOT_RUNNING)
 
 
 def forked() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quorate import QuorateError
 from quorate.cli.output import CommandError, Output
+from quorate.core.configuration import names_text
 from quorate.recovering import Holding, holdings, recover
 
 COLUMNS = ("PEER", "LAST TERM", "LAST INDEX", "WRITTEN", "MEMBERS")
@@ -47,7 +48,7 @@ def run_recover(options: argparse.Namespace) -> int:
 def row(holding: Holding) -> tuple[str, ...]:
     """Give what is shown of a peer."""
     stored, configuration = holding.stored, holding.configuration
-    members = ", ".join(member.address.name for member in configuration.members) if configuration else "no group"
+    members = names_text(configuration.members) if configuration else "no group"
     return (
         holding.name,
         str(holding.last_term),

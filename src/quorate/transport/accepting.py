@@ -111,13 +111,13 @@ class Door:
 
     def _take(self, accepted: socket.socket) -> None:
         """Bring a connection up, if there is room for it."""
-        is_full = len(self._connections) >= self._connections_max
+        is_full, is_besieged = len(self._connections) >= self._connections_max, len(self._strangers) >= STRANGERS_MAX
         if is_full:
             self._warn("full", "%d connections are open -> one is refused for each that comes", self._connections_max)
-        elif len(self._strangers) >= STRANGERS_MAX:
+        elif is_besieged:
             text = "%d connections have said nothing yet -> the oldest is closed for each that comes"
             self._warn("strangers", text, STRANGERS_MAX)
-        if is_full or len(self._strangers) >= STRANGERS_MAX:
+        if is_full or is_besieged:
             stranger = next(iter(self._strangers), None)
             if stranger is None:
                 accepted.close()
