@@ -338,7 +338,7 @@ def configuration_entry(payload):
 
 
 def test_a_configuration_takes_effect_when_it_is_appended():
-    """Thesis 4.1: "regardless of whether the entry is committed"."""
+    """Thesis 4.1: "servers do not wait for configuration entries to be committed"."""
     raft = start(log=())
     configuration = make_configuration(3)
     raft.receive(PeerId("2"), configuration_entry(encode_configuration(configuration)), 0.0)

@@ -387,8 +387,8 @@ def append(state: State, run: Run, configuration: Configuration | None) -> None:
     state.uncommitted.append((run.last, size))
     state.uncommitted_bytes += size
     if configuration is not None:
-        # "a server always uses the latest configuration in its log, regardless of whether the entry is committed"
-        # (thesis 4.1).
+        # "servers do not wait for configuration entries to be committed, and each server always uses the latest
+        # configuration found in its log" (thesis 4.1)
         state.configurations.append((run.last, configuration))
         use_configuration(state)
         text = f"configuration at index {run.last} -> {configuration_text(configuration)}"
