@@ -417,7 +417,7 @@ async def test_a_person_understands_why_there_is_no_leader(monkeypatch: pytest.M
                 await quick.write(KV.set, "foo", "bar")
             said = caught.value.reason
             assert re.search(r"no leader within (1|0\.\d+) s: 1 of 3 reachable; ", said)  # Less, if it opened late.
-            assert "peer1 knows no leader: it has no configuration yet: call set_configuration" in said
+            assert "peer1 knows no leader: it has no configuration yet: form a group" in said
             assert f"peer2 ({down[6:]}) refuses the connection: no node listens there" in said
             assert "peer3 (kv-3.example:7003) cannot be reached: its name does not resolve" in said
             with pytest.raises(Unavailable, match="1 of 3 reachable"):
@@ -558,7 +558,7 @@ async def test_a_peer_without_a_configuration_says_what_to_do() -> None:
     async with cluster(KV, 1) as nodes:
         peer = await nodes.start("peer1")
         for call in (peer.write(KV.set, "a", "b"), peer.read(KV.get, "a")):
-            with pytest.raises(NotLeader, match="no leader is known yet: it has no configuration yet: call set_conf"):
+            with pytest.raises(NotLeader, match="no leader is known yet: it has no configuration yet: form a group"):
                 await call
 
 

@@ -300,7 +300,7 @@ def test_status_of_a_new_peer():
         commit_index=Index(0),
         last_applied=Index(0),
         last_index=Index(0),
-        why="it has no configuration yet: call set_configuration on one peer of the group, or start it with join; "
+        why="it has no configuration yet: form a group, by quorate form or set_configuration, or start it with join; "
         "if it was a member before, this is not its data directory",
     )
 
@@ -329,7 +329,7 @@ def test_a_leader_says_how_long_ago_it_heard_each_member_and_who_just_answered_i
 
 def test_status_says_why_there_is_no_leader():
     assert start("9", peers=2).status().why == "it is not a member of the group of 1, 2"
-    assert start().status().why == "no leader heard in term 1; an election starts in 0.3 s"
+    assert start().status().why == "it has heard no leader in term 1; an election starts in 0.3 s"
 
 
 # A disk that hangs (row 75).

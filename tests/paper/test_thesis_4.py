@@ -253,7 +253,7 @@ def test_agreement_for_elections_requires_separate_majorities_from_both():
     for voter in "45":
         receive(raft, voter, RequestPreVoteReply(Term(1), Term(2), True))
     assert type(raft.state.role) is PreCandidate
-    why = "asking for pre-votes: 2 of 3, 2 needed and 1 of 3, 2 needed; no answer from 3, 2"
+    why = "it is asking for pre-votes: 2 of 3, 2 needed and 1 of 3, 2 needed; no answer from 3, 2"
     assert raft.status().why == why
     receive(raft, "2", RequestPreVoteReply(Term(1), Term(2), True))
     assert type(raft.state.role) is Candidate
