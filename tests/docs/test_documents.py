@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import re
+import shlex
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from quorate import Address, Settings
+from quorate.cli.arguments import make_parser
 from quorate.transport.frames import FrameKind
 
 ROOT = Path(__file__).parent.parent.parent
@@ -153,3 +157,38 @@ def test_the_frame_format_is_that_of_the_source() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text("utf-8")
     kinds = ", ".join(f"{kind.value} `{kind.name}`" for kind in FrameKind)
     assert kinds in text
+
+
+COMMAND = re.compile(r"(?:^ *\w?\$ |^ExecStart=\S*/)quorate((?:.*\\\n)*.*)$", re.MULTILINE)
+COMMANDS = [
+    (document, command.replace("\\\n", " "))
+    for document in DOCUMENTS
+    for _, block in FENCED.findall(document.read_text("utf-8"))
+    for command in COMMAND.findall(block)
+    if "…" not in command
+]
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS, ids=lambda each: getattr(each, "stem", each))
+def test_commands_are_such_as_quorate_takes(document: Path, command: str) -> None:
+    assert make_parser().parse_args(shlex.split(command, comments=True)).command
+
+
+def test_the_container_and_the_pods_of_the_guide_start_a_node() -> None:
+    yaml = pytest.importorskip("yaml")  # it comes with the tools that build the documentation
+    blocks = dict(FENCED.findall((ROOT / "docs" / "guide" / "deploying.md").read_text("utf-8")))
+    (begin,) = re.findall(r"^ENTRYPOINT (.*)$", blocks["dockerfile"], re.MULTILINE)
+    service, pods, _ = yaml.safe_load_all(blocks["yaml"])
+    (container,) = pods["spec"]["template"]["spec"]["containers"]
+    name = f"{pods['metadata']['name']}-0"
+    taken = make_parser().parse_args(
+        [*json.loads(begin)[1:], *(each.replace("$(NAME)", name) for each in container["args"])]
+    )
+    assert (taken.command, taken.peer) == ("start", Address(name, f"{name}.{service['metadata']['name']}", 7001))
+    assert taken.data_dir.startswith(container["volumeMounts"][0]["mountPath"] + "/")
+    assert make_parser().parse_args(container["readinessProbe"]["exec"]["command"][1:]).command == "status"
+
+
+def test_every_knob_stands_in_the_table_of_settings() -> None:
+    rows = re.findall(r"^\|.*\|.*\|$", (ROOT / "docs" / "reference" / "settings.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", "\n".join(rows))) == sorted(Settings.__struct_fields__)
