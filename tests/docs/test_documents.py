@@ -28,6 +28,9 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
+OF_READING = {"cli", "testing", "store", "transport"}
+"""The folders within which the map of the source is not in the order of imports."""
+
 FRAME = """
 import asyncio
 import contextlib
@@ -192,3 +195,18 @@ def test_the_container_and_the_pods_of_the_guide_start_a_node() -> None:
 def test_every_knob_stands_in_the_table_of_settings() -> None:
     rows = re.findall(r"^\|.*\|.*\|$", (ROOT / "docs" / "reference" / "settings.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(re.findall(r"`(\w+)`", "\n".join(rows))) == sorted(Settings.__struct_fields__)
+
+
+def test_the_map_has_each_module_above_those_that_it_imports() -> None:
+    source = ROOT / "src" / "quorate"
+    the_map, _, _ = (ROOT / "docs" / "architecture.md").read_text("utf-8").partition("**Reading order")
+    rows = re.findall(r"^\| (`.*?) \| .* \|$", the_map, re.MULTILINE)
+    paths = {path: row for row, cell in enumerate(rows) for path in re.findall(r"`([\w/]+\.py)`", cell)}
+    above = []
+    for path, row in paths.items():
+        imported = re.findall(r"^from quorate\.([\w.]+) import", (source / path).read_text("utf-8"), re.MULTILINE)
+        for other in (name.replace(".", "/") + ".py" for name in imported):
+            is_of_the_folder = path.partition("/")[0] == other.partition("/")[0] in OF_READING
+            above += [f"{path} imports {other}"] if paths.get(other, row) < row and not is_of_the_folder else []
+    assert len(paths) > 100
+    assert above == []
