@@ -139,6 +139,13 @@ def test_relative_links_lead_somewhere(document: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_pages_of_the_site_link_to_its_pages_alone(page: Path) -> None:
+    """What lies outside of ``docs`` is no page there: `make docs` refuses such a link."""
+    links = re.findall(r"\]\(([^):#]+\.md)[^)]*\)", FENCED.sub("", page.read_text("utf-8")))
+    assert [link for link in links if not (page.parent / link).resolve().is_relative_to(ROOT / "docs")] == []
+
+
 @pytest.mark.parametrize("name", ["protocol.md", "architecture.md"])
 def test_functions_named_beside_a_file_are_defined_in_it(name: str) -> None:
     """Both documents name code as ``file.py:function``: each must be there, or the map leads astray."""
