@@ -470,8 +470,10 @@ def connect(
         random: gives floats from 0.0 to 1.0, for simulations.
 
     Raises:
+        TypeError: the machine is no class of one, or an address no text.
         ValueError: there is no address, or one cannot be read.
     """
+    describe(machine)  # First: whoever forgets it has named an address in its place.
     parsed = tuple(map(parse_target, addresses))
     if not parsed:
         raise ValueError("connect needs the address of a peer, such as peer1@127.0.0.1:7001")

@@ -483,6 +483,10 @@ async def test_what_is_no_machine_no_address_and_no_timeout_is_refused_with_a_se
     for machine in (int, KV(), "KV"):
         with pytest.raises(TypeError, match=r"is no state machine: give the class itself, a subclass of quorate\."):
             connect(machine, "peer1@127.0.0.1:7001")  # type: ignore[type-var]
+    with pytest.raises(TypeError, match=r"'peer1@127.0.0.1:7001' is no state machine"):  # and not: there is no address
+        connect("peer1@127.0.0.1:7001")  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="connect needs the address of a peer, such as peer1@"):
+        connect(KV)
     with pytest.raises(TypeError, match=r"is no address; each is a text of its own, such as 'peer1@127"):
         connect(KV, ["peer1@127.0.0.1:7001"])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="timeout must be a number of seconds, not '1'"):

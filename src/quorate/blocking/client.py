@@ -280,6 +280,7 @@ def connect(
         random: gives floats from 0.0 to 1.0, for simulations.
 
     Raises:
+        TypeError: the machine is no class of one, or an address no text.
         ValueError: there is no address, or one cannot be read.
     """
     client = quorate.client.connect(
