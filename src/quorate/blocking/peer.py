@@ -267,6 +267,7 @@ class Peer(Generic[M]):
             members: the addresses of all members, ``name@host:port``; newcomers, which become voters, must run.
 
         Raises:
+            TypeError: an address is no text.
             InvalidConfiguration: they cannot be the members of this group; the message says which and why.
             ChangeInProgress: another change is under way.
             Unavailable: a member or the leader did not answer, or a newcomer did not catch up; nothing was changed.
@@ -287,7 +288,7 @@ class Peer(Generic[M]):
 
         Raises:
             ValueError: there is no such kind, or the priority is out of its bounds.
-            TypeError: the priority is no whole number.
+            TypeError: the priority is no whole number, or the address no text.
             QuorateError: as ``set_configuration`` has it.
         """
         self._background.call(self._peer.add_peer, address, kind=kind, priority=priority)
