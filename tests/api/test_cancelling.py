@@ -15,6 +15,7 @@ from quorate.seat import Seat
 from quorate.store.directory import DataDirectory, open_store
 from quorate.store.disk import Disk
 from quorate.store.files import replacing
+from quorate.store.rocksdb import RocksDBStore
 from quorate.transport.tcp import TCPTransport
 
 from .cluster import SETTINGS, cluster, free_ports
@@ -175,15 +176,19 @@ async def test_a_node_whose_stop_is_cancelled_has_no_peer_that_goes_on(monkeypat
             pass  # Its port is free.
 
 
-async def test_a_peer_that_is_started_while_its_node_stops_says_that_the_node_was_stopped(tmp_path, monkeypatch):
-    held, stop, stops = Held(DataDirectory.identity), Disk.stop, asyncio.Event()
+@pytest.mark.parametrize(("keeper", "step"), [(RocksDBStore, "load"), (DataDirectory, "identity")])
+async def test_a_peer_that_is_started_while_its_node_stops_says_that_the_node_was_stopped(
+    tmp_path: Path, monkeypatch, keeper: type, step: str
+) -> None:
+    """From the first step on the others come too late for the threads of the node, from the second on in time."""
+    held, stop, stops = Held(getattr(keeper, step)), Disk.stop, asyncio.Event()
 
     async def noted(disk: Disk) -> None:
         stops.set()
         await stop(disk)
 
     monkeypatch.setattr(Disk, "stop", noted)
-    monkeypatch.setattr(DataDirectory, "identity", lambda *arguments, **options: held(*arguments, **options))
+    monkeypatch.setattr(keeper, step, lambda *arguments, **options: held(*arguments, **options))
     node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
     await node.start()
     starting = asyncio.create_task(node.start_peer(KV, name="peer1"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib.metadata
 import io
 import json
@@ -17,11 +18,13 @@ import msgspec
 import pytest
 
 import quorate as quorate_package
-from quorate import Settings
+from quorate import Node, Settings
 from quorate.cli import main
 from quorate.cli.opening import load_machine, settings_from
 from quorate.cli.output import CommandError, Output
+from quorate.cli.start import check_runs
 from quorate.cli.status import COLUMNS, NUMBERS, Found, Group, grouped, json_text, show, summary
+from quorate.machines import KV
 from quorate.types import Address, Index, MemberStatus, PeerId, Role, Status, Term
 
 SECONDS = 30  # far more than any command takes
@@ -507,3 +510,16 @@ def test_a_colourful_terminal_gets_the_same_words() -> None:
     words = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     assert "[bold]a  voter  leader     2  a            7        6     8  h:1" in words
     assert "a leads :smile:" in words
+
+
+async def test_start_goes_on_though_too_many_wait_at_its_peer_for_a_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks whether its peer runs, and is refused as they are."""
+    monkeypatch.setattr("quorate.errands.ERRANDS_MAX", 1)
+    async with Node("127.0.0.1:0", store="memory") as node:
+        peer = await node.start_peer(KV, name="peer1")
+        waiting = asyncio.create_task(peer.leader())
+        await asyncio.sleep(0)
+        await check_runs(peer)
+    with pytest.raises(CommandError, match="peer1 has stopped"):
+        await check_runs(peer)
+    await asyncio.gather(waiting, return_exceptions=True)

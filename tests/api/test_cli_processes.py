@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
@@ -22,11 +21,10 @@ from typing import Self
 import pytest
 
 import quorate as quorate_package
-from quorate import Node, OutcomeUnknown, connect
+from quorate import OutcomeUnknown, connect
 from quorate.cli import demo
-from quorate.cli.output import CommandError, Output
+from quorate.cli.output import Output
 from quorate.cli.session import Session
-from quorate.cli.start import check_runs
 from quorate.cli.status import COLUMNS
 from quorate.cli.walk import StepFailed, Walk
 from quorate.machines import KV
@@ -215,19 +213,6 @@ async def test_start_ends_when_its_peer_has_stopped_of_itself(tmp_path: Path) ->
     assert code == 1
     assert "quorate start: peer1 has stopped: " in log
     assert "the moon is full" in log
-
-
-async def test_start_goes_on_though_too_many_wait_at_its_peer_for_a_leader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It looks whether its peer runs, and is refused as they are."""
-    monkeypatch.setattr("quorate.errands.ERRANDS_MAX", 1)
-    async with Node("127.0.0.1:0", store="memory") as node:
-        peer = await node.start_peer(KV, name="peer1")
-        waiting = asyncio.create_task(peer.leader())
-        await asyncio.sleep(0)
-        await check_runs(peer)
-    with pytest.raises(CommandError, match="peer1 has stopped"):
-        await check_runs(peer)
-    await asyncio.gather(waiting, return_exceptions=True)
 
 
 def test_a_directory_in_use_is_explained(tmp_path: Path) -> None:
