@@ -305,7 +305,7 @@ class Peer(Generic[M]):
         return cast(int, await waiter.future)
 
     def status(self) -> Status:
-        """Tell what this peer knows of itself and its group; after a stop, what it knew last."""
+        """Tell what this peer knows of itself and its group; once stopped, what it knew last, but not that it leads."""
         return self._seat.status()
 
     async def set_configuration(self, *members: str | Address) -> None:

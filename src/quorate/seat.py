@@ -31,7 +31,7 @@ from quorate.sessions import TICK
 from quorate.settings import Settings
 from quorate.snapshots import Snapshots
 from quorate.stamping import LogTime
-from quorate.standing import Standing, StandingWatcher
+from quorate.standing import Standing, StandingWatcher, as_stopped
 from quorate.store import Batch
 from quorate.store.cache import Cache
 from quorate.tables import Replicated, restored
@@ -206,18 +206,18 @@ class Seat:
 
     def run(self, errand: Errand) -> None:
         """Begin what is asked beside writes and reads."""
-        waiting = len(self._errands) + len(self._waiting)
-        if self._is_refused(errand.waiter) or is_one_too_many(errand, waiting):
+        if self._is_refused(errand.waiter) or is_one_too_many(errand, len(self._errands) + len(self._waiting)):
             return
         self._errands.append(errand)
         self._outside.wake(self)
 
     def status(self) -> Status:
         """Tell what the peer knows of itself and its group."""
-        status = self.raft.status()
-        why = f"it has stopped: {encodable(self.failure)}" if self.failure else status.why or self.snapshots.why
         leader, applied = self.addresses.leader(self.raft.state), self.apply.last_applied
-        return msgspec.structs.replace(status, name=self.name, last_applied=applied, leader=leader, why=why)
+        status = msgspec.structs.replace(self.raft.status(), name=self.name, last_applied=applied, leader=leader)
+        if self.failure is not None:
+            return as_stopped(status, encodable(self.failure))
+        return msgspec.structs.replace(status, why=status.why or self.snapshots.why)
 
     # The turn, in the order in which the loop calls it.
 

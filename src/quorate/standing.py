@@ -103,3 +103,9 @@ class Standing:
 def mark_of(standing: tuple[object, ...]) -> bytes:
     """Give a short mark of how a peer stands: the same in every process, so that it holds over reconnects."""
     return hashlib.blake2b(msgspec.msgpack.encode(standing), digest_size=16).digest()
+
+
+def as_stopped(status: Status, why: str) -> Status:
+    """Say of a peer what it knew when it stopped, and that it leads nobody any longer."""
+    status = msgspec.structs.replace(status, why=f"it has stopped: {why}")
+    return msgspec.structs.replace(status, role="follower", leader=None) if status.role == "leader" else status

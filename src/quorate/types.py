@@ -330,7 +330,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         name: the peer's name.
         id: its random id.
         group: the id of its group; empty while it has no configuration.
-        role: what it is now.
+        role: what it is now; of one that has stopped what it was last, and a follower where that was the leader.
         term: its current term.
         leader: the leader it follows or is; None when it knows of none.
         configuration: the addresses of the group's voters; empty while it has no configuration.

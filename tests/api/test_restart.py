@@ -28,6 +28,7 @@ from quorate import (
     read,
     write,
 )
+from quorate.cli.status import survey
 from quorate.machines import KV
 from quorate.reopening import Reopened, reopen
 from quorate.sessions import MARK
@@ -344,6 +345,9 @@ async def test_what_is_not_deterministic_stops_the_peer_and_is_no_reply() -> Non
             f"it has stopped: peer1 stopped because of MemoryError: ; Fragile.fill_memory (index {index}) raised it: "
             "mend the program and start it again"
         )
+        assert (leader.status().role, leader.status().leader) == ("follower", None), "it leads nobody any longer"
+        (group,), _ = await survey([leader.address])
+        assert group.leader is None
 
 
 @pytest.mark.parametrize("consistency", ["linearizable", "lease", "stale"])

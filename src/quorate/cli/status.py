@@ -180,7 +180,7 @@ def show(output: Output, groups: list[Group], unreachable: dict[Target, str]) ->
         for peer in group.found:
             if peer.status.why and group.id and not is_member(peer.status, group.latest):
                 output.line(f"{peer.status.name} at {peer.address.node} is no member: {peer.status.why}", "yellow")
-            elif peer.status.why and peer.status.leader:
+            elif peer.status.why and (group.leader or peer.status.leader):
                 output.line(f"{peer.status.name} at {peer.address.node} is not well: {peer.status.why}", "yellow")
         output.line(summary(group), "green" if group.leader else "red")
         for line in changes(group.latest):
