@@ -249,7 +249,7 @@ def open_database(directory: Path, mark: Mark) -> lmdb.Environment:
         try:
             with database.begin() as transaction:
                 check_mark(directory, mark, transaction.id(), path)
-                check_content(directory, transaction)
+                check_content(path, transaction)
                 if transaction.get(_BEGUN) != encode_record(_BEGUN, Mark(mark.database, 1)):
                     raise Corrupted(store_damage(directory, f"{DATABASE} is that of another store"))
         except BaseException:
