@@ -542,6 +542,41 @@ def test_a_store_that_must_be_there_is_not_made(tmp_path):
 # The engine's moods
 
 
+class Stubborn:
+    """A database that cannot be closed without a complaint, as one of which a background job has found damage."""
+
+    def __init__(self, database: Rdict) -> None:
+        self.database = database
+
+    def close(self) -> None:
+        self.database.close()
+        raise Exception("Corruption: block checksum mismatch in 000014.sst")
+
+    def __getattr__(self, name: str):
+        return getattr(self.database, name)
+
+
+@pytest.mark.parametrize(
+    ("opener", "said"),
+    [(rocksdb, "100 changes were durable, and only 98 can be read"), (rocksdb_recovery, "block checksum mismatch")],
+)
+def test_what_the_engine_says_at_the_end_of_a_start_that_fails_is_ours_and_hides_nothing(
+    store, path, monkeypatch, opener, said
+):
+    append_synced(store, 50)
+    image = image_of(path)
+    wal = only(image, "db-1/*.log")
+    if opener is rocksdb:
+        os.truncate(wal, wal.stat().st_size - 7)
+    else:
+        damage(wal, -300, flipped, 4)
+    open_database = opener.open_database
+    monkeypatch.setattr(opener, "open_database", lambda *where, **how: Stubborn(open_database(*where, **how)))
+    for _ in range(2):
+        with pytest.raises(Corrupted, match=said):
+            RocksDBStore.open(image)
+
+
 def test_a_write_that_is_put_off_is_tried_again_before_any_later_one(store, faulty, monkeypatch):
     monkeypatch.setattr(rocksdb, "STALL_PAUSE", 0)
     faulty.refusals = ["Result incomplete: Write stall"] * 3

@@ -107,7 +107,9 @@ class RocksDBStore:
                 store = cls(directory, lock, database, mark)
                 store.mark()
             except BaseException:
-                database.close()
+                # What a background job of the engine has found meanwhile would hide why.
+                with contextlib.suppress(Exception):
+                    database.close()
                 raise
         except BaseException:
             lock.close()

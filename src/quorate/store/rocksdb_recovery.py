@@ -192,7 +192,8 @@ def begin(directory: Path) -> Mark:
         StoreError: the disk failed.
     """
     mark = Mark("db-1", 0)
-    with contextlib.closing(open_database(directory / mark.database, create=True)) as database:
+    path = directory / mark.database
+    with engine_errors(path), contextlib.closing(open_database(path, create=True)) as database:
         # A crash between making the database and writing the mark leaves an empty one, and that is all it may leave.
         if database.latest_sequence_number() > 0:
             raise Corrupted(store_damage(directory, "the file mark is missing"))
@@ -257,7 +258,7 @@ def recover(directory: Path, mark: Mark) -> Mark:
         copy_directory(damaged, copy)
     try:
         database = open_database(copy, create=False, up_to_damage=True)
-        with contextlib.closing(database):
+        with engine_errors(copy), contextlib.closing(database):
             check_mark(directory, mark, database.latest_sequence_number(), f"the write-ahead log in {damaged}")
             recovered = Mark(copy.name, database.latest_sequence_number())
             for log in _log_names(database):
