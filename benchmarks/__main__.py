@@ -42,7 +42,10 @@ CHAPTERS: dict[str, tuple[str, Callable[[int, float], Coroutine[Any, Any, dict[s
 
 def arguments() -> argparse.ArgumentParser:
     """Describe what the command takes."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures quorate on this machine, beside etcd, PySyncObj and what the machine can do at best.",
+    )
     parser.add_argument(
         "--out", type=Path, default=DOCS, help="where performance.md and performance/ go (default: %(default)s)"
     )

@@ -1,7 +1,7 @@
 """A machine as bytes: its writes and reads are bound, encoded, checked, decoded and run here, its state kept.
 
 A write or read is the MessagePack array ``[name, *arguments]``. **A command that its own signature cannot decode
-never enters the log**: ``encode_write`` checks what it encodes, ``check_write`` what came over the network. Knows what
+never enters the log**: ``Calls.encode`` checks what it encodes, ``Calls.check`` what came over the network. Knows what
 the machine declares; knows nothing of logs, peers or sockets.
 """
 
@@ -20,7 +20,6 @@ import msgspec
 from msgspec.structs import astuple
 
 from quorate import keeping
-from quorate.context import Context, ReadContext
 from quorate.errors import MachineError, Rejected, described
 from quorate.events import EventTypes
 from quorate.machine import (
@@ -148,7 +147,7 @@ class Calls(msgspec.Struct, frozen=True):
         return struct
 
     def run(self, machine: StateMachine, bound: Bound) -> object:
-        """Run a call on the machine; ``set_context`` comes first.
+        """Run a call on the machine; its ``context`` is set.
 
         Returns:
             The reply as the machine gave it: see ``MachineType.detach_reply``.
@@ -268,11 +267,6 @@ class MachineType(msgspec.Struct, frozen=True):
         return frozenset(self.writes.by_name)
 
     @property
-    def read_names(self) -> frozenset[str]:
-        """The names of its reads on the wire."""
-        return frozenset(self.reads.by_name)
-
-    @property
     def has_own_snapshot(self) -> bool:
         """Whether the class says itself what its snapshots are."""
         return self.machine.snapshot is not StateMachine.snapshot
@@ -288,14 +282,6 @@ class MachineType(msgspec.Struct, frozen=True):
     ) -> bytes:
         """Encode a ``ReadMethod`` with its arguments, or a ``Query``; see ``Calls.encode``."""
         return self.reads.encode(call, args, kwargs or {})[0]
-
-    def check_write(self, encoded: bytes) -> None:
-        """Check an encoded write before it enters the log; see ``Calls.check``."""
-        self.writes.check(encoded)
-
-    def check_read(self, encoded: bytes) -> None:
-        """Check an encoded read; see ``Calls.check``."""
-        self.reads.check(encoded)
 
     def run_write(self, machine: StateMachine, encoded: bytes) -> object:
         """Run an encoded write on the machine; see ``Calls.run`` for the reply and what it raises."""
@@ -410,16 +396,6 @@ def describe_calls(
     }
     decoders = union_decoders(calls)
     return Calls(kind, machine, method, struct, calls, by_struct(calls), by_reference, replies, plain(calls), *decoders)
-
-
-def set_context(machine: StateMachine, now: float, index: int) -> None:
-    """Tell the machine the time and index of the command it runs next: what ``self.context`` gives."""
-    machine.context = Context(now, index)
-
-
-def set_read_context(machine: StateMachine, now: float, index: int) -> None:
-    """Tell the machine the time and index of the last command applied, for the read it runs next."""
-    machine.context = ReadContext(now, index)
 
 
 def undo(machine: StateMachine) -> None:

@@ -59,7 +59,8 @@ class Client(Generic[M]):
     """A connection to a group from outside; made by ``connect``.
 
     Nothing is opened before the first call. One client serves any number of calls at once; those that are made in one
-    turn of the event loop travel together.
+    turn of the event loop travel together. It belongs to the event loop of its first call: in another one a call is a
+    ``RuntimeError``.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Client(Generic[M]):
 
         Raises:
             ValueError: the timeout is not above 0 and finite, or there is no such consistency.
+            TypeError: the timeout is no number.
         """
         other = copy.copy(self)
         other._timeout, other._consistency = checked_options(
@@ -125,8 +127,10 @@ class Client(Generic[M]):
         Raises:
             TypeError: the arguments do not fit the method; nothing was sent.
             ValueError: the command is larger than ``Settings.command_bytes_max``; nothing was sent.
-            Overloaded: 1,024 writes of this client wait for their answers; nothing was sent.
+            Overloaded: 1,024 writes of this client wait for their answers, or, with ``follow=False``, too much waits at
+                the peer asked; nothing was written.
             NotLeader: with ``follow=False``: the peer asked does not lead; nothing was written.
+            Stopped: with ``follow=False``: the peer asked has stopped; nothing was written.
             NotCommitted: with ``exactly_once=False``: a new leader replaced the entry; nothing was written.
             Unavailable: until the deadline no leader was reached; nothing was written.
             OutcomeUnknown: the deadline passed after the command was sent, and no try was answered; with
@@ -164,6 +168,7 @@ class Client(Generic[M]):
             TypeError: the arguments do not fit the method.
             ValueError: the query is larger than ``Settings.command_bytes_max``.
             NotLeader: with ``follow=False``: the peer asked knows of no leader, or is a witness.
+            Stopped: with ``follow=False``: the peer asked has stopped.
             Unavailable: until the deadline nobody answered; the message says who was tried and what each said.
             Rejected: the handler refused.
             MachineError: the handler raised anything else, or gave a reply too long for ``Settings.frame_bytes_max``.
@@ -199,6 +204,7 @@ class Client(Generic[M]):
             TypeError: the arguments do not fit the method.
             ValueError: the query is larger than ``Settings.command_bytes_max``.
             NotLeader: with ``follow=False``: the peer asked is a witness.
+            Stopped: with ``follow=False``: the peer asked has stopped.
             Unavailable: until the deadline nobody answered; the message says who was tried and what each said.
             Rejected: the handler refused.
             MachineError: the handler raised anything else, or gave a reply too long for ``Settings.frame_bytes_max``.
@@ -464,8 +470,10 @@ def connect(
         random: gives floats from 0.0 to 1.0, for simulations.
 
     Raises:
+        TypeError: the machine is no class of one, or an address no text.
         ValueError: there is no address, or one cannot be read.
     """
+    describe(machine)  # First: whoever forgets it has named an address in its place.
     parsed = tuple(map(parse_target, addresses))
     if not parsed:
         raise ValueError("connect needs the address of a peer, such as peer1@127.0.0.1:7001")

@@ -223,7 +223,7 @@ class Forwarding:
         """
         call = asked.request.call
         told = getattr(call, "timeout", 0.0)
-        timeout = told if told < TIMEOUT_MAX else TIMEOUT_MAX  # As ``serving.carry_out``: it may be no number.
+        timeout = told if told < TIMEOUT_MAX else TIMEOUT_MAX  # As ``serving.deadline_of``: it may be no number.
         is_once = isinstance(call, OpenSessionCall) or session_of(call) != 0
         repeats = not isinstance(call, WriteCall) or call.sequence <= call.settled
         is_write = isinstance(call, WriteCall | OpenSessionCall)

@@ -455,7 +455,7 @@ def method_calls(machine: type[StateMachine]) -> Iterator[CallType]:
         kind: Literal["write", "read"] = "write" if isinstance(method, WriteMethod) else "read"
         parameters, reply = signature(method.function, label)
         struct = struct_from_parameters(method.name, parameters, label)
-        yield CallType(kind, method.name, label, struct, method.function, False, reply, msgspec.structs.astuple)
+        yield CallType(kind, method.name, label, struct, method.function, reply, msgspec.structs.astuple)
 
 
 def struct_calls(machine: type[StateMachine]) -> Iterator[CallType]:
@@ -480,7 +480,7 @@ def struct_calls(machine: type[StateMachine]) -> Iterator[CallType]:
                 )
             name = name_of(struct, form)
             yield CallType(
-                kind, name, struct.__name__, struct, function, True, reply_of(struct, form), lambda alone: (alone,)
+                kind, name, struct.__name__, struct, function, reply_of(struct, form), lambda alone: (alone,)
             )
 
 

@@ -41,7 +41,8 @@ class Peer(Generic[M]):
     """One member of one group, running in this process; made by ``Node.start_peer``.
 
     Writes are taken by the leader alone: on any other peer they raise ``NotLeader`` with the leader's address;
-    ``connect`` follows it for you. Reads are answered by every peer that has a machine, from its own.
+    ``connect`` follows it for you. Reads are answered by every peer that has a machine, from its own. All calls are to
+    be made in the event loop of its node: in another one they are a ``RuntimeError``, and send nothing.
 
     Attributes:
         address: the peer's name, and where its node is reached.
@@ -86,6 +87,7 @@ class Peer(Generic[M]):
 
         Raises:
             ValueError: the timeout is not above 0 and finite, or there is no such consistency.
+            TypeError: the timeout is no number.
         """
         other = copy.copy(self)
         other._timeout, other._consistency = checked_options(
@@ -115,6 +117,7 @@ class Peer(Generic[M]):
             ValueError: the command is larger than ``Settings.command_bytes_max``; nothing was sent.
             NotLeader: another peer leads; nothing was written.
             Overloaded: too much waits for a quorum; nothing was written.
+            Unavailable: the peer was removed from its group; nothing was written.
             Stopped: the peer had stopped; nothing was written.
             NotCommitted: a new leader replaced the entry; nothing was written.
             OutcomeUnknown: the deadline passed, or the peer stopped, before the fate of the entry was learned.
@@ -149,7 +152,8 @@ class Peer(Generic[M]):
             TypeError: the arguments do not fit the method.
             ValueError: the query is larger than ``Settings.command_bytes_max``.
             NotLeader: this peer knows of no leader, or ceased to lead; or it is a witness, which has no machine.
-            Unavailable: the deadline passed before it was known how much this peer must have applied, or before it had.
+            Unavailable: the deadline passed before it was known how much this peer must have applied, or before it had;
+                or the peer was removed from its group.
             Stopped: the peer has stopped.
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
@@ -246,6 +250,7 @@ class Peer(Generic[M]):
             The leader's address.
 
         Raises:
+            ValueError: ``other_than`` is no address.
             Unavailable: there was none until the deadline; the message says why.
             Overloaded: too many wait for one here already.
             Stopped: the peer has stopped.
@@ -319,6 +324,7 @@ class Peer(Generic[M]):
             members: the addresses of all members, ``name@host:port``; newcomers, which become voters, must run.
 
         Raises:
+            TypeError: an address is no text.
             InvalidConfiguration: they cannot be the members of this group; the message says which and why.
             ChangeInProgress: another change is under way.
             Unavailable: a member or the leader did not answer, or a newcomer did not catch up; nothing was changed.
@@ -339,6 +345,7 @@ class Peer(Generic[M]):
 
         Raises:
             ValueError: there is no such kind, or the priority is out of its bounds.
+            TypeError: the priority is no whole number, or the address no text.
             QuorateError: as ``set_configuration`` has it.
         """
         (parsed,) = parse_addresses([address])
@@ -396,6 +403,7 @@ class Peer(Generic[M]):
 
         Raises:
             ValueError: the priority is out of its bounds.
+            TypeError: it is no whole number.
             QuorateError: as ``set_configuration`` has it.
         """
         edit = self._membership.preferring(name, checked_priority(priority))

@@ -51,7 +51,7 @@ from quorate.transport.calls import (
     failure_from_error,
     singly,
 )
-from quorate.types import MEMBERS_MAX, Address, PeerId, StaleRead, is_reachable
+from quorate.types import MEMBERS_MAX, PeerId, StaleRead, is_reachable
 from quorate.waiters import Waiter
 
 ID_LENGTH_MAX = 64
@@ -91,13 +91,12 @@ class Place(msgspec.Struct):
         """
         return Value(self.machine.encode_reply(call, reply))
 
-    def stale_value(self, call: bytes, reply: object) -> StaleValue:
+    def stale_value(self, call: bytes, reply: StaleRead[object]) -> StaleValue:
         """Give the answer to an encoded stale read, with its index and age.
 
         Raises:
             MachineError: the reply cannot be encoded.
         """
-        assert isinstance(reply, StaleRead), "a stale read is answered with its index and age"
         return StaleValue(self.machine.encode_reply(call, reply.value), reply.index, reply.age)
 
 
@@ -116,7 +115,7 @@ class CallWaiter(msgspec.Struct, eq=False):
     id: int
     answer: Answer
     deadline: float
-    encode: Callable[[bytes, object], Any] | None = None
+    encode: Callable[[bytes, Any], Any] | None = None
     call: bytes = b""
     is_done: bool = False
 
@@ -196,19 +195,19 @@ def carry_out(place: Place, request: Request, answer: Answer, now: float) -> Non
         case WriteCall() | WritesCall() | ReadCall():
             carry_out_all(place, [request], answer, now)
         case OpenSessionCall():
-            waiter.encode = as_session
+            waiter.encode = lambda _call, number: SessionIs(number)
             seat.write(encode_opening(OpenSession(max(0.0, call.session_timeout))), waiter)
         case WatchCall() | WatchStatusCall():
             watch(place, call, waiter, now)
         case LeaderCall():
-            waiter.encode = as_leader
+            waiter.encode = lambda _call, address: LeaderIs(address)
             seat.run(FindLeader(waiter))
         case CancelCall():
             cancel(place, call, answer)
         case StatusCall() | IdentifyCall():
             waiter.succeed(identity(place) if isinstance(call, IdentifyCall) else StatusIs((seat.status(),)))
         case SnapshotCall():
-            waiter.encode = as_offset
+            waiter.encode = lambda _call, offset: SnapshotAt(offset)
             seat.receive_snapshot(call, waiter)
         case BootstrapCall() | ChangeCall():
             configure(place, call, waiter)
@@ -296,7 +295,7 @@ def watch(place: Place, call: WatchCall | WatchStatusCall, waiter: CallWaiter, n
         known = ", ".join(prefixes) or "no events"
         waiter.fail(Unavailable(f"{place.seat.name} cannot take this call: {place.machine.name} emits {known}"))
     elif call.place is None:
-        waiter.encode = as_beginning
+        waiter.encode = lambda _call, applied: Events((applied + 1, 0), ())
         place.seat.read(None, waiter)
     else:
         waiter.deadline = min(waiter.deadline, now + WATCH_SECONDS_MAX)
@@ -311,12 +310,6 @@ def cancel(place: Place, call: CancelCall, answer: Answer) -> None:
     """
     place.seat.apply.recent.cancel((answer, call.request))
     place.seat.standing.cancel((answer, call.request))
-
-
-def as_beginning(_: bytes, value: object) -> Events:
-    """Say from where on to watch for what comes after the index applied."""
-    assert isinstance(value, int), "a read without a query is answered by the index applied"
-    return Events((value + 1, 0), ())
 
 
 def identity(place: Place) -> Identity:
@@ -347,21 +340,3 @@ def are_sound(members: Members) -> bool:
         is_reachable(member.address) and 0 < len(member.id) <= ID_LENGTH_MAX and abs(member.priority) <= PRIORITY_MAX
         for member in members
     )
-
-
-def as_session(_: bytes, value: object) -> SessionIs:
-    """Give the answer to a session that was opened."""
-    assert isinstance(value, int), "a session is known by a number"
-    return SessionIs(value)
-
-
-def as_offset(_: bytes, value: object) -> SnapshotAt:
-    """Give the answer to a piece of a snapshot that was stored."""
-    assert isinstance(value, int), "a piece of a snapshot is answered by where to go on"
-    return SnapshotAt(value)
-
-
-def as_leader(_: bytes, value: object) -> LeaderIs:
-    """Give the answer to an errand that waited for a leader: the leader's address."""
-    assert isinstance(value, Address), "an errand that waits for a leader is resolved with its address"
-    return LeaderIs(value)

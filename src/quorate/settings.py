@@ -12,7 +12,7 @@ MIB = 1024 * KIB
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The knobs of a node and its peers.
+    """The knobs of a node and its peers: spans are seconds, sizes bytes. One out of its bounds is a ``ValueError``.
 
     Attributes:
         heartbeat_interval: a leader speaks to each peer at least this often. 0.001 or more, and at most half of
@@ -26,30 +26,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         in_flight_max: AppendEntries sent to one peer ahead of its acknowledgements. 1 or more.
         uncommitted_bytes_max: proposals waiting for a quorum; beyond it writes fail with ``Overloaded``. At least
             ``command_bytes_max``.
-        cache_bytes_max: recent entries of one peer kept in memory for sending and applying.
+        cache_bytes_max: recent entries of one peer kept in memory for sending and applying. 0 or more.
         events_bytes_max: recent events of one peer kept in memory for whoever watches and was away; 0 or more, though
             those of the latest entries are sent to whoever waits all the same, as far as one answer has room for them.
         apply_entries_max: entries applied before heartbeats and messages are looked at again, and before those who
             were answered may write again, so that their writes are under way while the rest is applied. 1 or more.
-        frame_bytes_max: largest frame accepted from the network, checked before anything is allocated. Above
-            ``append_bytes_max`` with room to spare.
+        frame_bytes_max: largest frame accepted from the network, checked before anything is allocated. At least twice
+            ``append_bytes_max`` and 64 KiB more.
         snapshot_entries: a snapshot is taken when that many entries were applied since the last one. 1 or more.
         snapshot_bytes: or when the entries applied since then hold that many bytes. 1 or more.
         trailing_entries: entries that stay in the log behind a snapshot, for peers that are a little slow: sending them
             is cheaper than sending the snapshot. 0 or more.
         snapshot_chunk_bytes: how much of a snapshot is sent at a time, though never more than
             ``append_bytes_max``. 1 or more.
-        catch_up_timeout: a newcomer that was not heard for this long while it catches up is given up, seconds; above
-            ``election_timeout_max``.
+        catch_up_timeout: a newcomer that was not heard for this long, or took nothing for this long, while it catches
+            up is given up. Above ``election_timeout_max``.
         clock_drift_max: how much faster or slower than real time the clocks of the group run at most, as a share:
             0.1 is six seconds in a minute. Only reads by lease rely on it. From 0 to below 1.
-        call_timeout: the deadline of a call that names none.
+        call_timeout: the deadline of a call that names none. Above 0.
         session_timeout: a client's session in which nothing was written for so long, by the time in the log, may end;
-            best far above any deadline of a write.
+            above 0, and best far above any deadline of a write.
         change_timeout: the deadline of a change of the members, and of joining a group: above 0, and best above
             ``catch_up_timeout`` and long enough for a newcomer to be sent a whole snapshot.
-        reconnect_delay_min: the first pause before a broken connection is tried again; doubles each time.
-        reconnect_delay_max: the longest such pause.
+        reconnect_delay_min: the first pause before a broken connection is tried again; doubles each time. Above 0.
+        reconnect_delay_max: the longest such pause. At least ``reconnect_delay_min``.
     """
 
     heartbeat_interval: float = 0.05
@@ -110,7 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             (self.apply_entries_max >= 1, "apply_entries_max must be at least 1"),
             (
                 self.frame_bytes_max >= 2 * self.append_bytes_max + 64 * KIB,
-                "frame_bytes_max must be at least twice append_bytes_max and 64 KiB",
+                "frame_bytes_max must be at least twice append_bytes_max and 64 KiB more",
             ),
             (
                 self.snapshot_entries >= 1 and self.snapshot_bytes >= 1,

@@ -45,8 +45,7 @@ class CallType(msgspec.Struct, frozen=True):
         name: its name in the log.
         label: what people call it, such as ``KV.set``.
         struct: the tagged struct whose fields are the parameters.
-        function: takes the machine, then the parameters, or the struct itself if ``takes_struct``.
-        takes_struct: whether it is of the form ``handle_write(command)``.
+        function: takes the machine, then the parameters; of the form ``handle_write(command)`` the struct itself.
         reply: the type of the reply.
         arguments: gives what ``function`` takes after the machine, of the struct.
     """
@@ -56,7 +55,6 @@ class CallType(msgspec.Struct, frozen=True):
     label: str
     struct: type[msgspec.Struct]
     function: Callable[..., object]
-    takes_struct: bool
     reply: Any
     arguments: Callable[[msgspec.Struct], tuple[object, ...]]
 

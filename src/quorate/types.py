@@ -337,7 +337,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         commit_index: the highest index known to be committed.
         last_applied: the highest index applied to the machine. Invariant: ``last_applied <= commit_index``.
         last_index: the last index of its log. Invariant: ``commit_index <= last_index``.
-        why: a sentence: why there is no leader, and what to do; or else why its snapshots fail; None when all is well.
+        why: a sentence: that it has stopped, or was removed; why there is no leader, and what to do; why its snapshots
+            fail. None when all is well.
         members: every member with what is known of it, in the order of their names.
         first_index: the first index that its log still holds.
         snapshot_index: the last index in its latest snapshot; 0 while it has none.

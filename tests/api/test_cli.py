@@ -305,6 +305,13 @@ def test_what_is_piped_into_the_shell_and_raises_ends_it_with_status_1(typed: st
     assert quorate(*node, typed="print(peer)\n").returncode == 0
 
 
+def test_the_shell_says_what_was_never_awaited() -> None:
+    node = ["shell", "quorate.machines:KV", "--peer", "a@127.0.0.1:0", "--store", "memory"]
+    done = quorate(*node, typed="peer.leader()\n1\n")
+    assert "RuntimeWarning: coroutine 'Peer.leader' was never awaited" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_block_at_the_end_of_what_is_piped_into_the_shell_runs(end: str) -> None:
     node = ["shell", "quorate.machines:KV", "--peer", "a@127.0.0.1:0", "--store", "memory"]

@@ -459,7 +459,7 @@ def test_status_asks_the_other_members_and_says_why_nobody_leads(tmp_path: Path)
         with at_prompt(*nodes[2][1]) as c:
             alone = status(nodes[0][0])
             assert alone.returncode == 1
-            assert "peer1 belongs to no group: it has no configuration yet: call set_configuration" in alone.stdout
+            assert "peer1 belongs to no group: it has no configuration yet: form a group" in alone.stdout
             members = ", ".join(f'"{address}"' for address, _ in nodes)
             a.type(f"await peer.set_configuration({members})")
             a.type("await peer.leader()")

@@ -417,7 +417,7 @@ async def test_a_person_understands_why_there_is_no_leader(monkeypatch: pytest.M
                 await quick.write(KV.set, "foo", "bar")
             said = caught.value.reason
             assert re.search(r"no leader within (1|0\.\d+) s: 1 of 3 reachable; ", said)  # Less, if it opened late.
-            assert "peer1 knows no leader: it has no configuration yet: call set_configuration" in said
+            assert "peer1 knows no leader: it has no configuration yet: form a group" in said
             assert f"peer2 ({down[6:]}) refuses the connection: no node listens there" in said
             assert "peer3 (kv-3.example:7003) cannot be reached: its name does not resolve" in said
             with pytest.raises(Unavailable, match="1 of 3 reachable"):
@@ -483,6 +483,10 @@ async def test_what_is_no_machine_no_address_and_no_timeout_is_refused_with_a_se
     for machine in (int, KV(), "KV"):
         with pytest.raises(TypeError, match=r"is no state machine: give the class itself, a subclass of quorate\."):
             connect(machine, "peer1@127.0.0.1:7001")  # type: ignore[type-var]
+    with pytest.raises(TypeError, match=r"'peer1@127.0.0.1:7001' is no state machine"):  # and not: there is no address
+        connect("peer1@127.0.0.1:7001")  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="connect needs the address of a peer, such as peer1@"):
+        connect(KV)
     with pytest.raises(TypeError, match=r"is no address; each is a text of its own, such as 'peer1@127"):
         connect(KV, ["peer1@127.0.0.1:7001"])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="timeout must be a number of seconds, not '1'"):
@@ -558,7 +562,7 @@ async def test_a_peer_without_a_configuration_says_what_to_do() -> None:
     async with cluster(KV, 1) as nodes:
         peer = await nodes.start("peer1")
         for call in (peer.write(KV.set, "a", "b"), peer.read(KV.get, "a")):
-            with pytest.raises(NotLeader, match="no leader is known yet: it has no configuration yet: call set_conf"):
+            with pytest.raises(NotLeader, match="no leader is known yet: it has no configuration yet: form a group"):
                 await call
 
 

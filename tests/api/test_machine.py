@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorate.calling import command_name, describe, set_context
+from quorate.calling import command_name, describe
 from quorate.context import Context, ReadContext
 from quorate.errors import Compacted, MachineError, NotLeader, QuorateError, Rejected, Unavailable
 from quorate.events import Event
@@ -246,14 +246,14 @@ def test_one_machine_may_use_both_forms():
     assert run(machine, Increment(5)) == 5
     assert run(machine, Mixed.double) == 10
     assert describe(Mixed).write_names == {"Increment", "double"}
-    assert describe(Mixed).read_names == frozenset()
+    assert describe(Mixed).reads.by_name == {}
 
 
 def test_a_description_names_everything():
     described = describe(KV)
     assert described.name == "KV"
     assert described.write_names == {"set", "rm"}
-    assert described.read_names == {"get", "all"}
+    assert described.reads.by_name.keys() == {"get", "all"}
 
 
 def test_a_parameter_may_have_the_name_of_anything():
@@ -418,9 +418,9 @@ def test_the_code_of_a_struct_may_refuse_it_and_unknown_fields_may_nest(monkeypa
     monkeypatch.setattr(sys.modules[__name__], "IS_GRUMPY", [None])
     with pytest.raises(TypeError, match=r"Grumpy: .*not today"):
         described.encode_write(grumpy)
-    described.check_write(lenient)
+    described.writes.check(lenient)
     with pytest.raises(TypeError, match="nest deeper"):
-        described.check_write(b"\x93" + lenient[1:] + b"\x91" * NESTING_MAX + b"\x00")
+        described.writes.check(b"\x93" + lenient[1:] + b"\x91" * NESTING_MAX + b"\x00")
 
 
 @given(st.lists(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(), max_size=3))
@@ -467,15 +467,15 @@ def test_what_cannot_be_walked_is_not_taken_to_be_shallow():
 
 def test_what_came_over_the_network_is_checked_before_it_enters_the_log():
     described = describe(KV)
-    described.check_write(described.encode_write(KV.set, ("a", "b")))
-    described.check_read(described.encode_read(KV.get, ("a",)))
+    described.writes.check(described.encode_write(KV.set, ("a", "b")))
+    described.reads.check(described.encode_read(KV.get, ("a",)))
     with pytest.raises(TypeError, match="KV has no write named 'get'"):
-        described.check_write(described.encode_read(KV.get, ("a",)))
+        described.writes.check(described.encode_read(KV.get, ("a",)))
     with pytest.raises(TypeError, match="KV has no read named 'set'"):
-        described.check_read(described.encode_write(KV.set, ("a", "b")))
+        described.reads.check(described.encode_write(KV.set, ("a", "b")))
     deep = b"\x92\xa4keep" + b"\x91" * NESTING_MAX + b"\x00"
     with pytest.raises(TypeError, match="nest deeper"):
-        describe(Open).check_write(deep)
+        describe(Open).writes.check(deep)
 
 
 # What is in the log already.
@@ -506,7 +506,7 @@ HOSTILE = [
 def test_hostile_payloads_are_refused_and_never_run(payload, machine):
     described = describe(machine)
     with pytest.raises(TypeError):
-        described.check_write(payload)
+        described.writes.check(payload)
     with pytest.raises(TypeError):
         described.run_write(machine(), payload)
     with pytest.raises(MachineError):
@@ -690,7 +690,7 @@ class Clock(StateMachine):
 
 def show(now: float, index: int) -> object:
     machine = Clock(1)
-    set_context(machine, now, index)
+    machine.context = Context(now, index)
     return run(machine, Clock.show)
 
 
@@ -704,7 +704,7 @@ def test_each_command_has_its_own_randomness():
     machine = Clock(1)
     seen = []
     for index in (1, 2, 1):
-        set_context(machine, 0.5, index)
+        machine.context = Context(0.5, index)
         seen.append(machine.show())
     assert seen[0] == seen[2] != seen[1]
 

@@ -60,17 +60,17 @@ def test_a_vote_that_comes_to_a_leader_or_a_pre_candidate_changes_nothing():
 
 def test_why_there_is_no_leader_in_a_sentence():
     raft = start(peers=3)
-    assert pending_text(raft.state) == "no leader heard in term 1; an election starts in 0.3 s"
+    assert pending_text(raft.state) == "it has heard no leader in term 1; an election starts in 0.3 s"
     raft.tick(LONG)
-    asking = "asking for pre-votes: 1 of 3, 2 needed"
+    asking = "it is asking for pre-votes: 1 of 3, 2 needed"
     assert pending_text(raft.state) == f"{asking}; no answer from 2, 3"
     receive(raft, "2", RequestPreVoteReply(Term(1), Term(2), False))
     assert pending_text(raft.state) == f"{asking}; no answer from 3; refused by 2"
     receive(raft, "3", RequestPreVoteReply(Term(1), Term(2), True))
-    assert pending_text(raft.state) == "asking for votes: 1 of 3, 2 needed; no answer from 2, 3"
+    assert pending_text(raft.state) == "it is asking for votes: 1 of 3, 2 needed; no answer from 2, 3"
     for sender in "23":
         receive(raft, sender, RequestVoteReply(Term(2), False))
-    assert pending_text(raft.state) == "asking for votes: 1 of 3, 2 needed; refused by 2, 3"
+    assert pending_text(raft.state) == "it is asking for votes: 1 of 3, 2 needed; refused by 2, 3"
     assert type(raft.state.role) is Candidate
 
 

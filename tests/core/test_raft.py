@@ -38,10 +38,10 @@ def test_a_start_from_disk_takes_up_term_vote_and_log_and_knows_of_no_commit():
     assert (ready.hard_state, ready.entries, ready.commit_index) == (None, (), 0)
 
 
-def test_the_first_ready_names_the_configuration_and_tells_of_the_start():
+def test_the_first_ready_tells_of_the_start_and_writes_nothing():
     raft = new(Stored())
     ready = raft.ready()
-    assert (ready.configuration, ready.writes) == (None, False)
+    assert not ready.writes
     [event] = ready.events
     assert (event.kind, event.text) == (EventKind.STARTED, "started with 0 entries in term 0 -> follower")
 
@@ -61,7 +61,7 @@ def test_the_first_configuration_is_the_same_entry_on_every_member():
         raft.form(make_configuration(3), 5.0)
         ready = raft.ready()
         assert ready.hard_state == HardState(Term(1), None)
-        assert ready.configuration == make_configuration(3)
+        assert raft.state.configuration == make_configuration(3)
         runs += ready.entries
         deadlines.append(raft.deadline())
     # The last to be formed campaigns at once; the others only if that comes to nothing.
@@ -300,7 +300,7 @@ def test_status_of_a_new_peer():
         commit_index=Index(0),
         last_applied=Index(0),
         last_index=Index(0),
-        why="it has no configuration yet: call set_configuration on one peer of the group, or start it with join; "
+        why="it has no configuration yet: form a group, by quorate form or set_configuration, or start it with join; "
         "if it was a member before, this is not its data directory",
     )
 
@@ -329,7 +329,7 @@ def test_a_leader_says_how_long_ago_it_heard_each_member_and_who_just_answered_i
 
 def test_status_says_why_there_is_no_leader():
     assert start("9", peers=2).status().why == "it is not a member of the group of 1, 2"
-    assert start().status().why == "no leader heard in term 1; an election starts in 0.3 s"
+    assert start().status().why == "it has heard no leader in term 1; an election starts in 0.3 s"
 
 
 # A disk that hangs (row 75).

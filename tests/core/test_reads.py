@@ -70,7 +70,7 @@ def answer(raft, read, index=7, life=None, term=2, sender="2"):
 
 
 def test_a_follower_asks_the_leader_and_answers_at_its_index():
-    """Thesis 6.4: "a follower ... would issue a request to the leader just asking for a current readIndex"."""
+    """Thesis 6.4: "the follower could issue a request to the leader that just asked for a current readIndex"."""
     raft = follower()
     read = raft.read(0.0)
     assert asked(raft) == [("2", read)]

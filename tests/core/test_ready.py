@@ -13,7 +13,6 @@ from quorate.types import HardState, Index, PeerId, Term
 def test_the_order_of_the_fields_is_the_order_in_which_the_shell_obeys():
     assert Ready.__struct_fields__ == (
         "number",
-        "configuration",
         "messages",
         "hard_state",
         "compaction",

@@ -424,7 +424,7 @@ def test_the_configuration_of_a_snapshot_is_in_force_at_once_and_an_uncommitted_
     receive(raft, "2", AppendEntries(Term(1), PeerId("2"), Index(2), Term(1), Index(0), 0, (run,)))
     raft.receive(PeerId("2"), install(7, 3, configuration=make_configuration(4), at=at), 0.0)
     assert raft.state.configurations == [(at, make_configuration(4))]
-    assert raft.ready().configuration == make_configuration(4)
+    assert raft.state.configuration == make_configuration(4)
 
 
 def test_a_newcomer_without_a_configuration_takes_a_snapshot():

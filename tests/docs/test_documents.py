@@ -10,19 +10,26 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import re
+import shlex
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from quorate import Address, Settings
+from quorate.cli.arguments import make_parser
 from quorate.transport.frames import FrameKind
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+OF_READING = {"cli", "testing", "store", "transport"}
+"""The folders within which the map of the source is not in the order of imports."""
 
 FRAME = """
 import asyncio
@@ -132,6 +139,13 @@ def test_relative_links_lead_somewhere(document: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_pages_of_the_site_link_to_its_pages_alone(page: Path) -> None:
+    """What lies outside of ``docs`` is no page there: `make docs` refuses such a link."""
+    links = re.findall(r"\]\(([^):#]+\.md)[^)]*\)", FENCED.sub("", page.read_text("utf-8")))
+    assert [link for link in links if not (page.parent / link).resolve().is_relative_to(ROOT / "docs")] == []
+
+
 @pytest.mark.parametrize("name", ["protocol.md", "architecture.md"])
 def test_functions_named_beside_a_file_are_defined_in_it(name: str) -> None:
     """Both documents name code as ``file.py:function``: each must be there, or the map leads astray."""
@@ -153,3 +167,53 @@ def test_the_frame_format_is_that_of_the_source() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text("utf-8")
     kinds = ", ".join(f"{kind.value} `{kind.name}`" for kind in FrameKind)
     assert kinds in text
+
+
+COMMAND = re.compile(r"(?:^ *\w?\$ |^ExecStart=\S*/)quorate((?:.*\\\n)*.*)$", re.MULTILINE)
+COMMANDS = [
+    (document, command.replace("\\\n", " "))
+    for document in DOCUMENTS
+    for _, block in FENCED.findall(document.read_text("utf-8"))
+    for command in COMMAND.findall(block)
+    if "…" not in command
+]
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS, ids=lambda each: getattr(each, "stem", each))
+def test_commands_are_such_as_quorate_takes(document: Path, command: str) -> None:
+    assert make_parser().parse_args(shlex.split(command, comments=True)).command
+
+
+def test_the_container_and_the_pods_of_the_guide_start_a_node() -> None:
+    yaml = pytest.importorskip("yaml")  # it comes with the tools that build the documentation
+    blocks = dict(FENCED.findall((ROOT / "docs" / "guide" / "deploying.md").read_text("utf-8")))
+    (begin,) = re.findall(r"^ENTRYPOINT (.*)$", blocks["dockerfile"], re.MULTILINE)
+    service, pods, _ = yaml.safe_load_all(blocks["yaml"])
+    (container,) = pods["spec"]["template"]["spec"]["containers"]
+    name = f"{pods['metadata']['name']}-0"
+    taken = make_parser().parse_args(
+        [*json.loads(begin)[1:], *(each.replace("$(NAME)", name) for each in container["args"])]
+    )
+    assert (taken.command, taken.peer) == ("start", Address(name, f"{name}.{service['metadata']['name']}", 7001))
+    assert taken.data_dir.startswith(container["volumeMounts"][0]["mountPath"] + "/")
+    assert make_parser().parse_args(container["readinessProbe"]["exec"]["command"][1:]).command == "status"
+
+
+def test_every_knob_stands_in_the_table_of_settings() -> None:
+    rows = re.findall(r"^\|.*\|.*\|$", (ROOT / "docs" / "reference" / "settings.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", "\n".join(rows))) == sorted(Settings.__struct_fields__)
+
+
+def test_the_map_has_each_module_above_those_that_it_imports() -> None:
+    source = ROOT / "src" / "quorate"
+    the_map, _, _ = (ROOT / "docs" / "architecture.md").read_text("utf-8").partition("**Reading order")
+    rows = re.findall(r"^\| (`.*?) \| .* \|$", the_map, re.MULTILINE)
+    paths = {path: row for row, cell in enumerate(rows) for path in re.findall(r"`([\w/]+\.py)`", cell)}
+    above = []
+    for path, row in paths.items():
+        imported = re.findall(r"^from quorate\.([\w.]+) import", (source / path).read_text("utf-8"), re.MULTILINE)
+        for other in (name.replace(".", "/") + ".py" for name in imported):
+            is_of_the_folder = path.partition("/")[0] == other.partition("/")[0] in OF_READING
+            above += [f"{path} imports {other}"] if paths.get(other, row) < row and not is_of_the_folder else []
+    assert len(paths) > 100
+    assert above == []

@@ -440,10 +440,10 @@ def fuzz_calls(content: bytes) -> None:
         match request.call:
             case WriteCall(command=command):
                 with contextlib.suppress(TypeError):
-                    MACHINE.check_write(command)
+                    MACHINE.writes.check(command)
             case ReadCall(query=query):
                 with contextlib.suppress(TypeError):
-                    MACHINE.check_read(query)
+                    MACHINE.reads.check(query)
             case SnapshotCall(message=message):
                 raft = make_raft(0)
                 step(raft, partial(raft.receive, message.leader_id, message, 10.0))

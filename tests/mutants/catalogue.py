@@ -136,9 +136,59 @@ def meaning(text: str) -> str:
     return ast.dump(tree)
 
 
+class _Unexplained(ast.NodeTransformer):
+    """Leaves out docstrings and other texts that stand for themselves."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        """Leave out what is only a text."""
+        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+
+
+def said(node: object) -> str:
+    """Write a piece of a program as ``ast.dump`` does, but alike on every Python: that leaves out more on some."""
+    if isinstance(node, list):
+        return ",".join(map(said, node))
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = (f"{name}={said(value)}" for name, value in ast.iter_fields(node) if value not in (None, []))
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+@functools.cache
+def functions(text: str) -> list[tuple[range, str]]:
+    """Give the lines of each function of a program and what it says, and of all lines what stands outside of them."""
+    tree = _Unexplained().visit(ast.parse(text))
+    found = []
+    outside = []
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        for node in ast.iter_child_nodes(waiting.pop(0)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                found.append((range(first, (node.end_lineno or first) + 1), said(node)))
+            elif isinstance(node, ast.ClassDef):
+                waiting.append(node)
+            else:
+                outside.append(said(node))
+    return [*found, (range(1, text.count("\n") + 2), "\n".join(outside))]
+
+
+def touched(text: str, old: str) -> Iterator[str]:
+    """Give what the functions say in which a text stands, and what stands outside of them where it does, too."""
+    first = text[: text.find(old)].count("\n") + 1 + len(old) - len(old.lstrip("\n"))
+    lines = set(range(first, first + old.strip("\n").count("\n") + 1))
+    for where, says in functions(text):
+        if lines & set(where):
+            yield says
+            lines -= set(where)
+
+
 def digest(mutant: Mutant, source: Path) -> str:
-    """Give what a result is kept under: it changes with the fault, and with the files that it changes."""
+    """Give what a result is kept under: it changes with the fault, and with what the functions say that it changes."""
     seen = hashlib.sha256(msgspec.json.encode(mutant.edits))
-    for file in dict.fromkeys(edit.file for edit in mutant.edits):
-        seen.update((source / file).read_bytes())
+    files: dict[str, str] = {}
+    for edit in mutant.edits:
+        text = files.get(edit.file) or (source / edit.file).read_text("utf-8")
+        seen.update("\n".join(touched(text, edit.old)).encode())
+        files[edit.file] = text.replace(edit.old, edit.new)
     return seen.hexdigest()[:16]

@@ -61,7 +61,7 @@ class Outcome(msgspec.Struct, frozen=True):
     Attributes:
         mutant: the name of the fault.
         engine: ``walk``, ``sim``, ``explore`` or ``tests``.
-        digest: of the fault and its files: see ``catalogue.digest``.
+        digest: of the fault and its functions: see ``catalogue.digest``.
         seconds_max: how long it was allowed to take.
         seconds: how long it took: of one core for a search, real ones for tests.
         found: by what it was caught: a seed and an invariant, or a test; empty if it was not.

@@ -63,7 +63,7 @@ def is_settled(mutant: Mutant, outcomes: Sequence[Outcome]) -> bool:
 
 
 def known_outcomes(name: str, mutant: Mutant, known: Known, source: Path) -> list[Outcome]:
-    """Give what is known of a fault in the source as it is, in the order in which engines are asked."""
+    """Give what is known of a fault in the functions as they are, in the order in which engines are asked."""
     key = digest(mutant, source)
     found = [known.get((name, engine, key)) for engine in (*searches(mutant), "tests")]
     return [outcome for outcome in found if outcome is not None]

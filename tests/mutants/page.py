@@ -29,6 +29,9 @@ tries all orders of events in small worlds of bare cores. They take turns, and t
 caught the fault, and by `make mutants ARGS=--tests` always: the first that failed is named. Some faults lie where no
 search comes, such as sockets and real disks: then the page says so. A search has 10, 60 or 600 seconds of one core for
 a fault of tier 1, 2 or 3; what it took, with the start of the interpreter, is given.
+
+An outcome belongs to what the functions say that the fault changes, comments aside: when one of them is another, the
+fault counts as not yet run.
 """
 
 

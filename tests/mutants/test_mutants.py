@@ -96,12 +96,29 @@ def test_a_fault_is_planted_by_one_edit_after_the_other(source) -> None:
     assert (source / "core" / "one.py").read_text() == "one = 1\n"
 
 
-def test_an_outcome_is_kept_under_the_fault_and_the_file_that_it_changes(source) -> None:
+def test_an_outcome_is_kept_under_the_fault_and_what_stands_outside_of_functions_if_it_changes_that(source) -> None:
     before = digest(FAULT, source)
     assert digest(Mutant("told otherwise", "field", 3, FAULT.edits), source) == before
     assert digest(Mutant("1 is 2", "review", 1, (Edit("core/one.py", "1", "3"),)), source) != before
-    (source / "core" / "one.py").write_text("one = 1  # one\n")
+    (source / "core" / "one.py").write_text('"""Counts."""\none = 1  # one\n\n\ndef two(): ...\n')
+    assert digest(FAULT, source) == before
+    (source / "core" / "one.py").write_text("one = 1\ntwo = 2\n")
     assert digest(FAULT, source) != before
+
+
+def test_an_outcome_is_kept_under_the_functions_that_its_fault_changes(source) -> None:
+    class_ = "class Numbers:\n    def one(self):\n        return 1\n\n    def two(self):\n        return 2\n"
+    (source / "core" / "one.py").write_text(class_)
+    one, both = (Edit("core/one.py", "return 1", "return 3"),), (Edit("core/one.py", "return 2", "return 3"),)
+    of_one, of_both = Mutant("1 is 3", "review", 1, one), Mutant("both are 3", "review", 1, one + both)
+    before, before_both = digest(of_one, source), digest(of_both, source)
+    (source / "core" / "one.py").write_text(class_.replace("return 2", '"""Gives 2."""\n        return 2  # 2'))
+    assert (digest(of_one, source), digest(of_both, source)) == (before, before_both)
+    (source / "core" / "one.py").write_text(class_.replace("two(self)", "two(self, of=2)"))
+    assert digest(of_one, source) == before
+    assert digest(of_both, source) != before_both
+    (source / "core" / "one.py").write_text(class_.replace("    def one", "    @cached\n    def one"))
+    assert digest(of_one, source) != before
 
 
 def test_what_is_not_seen_by_a_search_is_looked_for_by_none() -> None:

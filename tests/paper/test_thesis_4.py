@@ -55,8 +55,9 @@ def change(raft, names):
 
 @pytest.mark.covers("pitfall 55")
 def test_a_server_always_uses_the_latest_configuration_in_its_log_committed_or_not():
-    """Thesis 4.1: "The new configuration takes effect on each server as soon as it is added to that server's log"; "a
-    server always uses the latest configuration in its log, regardless of whether the entry is committed". Row 55.
+    """Thesis 4.1: "The new configuration takes effect on each server as soon as it is added to that server's log ...
+    servers do not wait for configuration entries to be committed, and each server always uses the latest configuration
+    found in its log". Row 55.
     """
     raft = start()
     receive(raft, "2", append(JOINT))
@@ -163,8 +164,8 @@ def test_a_removed_leader_replicates_log_entries_but_does_not_count_itself_in_ma
 
 @pytest.mark.covers("pitfall 47")
 def test_a_removed_leader_steps_down_once_the_new_configuration_is_committed_and_has_another_one_campaign():
-    """Thesis 4.2.2: it steps down "once it has committed the C_new log entry"; and nobody need wait for a timeout, for
-    it asks another one to campaign (3.10).
+    """Thesis 4.2.2: it "steps down once the C_new entry is committed"; and nobody need wait for a timeout, for it asks
+    another one to campaign (3.10).
     """
     raft = remove_leader()
     acknowledge(raft, "2")
@@ -252,7 +253,7 @@ def test_agreement_for_elections_requires_separate_majorities_from_both():
     for voter in "45":
         receive(raft, voter, RequestPreVoteReply(Term(1), Term(2), True))
     assert type(raft.state.role) is PreCandidate
-    why = "asking for pre-votes: 2 of 3, 2 needed and 1 of 3, 2 needed; no answer from 3, 2"
+    why = "it is asking for pre-votes: 2 of 3, 2 needed and 1 of 3, 2 needed; no answer from 3, 2"
     assert raft.status().why == why
     receive(raft, "2", RequestPreVoteReply(Term(1), Term(2), True))
     assert type(raft.state.role) is Candidate

@@ -45,7 +45,8 @@ def is_answered_at_once(raft, now):
 
 def test_once_the_leaders_heartbeats_were_acknowledged_by_a_majority_it_replies_without_communication():
     """Thesis 6.4.1: "Once the leader's heartbeats were acknowledged by a majority of the cluster, the leader would
-    extend its lease ... it could reply to read-only queries without any additional communication."
+    assume that no other server will become leader for about an election timeout ... The leader would then reply to
+    read-only queries during that period without any additional communication."
     """
     raft = leader(peers=5)
     sent = raft.state.now

@@ -26,7 +26,7 @@ def draw_many(machine: type[StateMachine], count: int = 300, **parameters: Any) 
 def test_every_call_fits_its_signature(machine: type[StateMachine]) -> None:
     described = describe(machine)
     names = {encode(described, *call).name for call in draw_many(machine)}
-    assert names == described.write_names | described.read_names
+    assert names == described.write_names | described.reads.by_name.keys()
 
 
 def test_only_the_random_decides() -> None:

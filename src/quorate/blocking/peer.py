@@ -59,6 +59,7 @@ class Peer(Generic[M]):
 
         Raises:
             ValueError: the timeout is not above 0 and finite, or there is no such consistency.
+            TypeError: the timeout is no number.
         """
         other = copy.copy(self)
         other._peer = self._peer.with_options(timeout=timeout, consistency=consistency)
@@ -84,6 +85,7 @@ class Peer(Generic[M]):
             ValueError: the command is larger than ``Settings.command_bytes_max``; nothing was sent.
             NotLeader: another peer leads; nothing was written.
             Overloaded: too much waits for a quorum; nothing was written.
+            Unavailable: the peer was removed from its group; nothing was written.
             Stopped: the peer had stopped; nothing was written.
             NotCommitted: a new leader replaced the entry; nothing was written.
             OutcomeUnknown: the deadline passed, or the peer stopped, before the fate of the entry was learned.
@@ -114,7 +116,8 @@ class Peer(Generic[M]):
             TypeError: the arguments do not fit the method.
             ValueError: the query is larger than ``Settings.command_bytes_max``.
             NotLeader: this peer knows of no leader, or ceased to lead; or it is a witness, which has no machine.
-            Unavailable: the deadline passed before it was known how much this peer must have applied, or before it had.
+            Unavailable: the deadline passed before it was known how much this peer must have applied, or before it had;
+                or the peer was removed from its group.
             Stopped: the peer has stopped.
             Rejected: the handler refused.
             MachineError: the handler raised anything else.
@@ -197,6 +200,7 @@ class Peer(Generic[M]):
             The leader's address.
 
         Raises:
+            ValueError: ``other_than`` is no address.
             Unavailable: there was none until the deadline; the message says why.
             Overloaded: too many wait for one here already.
             Stopped: the peer has stopped.
@@ -263,6 +267,7 @@ class Peer(Generic[M]):
             members: the addresses of all members, ``name@host:port``; newcomers, which become voters, must run.
 
         Raises:
+            TypeError: an address is no text.
             InvalidConfiguration: they cannot be the members of this group; the message says which and why.
             ChangeInProgress: another change is under way.
             Unavailable: a member or the leader did not answer, or a newcomer did not catch up; nothing was changed.
@@ -283,6 +288,7 @@ class Peer(Generic[M]):
 
         Raises:
             ValueError: there is no such kind, or the priority is out of its bounds.
+            TypeError: the priority is no whole number, or the address no text.
             QuorateError: as ``set_configuration`` has it.
         """
         self._background.call(self._peer.add_peer, address, kind=kind, priority=priority)
@@ -335,6 +341,7 @@ class Peer(Generic[M]):
 
         Raises:
             ValueError: the priority is out of its bounds.
+            TypeError: it is no whole number.
             QuorateError: as ``set_configuration`` has it.
         """
         self._background.call(self._peer.set_priority, name, priority)

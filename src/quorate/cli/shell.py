@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import asyncio
+import builtins
 import code
 import concurrent.futures
 import inspect
@@ -107,7 +108,7 @@ class Keeper:
 
 def names_of(machine: type[StateMachine]) -> dict[str, Any]:
     """Give the names that the prompt has: as after an import of all from quorate, and from the machine's module."""
-    names: dict[str, Any] = {"__name__": "__main__", "asyncio": asyncio}
+    names: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins, "asyncio": asyncio}
     names |= {name: getattr(quorate, name) for name in quorate.__all__}
     names |= {name: value for name, value in vars(sys.modules[machine.__module__]).items() if not name.startswith("_")}
     return names | {machine.__name__: machine}

@@ -220,7 +220,7 @@ def pending_text(state: State) -> str:
                 f"{sum(votes.get(voter, False) for voter in group)} of {len(group)}, {majority(len(group))} needed"
                 for group in state.groups
             ]
-            parts = [f"asking for {asked}: {' and '.join(counts)}"]
+            parts = [f"it is asking for {asked}: {' and '.join(counts)}"]
             if silent:
                 parts.append(f"no answer from {', '.join(silent)}")
             if refused:
@@ -228,4 +228,4 @@ def pending_text(state: State) -> str:
             return "; ".join(parts)
         case Follower() | Leader():
             wait = max(0.0, state.election_deadline - state.now)
-            return f"no leader heard in term {state.term}; an election starts in {wait:.1f} s"
+            return f"it has heard no leader in term {state.term}; an election starts in {wait:.1f} s"

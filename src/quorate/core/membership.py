@@ -81,7 +81,7 @@ def start_change(state: State, leader: Leader, members: Sequence[Member]) -> Non
     if not wanted.newcomers:
         enter(state, current, target)
         return
-    # "A server that is added ... joins the cluster as a non-voting member" until it has caught up (thesis 4.2.1).
+    # "a new server joins the cluster as a non-voting member" until it has caught up (thesis 4.2.1).
     known = {member.id for member in current.members}
     learners = [Member(m.id, m.address, "learner", m.priority) for m in target if m.id not in known]
     everyone = tuple(sorted([*current.members, *learners], key=lambda member: member.address.name))
@@ -117,7 +117,7 @@ def enter(state: State, current: Configuration, target: Members) -> None:
     if final.groups == current.groups:
         append_configuration(state, final)
     else:
-        # "the leader ... stores the configuration for joint consensus (C_old,new) as a log entry" (thesis 4.3)
+        # "it stores the configuration for joint consensus (C_old,new in the figure) as a log entry" (thesis 4.3)
         append_configuration(state, Configuration(current.group, target, current.voters))
 
 
@@ -147,7 +147,7 @@ def advance_change(state: State, leader: Leader) -> bool:
         # (thesis 4.3)
         append_configuration(state, Configuration(current.group, current.members))
     elif is_removed(state):
-        # "the leader steps down ... once it has committed the C_new log entry" (thesis 4.2.2)
+        # "a leader that is removed from the configuration steps down once the C_new entry is committed" (thesis 4.2.2)
         return not tells_on(state, leader)
     return False
 
@@ -209,7 +209,8 @@ def finish_catching_up(state: State, leader: Leader, current: Configuration) -> 
 def stop_telling(state: State, leader: Leader) -> None:
     """Forget those removed once they know that they are, or long enough after."""
     index, _ = state.configurations[-1]
-    # "removed servers ... no longer receive heartbeats, so they will time out and start new elections" (thesis 4.2.3)
+    # "a server that is not in C_new will no longer receive heartbeats, so it will time out and start new elections"
+    # (thesis 4.2.3)
     for peer, until in list(leader.leaving.items()):
         progress = leader.progress[peer]
         knows = progress.match_index >= index and progress.commit_sent >= index

@@ -1,4 +1,4 @@
-"""What a leader knows of one peer (Raft, Figure 2, "Volatile state on leaders"; thesis 10.2.1 for pipelining).
+"""What a leader knows of one peer (Raft, Figure 2, "Volatile state on leaders"; thesis 10.2.2 for pipelining).
 
 A peer is *probed* until it has acknowledged where its log matches: one AppendEntries at a time. Then entries are
 *pipelined*: sent ahead of acknowledgements, up to a window. Knows nothing of the leader's own log.

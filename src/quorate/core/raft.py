@@ -398,7 +398,6 @@ class Raft:
             state.unpersisted.append(Unpersisted(self._number, state.log.last, self._handed, state.now))
         return Ready(
             number=self._number,
-            configuration=outbox.configuration,
             messages=tuple(outbox.messages),
             hard_state=hard_state,
             compaction=outbox.compaction,

@@ -101,7 +101,7 @@ def receive_read_index(state: State, sender: PeerId, request: ReadIndex) -> None
 
 
 def ask_leader(state: State, read: ReadId, leader: PeerId) -> None:
-    """Ask the leader for the read index of a batch of reads that wait here: "followers ... can help" (thesis 6.4)."""
+    """Ask the leader for the read index of reads that wait here: "Followers could also help" (thesis 6.4)."""
     state.asked[read] = state.now
     send(state, leader, ReadIndex(state.term, state.life, read))
 

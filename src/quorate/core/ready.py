@@ -6,7 +6,6 @@ import enum
 
 import msgspec
 
-from quorate.core.configuration import Configuration
 from quorate.core.messages import Message
 from quorate.types import Compaction, HardState, Index, PeerId, ReadId, Run, Term
 
@@ -85,8 +84,6 @@ class Ready(msgspec.Struct, frozen=True):
 
     Attributes:
         number: of this ``Ready``, ascending by one; what ``Raft.persisted`` names.
-        configuration: the members have changed: open connections to new ones (and close old ones last). Waits for
-            nothing.
         messages: send at once. A leader's disk works in parallel with its network (thesis 10.2.1). Waits for nothing.
         hard_state: write term and vote, in one atomic synced batch with ``compaction`` and ``entries``.
         compaction: write what the log's beginning was replaced by, and drop what it says. When it replaces the whole
@@ -101,7 +98,6 @@ class Ready(msgspec.Struct, frozen=True):
     """
 
     number: int
-    configuration: Configuration | None
     messages: tuple[Envelope, ...]
     hard_state: HardState | None
     compaction: Compaction | None

@@ -1,4 +1,4 @@
-"""Replicating the log: AppendEntries, both sides, and the commit index (Raft §5.3, §5.4.2; thesis 10.2.1).
+"""Replicating the log: AppendEntries, both sides, and the commit index (Raft §5.3, §5.4.2; thesis 10.2).
 
 Knows terms and indexes; the payloads are attached by the shell. Does not elect, and does not answer clients.
 """

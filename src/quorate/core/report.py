@@ -68,7 +68,7 @@ def why_no_leader(state: State) -> str | None:
         return None
     if state.configuration is None:
         return (
-            "it has no configuration yet: call set_configuration on one peer of the group, or start it with join; "
+            "it has no configuration yet: form a group, by quorate form or set_configuration, or start it with join; "
             "if it was a member before, this is not its data directory"
         )
     if state.me is None:

@@ -191,7 +191,6 @@ class Unpersisted:
 class Outbox(msgspec.Struct):
     """What accumulates for the next ``Ready``; see there. A struct, for one is made in every turn of every peer."""
 
-    configuration: Configuration | None = None
     compaction: Compaction | None = None
     messages: list[Envelope] = []
     entries: list[Run] = []
@@ -203,7 +202,7 @@ class Outbox(msgspec.Struct):
     @property
     def is_empty(self) -> bool:
         """Whether the next ``Ready`` would hold nothing that an input has led to."""
-        promises = self.configuration or self.compaction or self.messages or self.entries or self.messages_after_persist
+        promises = self.compaction or self.messages or self.entries or self.messages_after_persist
         return not (promises or self.reads or self.dropped or self.events)
 
 
@@ -387,8 +386,8 @@ def append(state: State, run: Run, configuration: Configuration | None) -> None:
     state.uncommitted.append((run.last, size))
     state.uncommitted_bytes += size
     if configuration is not None:
-        # "a server always uses the latest configuration in its log, regardless of whether the entry is committed"
-        # (thesis 4.1).
+        # "servers do not wait for configuration entries to be committed, and each server always uses the latest
+        # configuration found in its log" (thesis 4.1)
         state.configurations.append((run.last, configuration))
         use_configuration(state)
         text = f"configuration at index {run.last} -> {configuration_text(configuration)}"
@@ -398,7 +397,6 @@ def append(state: State, run: Run, configuration: Configuration | None) -> None:
 def use_configuration(state: State) -> None:
     """Put the latest configuration in the log in force, committed or not."""
     configuration = state.configuration
-    state.outbox.configuration = configuration
     state.groups = configuration.groups if configuration else ()
     everyone = configuration.everyone if configuration else ()
     state.others = tuple([member.id for member in everyone if member.id != state.peer])

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from quorate.apply import Apply
-from quorate.calling import describe, set_context
+from quorate.calling import describe
+from quorate.context import Context
 from quorate.core import Configuration
 from quorate.core.configuration import decode_configuration
 from quorate.core.invariants import Facts, check, check_step, facts
@@ -435,13 +436,12 @@ class History:
 
     def _replay(self, machine: type[StateMachine]) -> StateMachine:
         """Make that machine."""
-        described = describe(machine)
-        fresh, log, now = described.machine(), Effects(), 0.0
+        described, fresh, log, now = describe(machine), machine(), Effects(), 0.0
         for run in self.runs:
             now = max(now, run.time)
             _ = list(fire_due(described, fresh, now, run.first))
             for index, time, command in log.of(run):
-                set_context(fresh, time, index)
+                fresh.context = Context(time, index)
                 with contextlib.suppress(Rejected, MachineError):
                     described.run_write(fresh, command)
         return fresh

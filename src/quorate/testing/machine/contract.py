@@ -21,8 +21,9 @@ from typing import Any
 import msgspec
 
 from quorate import keeping
-from quorate.calling import MachineType, describe, set_context, set_read_context
+from quorate.calling import MachineType, describe
 from quorate.computed import is_computed
+from quorate.context import Context, ReadContext
 from quorate.effects import Effects
 from quorate.errors import MachineError, Rejected
 from quorate.firing import fire_due
@@ -104,7 +105,6 @@ class Trial:
             BrokenContract: the machine raised what stops a peer.
         """
         now = BEGINNING + number - 1
-        tell = set_context if call.is_write else set_read_context
         run = self.type.run_write if call.is_write else self.type.run_read
         sources: list[Source] = []
         bugs = 0
@@ -112,7 +112,7 @@ class Trial:
             with watching(sources):
                 bugs = len(list(fire_due(self.type, self.machine, now, number)))
             self.before = state_of(self.type, self.machine)
-            tell(self.machine, now, number)
+            self.machine.context = (Context if call.is_write else ReadContext)(now, number)
             with watching(sources):
                 reply = run(self.machine, call.encoded)
             outcome = canonical(self.type.detach_reply(call.name, reply))

@@ -101,8 +101,8 @@ def drawn_calls(machine: type[StateMachine]) -> tuple[DrawnCall, ...]:
     for call in call_types(machine).values():
         form = forms.type_info(call.struct)
         assert isinstance(form, forms.StructType), "arguments are carried by structs"
-        method = call.struct if call.takes_struct else by_name[call.name]
-        known.append(DrawnCall(call.label, method, call.takes_struct, form.fields))
+        method = by_name.get(call.name, call.struct)
+        known.append(DrawnCall(call.label, method, method is call.struct, form.fields))
     if not known:
         raise TypeError(f"{machine.__name__} has no write and no read to call")
     return tuple(known)
