@@ -35,8 +35,9 @@ from quorate.seat import Seat
 from quorate.serving import Place, answer_for_all, carry_out_all
 from quorate.settings import Settings
 from quorate.store import LogStore
-from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, check_holds_no_node, open_store
+from quorate.store.directory import DataDirectory, Directory, MemoryDirectory, check_holds_no_node
 from quorate.store.disk import Disk, ThreadExecutor, blocking
+from quorate.store.engines import open_store
 from quorate.surroundings import NOT_RUNNING, Surroundings
 from quorate.transport import Answer, Packet, Transport
 from quorate.transport.calls import Failure, Reply, Request, singly

@@ -8,6 +8,7 @@ Knows files and configurations; runs no peer.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -16,10 +17,11 @@ from pathlib import Path
 import msgspec
 
 from quorate.core.configuration import Configuration, Member, decode_configuration, encode_configuration
-from quorate.errors import InvalidConfiguration, StoreLocked
+from quorate.errors import InvalidConfiguration, StoreError, StoreLocked
 from quorate.store import Batch, LogStore
-from quorate.store.directory import DataDirectory, open_store, random_id
-from quorate.store.files import disk_errors, make_directories, sync_path
+from quorate.store.directory import DataDirectory, check_kinds, peers_in, random_id
+from quorate.store.engines import engine_of, open_store
+from quorate.store.files import DirectoryLock, copy_directory, disk_errors, make_directories, sync_path
 from quorate.types import Address, Compaction, HardState, Index, Kind, Run, Snapshot, Stored, Term, parse_node
 
 READ_BYTES = 4 * 1024 * 1024
@@ -105,7 +107,7 @@ def recover(source: Path, target: Path, node: str, names: Collection[str] = ()) 
     if not port:
         raise ValueError(f"{node} has port 0, where nobody can be reached; name the port that the node will have")
     check_empty(target)
-    with opened(source) as (saved, logs), made(target, node, engine_of(source)) as (directory, store):
+    with opened(source) as (saved, logs), made(target, node, engine_of(saved.store_path)) as (directory, store):
         taken = tuple(Holding(name, logs.load(name)) for name in chosen(source, saved.peers(), names))
         for holding in taken:
             check_holds_data(holding)
@@ -160,7 +162,7 @@ def check_holds_data(holding: Holding) -> None:
 
 @contextlib.contextmanager
 def opened(source: Path) -> Iterator[tuple[DataDirectory, LogStore]]:
-    """Open a data directory that is there.
+    """Open a data directory that is there; one that cannot be written, as on media for reading alone, as a copy.
 
     Raises:
         InvalidConfiguration: no peer has data there.
@@ -170,13 +172,38 @@ def opened(source: Path) -> Iterator[tuple[DataDirectory, LogStore]]:
     """
     if not source.is_dir():
         raise InvalidConfiguration(f"{source} is no directory; name the data directory of a node, or a copy of one")
-    if not any(source.glob("peers/*/identity")):
+    if not peers_in(source):
         raise InvalidConfiguration(f"{source} holds no peer; name the data directory of a node, or a copy of one")
     with (
-        contextlib.closing(DataDirectory.open(source, "")) as directory,
-        contextlib.closing(open_store(engine_of(source), directory)) as store,
+        contextlib.nullcontext(source) if os.access(source / "store", os.W_OK) else copied(source) as place,
+        contextlib.closing(DataDirectory.open(place, "")) as directory,
+        contextlib.closing(open_store(engine_of(directory.store_path), directory)) as store,
     ):
         yield directory, store
+
+
+@contextlib.contextmanager
+def copied(source: Path) -> Iterator[Path]:
+    """Copy a data directory to where temporary files are, until the end of the ``with``.
+
+    Raises:
+        StoreLocked: its node runs.
+        Corrupted: something in it is no file, or what is raised inside.
+        DiskFull: there is no room.
+        StoreError: the disk failed.
+    """
+    with contextlib.ExitStack() as stack:
+        with disk_errors(f"copying {source}", with_room=" where temporary files are, or name another place in TMPDIR"):
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quorate-recover-")), "copy")
+            check_kinds(source)
+            if (source / "lock").exists():
+                stack.enter_context(contextlib.closing(DirectoryLock(source, to_read=True)))
+            copy_directory(source, place)
+        try:
+            yield place
+        except StoreError as error:
+            # Whoever looks for what it names finds only what the copy was made of.
+            raise type(error)(str(error).replace(str(place), str(source))) from error
 
 
 @contextlib.contextmanager
@@ -201,13 +228,6 @@ def made(target: Path, node: str, engine: str) -> Iterator[tuple[DataDirectory, 
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-
-
-def engine_of(source: Path) -> str:
-    """Give the engine of a data directory; where nobody can tell it, opening the store says so."""
-    engine = source / "store" / "engine"
-    is_lmdb = engine.is_file() and engine.read_bytes().strip() == b"lmdb"
-    return "lmdb" if is_lmdb else "rocksdb"
 
 
 def copy_log(holding: Holding, source: LogStore, target: LogStore, configuration: bytes) -> None:

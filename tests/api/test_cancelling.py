@@ -12,8 +12,9 @@ import pytest
 from quorate import Node, OutcomeUnknown, Settings, Stopped
 from quorate.machines import KV
 from quorate.seat import Seat
-from quorate.store.directory import DataDirectory, open_store
+from quorate.store.directory import DataDirectory
 from quorate.store.disk import Disk
+from quorate.store.engines import open_store
 from quorate.store.files import replacing
 from quorate.store.rocksdb import RocksDBStore
 from quorate.transport.tcp import TCPTransport

@@ -121,8 +121,13 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_measured_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--directory", str(tmp_path / "missing")]) == 1
-    assert "missing" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    for name in ("missing", "file"):
+        assert main(["bench", "--directory", str(tmp_path / name)]) == 1
+        assert capsys.readouterr().err == (
+            f"quorate bench: nothing can be made in {tmp_path / name}; name a directory that is there and may be"
+            " written, on the disk to be measured\n"
+        )
     with pytest.raises(SystemExit):
         main(["bench", "--seconds", "0"])
     assert "0 is no time above 0" in capsys.readouterr().err

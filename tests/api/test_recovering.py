@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ from quorate.core.configuration import Configuration, Member, encode_configurati
 from quorate.machines import KV
 from quorate.recovering import holdings, recover
 from quorate.store import Batch
-from quorate.store.directory import DataDirectory, open_store
+from quorate.store.directory import DataDirectory
+from quorate.store.engines import open_store
 from quorate.store.rocksdb import RocksDBStore
 from quorate.types import Compaction, HardState, Index, Kind, PeerId, Run, Snapshot, Term
 
@@ -205,6 +209,67 @@ async def test_each_peer_of_a_node_becomes_a_group_of_its_own(tmp_path: Path) ->
         green, red = await alone(node, "green"), await alone(node, "red")
         assert green.status().group != red.status().group
         assert (await green.read(KV.get, "name"), await red.read(KV.get, "name")) == ("green", "red")
+
+
+def refuse_writes(monkeypatch: pytest.MonkeyPatch, source: Path) -> Callable[[], dict[str, bytes]]:
+    """Have the system say that nothing can be written there; give what looks at all that is there."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: source not in Path(path).parents and access(path, mode))
+    return lambda: {str(file): file.read_bytes() for file in source.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_directory_that_cannot_be_written_is_read_as_a_copy(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = directory_of(tmp_path / "old", (FIRST, run(2, 2, Kind.NOOP, b"")), engine=engine)
+    look = refuse_writes(monkeypatch, source)
+    before = look()
+    for directory in (source, *(path for path in source.rglob("*") if path.is_dir())):
+        directory.chmod(0o500)  # as on a disc; this is copied with all else
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    [holding] = holdings(source)
+    assert (holding.name, holding.stored.last) == ("peer1", 2)
+    recover(source, tmp_path / "new", "127.0.0.1:7001")
+    assert holdings(tmp_path / "new")[0].stored.last == 2
+    assert look() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+    for directory in (source, *(path for path in source.rglob("*") if path.is_dir())):
+        directory.chmod(0o700)
+
+
+def test_of_a_directory_that_cannot_be_written_damage_is_named_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = directory_of(tmp_path / "old", (FIRST,))
+    refuse_writes(monkeypatch, source)
+    with (
+        contextlib.closing(DataDirectory.open(source, "127.0.0.1:7001")),
+        pytest.raises(StoreLocked, match=f"{source} is in use by process"),
+    ):
+        holdings(source)
+    (source / "store" / "mark").unlink()
+    with pytest.raises(Corrupted, match=f"^{source}/store is damaged: it holds no store"):
+        holdings(source)
+    os.mkfifo(source / "store" / "mark")
+    with pytest.raises(Corrupted, match=f"^{source}/store/mark is damaged: it is a pipe"):
+        holdings(source)
+    (source / "store" / "mark").unlink()
+    (source / "lock").unlink()
+    (source / "store" / "mark").symlink_to("mark")
+    with pytest.raises(StoreError, match=f"copying {source} failed: .*{source}/store/mark.*; put back what was there"):
+        holdings(source)
+
+
+@pytest.mark.parametrize("word", ["", "rockdb"])
+def test_an_engine_that_nobody_can_tell_is_told(tmp_path: Path, word: str) -> None:
+    source = directory_of(tmp_path / "old", (FIRST,), engine="lmdb")
+    (source / "store" / "engine").write_text(word)
+    with pytest.raises(Corrupted, match="store/engine is damaged: it names no engine that there is"):
+        holdings(source)
+    (source / "store" / "engine").unlink()
+    with pytest.raises(Corrupted, match="write the one word lmdb into this file"):
+        holdings(source)
 
 
 # What cannot be done is said, and leaves nothing behind.

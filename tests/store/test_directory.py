@@ -17,7 +17,8 @@ import pytest
 
 from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
 from quorate.store import Batch, files
-from quorate.store.directory import DataDirectory, MemoryDirectory, PeerIdentity, open_store
+from quorate.store.directory import DataDirectory, MemoryDirectory, PeerIdentity
+from quorate.store.engines import open_store
 from quorate.store.lmdb import LMDBStore
 from quorate.store.memory import MemoryStore
 from quorate.store.rocksdb import RocksDBStore
@@ -171,6 +172,50 @@ def test_a_file_in_its_place_is_refused(tmp_path):
     with pytest.raises(StoreLocked, match="a is a file, and no data directory; give this node a directory"):
         DataDirectory.open(tmp_path / "a", HOME)
     assert (tmp_path / "a").read_text() == "mine"
+
+
+OWN_FILES = ["lock", "node.json", "peers/peer1/identity", "peers/peer1/snapshots/3-1.snapshot", "store/mark"]
+
+
+@pytest.mark.parametrize("name", OWN_FILES)
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (os.mkfifo, "a pipe, a socket or a device, and no file"),
+        (lambda file: file.symlink_to("nowhere"), "a link that leads nowhere"),
+    ],
+    ids=["pipe", "link"],
+)
+def test_what_is_no_file_is_told_and_not_waited_for(path, name, make, what):
+    prepared(path, "peer1")
+    (path / name).parent.mkdir(exist_ok=True)
+    (path / name).unlink(missing_ok=True)
+    make(path / name)
+    for _ in range(2):
+        with pytest.raises(
+            Corrupted, match=f"{name} is damaged: it is {what}. Check the disk, then put this file back"
+        ):
+            DataDirectory.open(path, HOME)
+
+
+def test_links_that_lead_somewhere_are_followed_and_not_for_ever(path, tmp_path):
+    prepared(path, "peer1")
+    (path / "store").rename(tmp_path / "another disk")
+    (path / "store").symlink_to(tmp_path / "another disk")
+    (path / "peers" / "again").symlink_to(path / "peers")
+    os.mkfifo(path / "not ours")
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        open_store("rocksdb", directory).close()
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.EACCES, "give the user that this runs as"), (errno.EISDIR, "put back what"), (errno.EIO, "check the disk")],
+)
+def test_what_the_system_refuses_is_told_with_what_to_do(number, advice):
+    said = rf"^opening a failed: \[Errno {number}\] .*: 'a/mark'; {advice}"
+    with pytest.raises(StoreError, match=said), files.disk_errors("opening a"):
+        raise OSError(number, os.strerror(number), "a/mark")
 
 
 def test_a_first_start_that_crashed_half_way_is_begun_again(path):

@@ -150,7 +150,7 @@ def test_what_a_start_has_read_is_durable_without_the_wal_it_came_from(store, pa
         recovered.load("peer1")
         copy = image_of(image, "copy")
     for wal in copy.glob("db-1/*.log"):
-        wal.unlink()
+        wal.write_bytes(b"")
     assert loaded(copy) == (50, 50)
 
 
@@ -179,7 +179,7 @@ def test_a_second_repair_removes_what_the_first_left_behind(store, path):
         again = image_of(image, "again")
     damage(only(again, "db-2/*.log"), -4096, zeroed, 4096)
     assert loaded(again) == (5, 5)
-    assert sorted(file.name for file in again.iterdir()) == ["db-2", "db-3", "lock", "mark"]
+    assert sorted(file.name for file in again.iterdir()) == ["db-2.damaged", "db-3", "lock", "mark"]
 
 
 # What a crash does not leave: damage to what was durable
@@ -294,6 +294,74 @@ def killed(tmp_path: Path, monkeypatch) -> tuple[Path, int]:
                 return image, ends[-2]
             ends.append(logs[-1].stat().st_size)
     raise AssertionError("the engine went on to no other log")
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [Path.unlink, lambda log: os.truncate(log, 0), lambda log: log.write_bytes(bytes(log.stat().st_size))],
+    ids=["gone", "emptied", "of zeros"],
+)
+def test_a_first_log_that_is_lost_whole_is_told_though_no_log_misses_an_entry(tmp_path, monkeypatch, lose):
+    """Tables hold all before it, and where they end is known: what it held of a peer with nothing behind was lost."""
+    monkeypatch.setattr(rocksdb_recovery, "MEMTABLE_BYTES", 64 * 1024)
+    path = tmp_path / "store"
+    with closing(RocksDBStore.open(path)) as store:
+        append_synced(store, 3)
+    with closing(RocksDBStore.open(path)) as store:
+        store.append([Batch("peer2", HardState(Term(9), PeerId("candidate")), ())])
+        store.sync()
+        [first] = logs_of(path)
+        image = image_of(path)
+        for term in range(4, 100):
+            store.append([Batch("peer1", HardState(Term(term), PeerId("candidate" * 1000)), ())])
+            store.sync()
+            if first.exists():
+                shutil.copy(first, image / "db-1")
+            if (last := logs_of(path)[-1]) != first:
+                break
+        shutil.copy(last, image / "db-1")
+    assert len(logs_of(image)) == 2
+    lose(image / "db-1" / first.name)
+    for _ in range(2):
+        with pytest.raises(Corrupted, match=f"changes were durable, and only 6 can be read in .*{last.name}"):
+            RocksDBStore.open(image)
+
+
+def test_a_database_that_has_lost_all_its_logs_is_told(store, path):
+    append_entries_synced(store, 1, 3)
+    image = image_of(path)
+    only(image, "db-1/*.log").unlink()
+    for _ in range(2):
+        with pytest.raises(Corrupted, match=r"db-1 has lost its write-ahead log, the files \*\.log"):
+            RocksDBStore.open(image)
+
+
+def test_an_old_mark_does_not_bring_back_a_database_of_which_a_copy_was_recovered(store, path):
+    append_synced(store, 5)
+    append(store, 6, 100)
+    image = image_of(path)
+    mark = (image / "mark").read_bytes()
+    damage(only(image, "db-1/*.log"), -4096, zeroed, 4096)
+    with closing(RocksDBStore.open(image)) as recovered:
+        append(recovered, 6, 7)
+    newer = (image / "mark").read_bytes()
+    (image / "mark").write_bytes(mark)
+    for _ in range(2):
+        with pytest.raises(Corrupted, match="db-1 is missing, which is the current one by the file mark"):
+            RocksDBStore.open(image)
+    (image / "mark").write_bytes(newer)
+    assert loaded(image) == (7, 7)
+
+
+def test_a_recovery_that_was_killed_before_it_put_the_damaged_database_aside_is_finished(store, path):
+    append_synced(store, 5)
+    append(store, 6, 100)
+    image = image_of(path)
+    damage(only(image, "db-1/*.log"), -4096, zeroed, 4096)
+    assert loaded(image) == (5, 5)
+    (image / "db-1.damaged").rename(image / "db-1")
+    assert loaded(image) == (5, 5)
+    assert sorted(file.name for file in image.iterdir()) == ["db-1.damaged", "db-2", "lock", "mark"]
 
 
 def logs_of(path: Path) -> list[Path]:
@@ -472,6 +540,41 @@ def test_a_store_that_must_be_there_is_not_made(tmp_path):
 
 
 # The engine's moods
+
+
+class Stubborn:
+    """A database that cannot be closed without a complaint, as one of which a background job has found damage."""
+
+    def __init__(self, database: Rdict) -> None:
+        self.database = database
+
+    def close(self) -> None:
+        self.database.close()
+        raise Exception("Corruption: block checksum mismatch in 000014.sst")
+
+    def __getattr__(self, name: str):
+        return getattr(self.database, name)
+
+
+@pytest.mark.parametrize(
+    ("opener", "said"),
+    [(rocksdb, "100 changes were durable, and only 98 can be read"), (rocksdb_recovery, "block checksum mismatch")],
+)
+def test_what_the_engine_says_at_the_end_of_a_start_that_fails_is_ours_and_hides_nothing(
+    store, path, monkeypatch, opener, said
+):
+    append_synced(store, 50)
+    image = image_of(path)
+    wal = only(image, "db-1/*.log")
+    if opener is rocksdb:
+        os.truncate(wal, wal.stat().st_size - 7)
+    else:
+        damage(wal, -300, flipped, 4)
+    open_database = opener.open_database
+    monkeypatch.setattr(opener, "open_database", lambda *where, **how: Stubborn(open_database(*where, **how)))
+    for _ in range(2):
+        with pytest.raises(Corrupted, match=said):
+            RocksDBStore.open(image)
 
 
 def test_a_write_that_is_put_off_is_tried_again_before_any_later_one(store, faulty, monkeypatch):

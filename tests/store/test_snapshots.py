@@ -285,6 +285,23 @@ def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path, monkeypatch, number
     assert list(store.chunks(FIRST)) == CHUNKS
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is full is Linux's")
+def test_a_disk_that_is_full_while_a_snapshot_arrives_gets_its_room_back(tmp_path):
+    """Not at the next start: the logs need it."""
+    store = SnapshotFiles(tmp_path)
+    content = written(FIRST, CHUNKS)
+    assert store.receive(FIRST, 0, content[:10]) == 10
+    [part] = tmp_path.iterdir()
+    part.unlink()
+    part.symlink_to("/dev/full")
+    with pytest.raises(DiskFull, match="the disk is full; free some room, and it is tried anew"):
+        store.receive(FIRST, 0, content)
+    assert names(tmp_path) == []
+    ship(store, FIRST, content)
+    store.received(FIRST, len(content))
+    assert list(store.chunks(FIRST)) == CHUNKS
+
+
 def test_pieces_whose_sync_failed_are_not_believed_when_a_second_one_succeeds(tmp_path, monkeypatch):
     """The second one proves nothing: the system may have dropped what it could not write, and told so once."""
 

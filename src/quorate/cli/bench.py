@@ -81,9 +81,14 @@ def run_bench(options: argparse.Namespace) -> int:
     """Measure, and print what was found; give the exit status.
 
     Raises:
-        CommandError: the nodes did not start, or the group does not answer.
+        CommandError: there is no such directory, the nodes did not start, or the group does not answer.
     """
     output = Output(plain=options.plain or options.json)
+    if options.directory is not None and not os.access(os.path.join(options.directory, ""), os.W_OK):
+        raise CommandError(
+            f"nothing can be made in {options.directory}; name a directory that is there and may be written, on the"
+            " disk to be measured"
+        )
     try:
         report = asyncio.run(measure(output, options))
     except Interrupted as error:

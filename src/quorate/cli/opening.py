@@ -23,6 +23,7 @@ import quorate
 from quorate import TLS, Node, Peer, QuorateError, Settings, StateMachine
 from quorate.cli.output import CommandError, Output
 from quorate.cli.progress import member_text, progress_shown
+from quorate.store.directory import peers_in
 
 
 def log_to_stderr(level: str) -> None:
@@ -157,12 +158,6 @@ async def opened(options: argparse.Namespace, machine: type[StateMachine]) -> As
         )
     if options.kind != "voter" and not options.join:
         raise CommandError(f"--kind {options.kind} is what a peer joins a group as: name a member of that with --join")
-    others = peers_in(options.data_dir) if options.data_dir and options.store != "memory" else []
-    if others and options.peer.name not in others:
-        raise CommandError(
-            f"{options.data_dir} holds the peer {', '.join(others)}, and none named {options.peer.name}; start it under"
-            " the name that it has, or give this one a directory of its own"
-        )
     listen, tls = options.bind or options.peer.node, tls_from(options)
     node = Node(
         listen,
@@ -176,6 +171,12 @@ async def opened(options: argparse.Namespace, machine: type[StateMachine]) -> As
     )
     async with contextlib.AsyncExitStack() as stack:
         try:
+            others = peers_in(Path(options.data_dir)) if options.data_dir and options.store != "memory" else []
+            if others and options.peer.name not in others:
+                raise CommandError(
+                    f"{options.data_dir} holds the peer {', '.join(others)}, and none named {options.peer.name}; start"
+                    " it under the name that it has, or give this one a directory of its own"
+                )
             await listening(stack, node, listen)
             async with progress_shown(Output(plain=True), node, machine, options, tls):
                 peer = await node.start_peer(machine, name=options.peer.name, join=options.join, kind=options.kind)
@@ -200,11 +201,6 @@ async def listening(stack: contextlib.AsyncExitStack, node: Node, listen: str) -
         await stack.enter_async_context(node)
     except OSError as error:
         raise CommandError(listen_error_text(error, listen)) from error
-
-
-def peers_in(data_dir: str) -> list[str]:
-    """Give the names of the peers that a data directory holds; none where there is no such directory."""
-    return sorted(path.parent.name for path in Path(data_dir).glob("peers/*/identity"))
 
 
 def listen_error_text(error: OSError, listen: str) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from quorate.cli.session import Session
 from quorate.cli.status import COLUMNS, NUMBERS, survey, table_rows
 from quorate.cli.walk import StepFailed, Walk
-from quorate.store.directory import DataDirectory, open_store
+from quorate.store.directory import DataDirectory
+from quorate.store.engines import open_store
 from quorate.types import Index
 
 READ_BYTES_MAX = 1 << 20

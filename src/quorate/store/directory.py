@@ -6,7 +6,7 @@
     DIR/node.json             the node's id, and its address at its last start
     DIR/peers/NAME/identity   the peer's random id, its group once it has one, its name, and a checksum of these
     DIR/peers/NAME/snapshots  the peer's latest snapshot
-    DIR/store/engine          the name of the store's engine; the rest is the engine's own
+    DIR/store                 the logs (``store/engines.py``)
 
 An id says "whoever remembers what I promised". So an id never outlives the log that holds the promises, nor a log its
 id: identities without a store are refused, and so are logs without an identity, or with that of another peer. A
@@ -15,27 +15,30 @@ directory that is wiped whole gives its peers new ids.
 
 from __future__ import annotations
 
+import os
 import secrets
+import stat
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import msgspec
 
-from quorate.errors import Corrupted, StoreError, StoreLocked
-from quorate.store import LogStore
+from quorate.errors import Corrupted, StoreLocked
 from quorate.store.files import ASIDE, DirectoryLock, disk_errors, make_directories, make_directory, replace_file
-from quorate.store.memory import MemoryStore
 from quorate.store.snapshots import MemorySnapshots, SnapshotFiles, SnapshotStore
 from quorate.types import PeerId, is_name
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+_OWN = ("lock", "node.json", "node.json" + ASIDE, "peers", "store")
+"""What a node keeps in its data directory."""
 
-_PACKAGES = {"rocksdb": ("rocksdict", "rocksdict>=0.3.29"), "lmdb": ("lmdb", "quorate[lmdb]")}
-"""The package of each engine, and what to ask pip for."""
+_DEPTH = 3
+"""How many directories lie in one another in it: peers, NAME, snapshots."""
+
+_NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class PeerIdentity(msgspec.Struct, frozen=True):
@@ -146,6 +149,16 @@ class MemoryDirectory:
         """Do nothing."""
 
 
+def peers_in(path: Path) -> list[str]:
+    """Give the names of the peers that have an identity in a data directory, in order: none where there is none.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    with disk_errors(f"reading {path / 'peers'}"):
+        return sorted(found.parent.name for found in path.glob("peers/*/identity"))
+
+
 def lost_logs(path: Path, names: list[str]) -> str:
     """Say that peers have an identity and no log, and what to do."""
     directories = ", ".join(str(path / "peers" / name) for name in names)
@@ -160,16 +173,45 @@ def _check_ours(path: Path) -> None:
 
     Raises:
         StoreLocked: it is not that of a node.
-        Corrupted: it is, and ``node.json`` is missing.
+        Corrupted: it is, and ``node.json`` is missing, or something in it is no file.
     """
     if path.exists() and not path.is_dir():
         raise StoreLocked(f"{path} is a file, and no data directory; give this node a directory, which need not exist")
     if path.is_dir():
-        if not (path / "node.json").exists() and [*path.glob("peers/*/identity"), *path.glob("store/engine")]:
+        check_kinds(path)
+        if not (path / "node.json").exists() and (peers_in(path) or (path / "store" / "engine").exists()):
             raise Corrupted(damaged(path / "node.json", "it is missing, and what else a node keeps is there"))
-        strange = any(child.name not in ("lock", "node.json", "node.json" + ASIDE) for child in path.iterdir())
+        strange = any(child.name not in _OWN[:3] for child in path.iterdir())
         if strange and not (path / "node.json").exists():
             raise StoreLocked(f"{path} is not empty, and not the data directory of a node; give this node an empty one")
+
+
+def check_kinds(path: Path, depth: int = _DEPTH) -> None:
+    """Refuse what is neither file nor directory among a node's own: to read a pipe would be to wait for ever.
+
+    Args:
+        path: the data directory; or with a lower ``depth`` what is in it.
+        depth: how many directories may still lie in one another: links to directories may lead in a circle.
+
+    Raises:
+        Corrupted: there is something else, or a link that leads nowhere.
+        OSError: the disk refused.
+    """
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if depth == _DEPTH and entry.name not in _OWN:
+                continue
+            try:
+                mode = entry.stat().st_mode
+            except FileNotFoundError as error:
+                if entry.is_symlink():
+                    raise Corrupted(damaged(Path(entry.path), "it is a link that leads nowhere")) from error
+                continue  # removed just now, by the node that has the directory
+            if stat.S_ISDIR(mode):
+                if depth:
+                    check_kinds(Path(entry.path), depth - 1)
+            elif not stat.S_ISREG(mode):
+                raise Corrupted(damaged(Path(entry.path), "it is a pipe, a socket or a device, and no file"))
 
 
 def check_holds_no_node(path: Path | None) -> None:
@@ -281,8 +323,7 @@ class DataDirectory:
         Raises:
             StoreError: the disk refused.
         """
-        with disk_errors(f"reading {self._path / 'peers'}"):
-            return sorted(path.parent.name for path in self._path.glob("peers/*/identity"))
+        return peers_in(self._path)
 
     def identity(self, name: str, *, create: bool = True) -> PeerIdentity:
         """Give a peer's identity, making it at the peer's first start.
@@ -396,101 +437,3 @@ class DataDirectory:
                 f"{self._path} belongs to the node at {home} with {', '.join(names)}; {name} is not among its peers."
                 f" Give this node a directory of its own, or start it at {home} to add a peer to that node"
             )
-
-
-def open_store(kind: str | LogStore, directory: DataDirectory | None) -> LogStore:
-    """Open the store of a node by the name of its engine.
-
-    Args:
-        kind: ``"rocksdb"``, ``"lmdb"``, ``"memory"``, or a store that is open already, which is returned as it is.
-        directory: where it lives. May be None for ``"memory"`` and for a store that is open.
-
-    Raises:
-        ValueError: the name is unknown, or the engine needs a directory.
-        StoreLocked: the directory holds a store of another engine, or is in use.
-        Corrupted: the store is damaged or gone.
-        StoreError: the disk refused, or the engine is not installed.
-    """
-    match kind:
-        case "memory":
-            return MemoryStore()
-        case "rocksdb" | "lmdb":
-            if directory is None:
-                raise ValueError(f'the store "{kind}" needs a data directory; give one, or use store="memory"')
-            open_engine = _load_engine(kind)
-            create = _settle_engine(kind, directory)
-            return open_engine(directory.store_path, create=create)
-        case str():
-            raise ValueError(f'there is no store {kind!r}; the known ones are "rocksdb", "lmdb" and "memory"')
-        case _:
-            return kind
-
-
-class _OpenEngine(Protocol):
-    """Opens the store of one engine in its own directory; makes it there only with ``create``."""
-
-    def __call__(self, directory: Path, *, create: bool) -> LogStore: ...
-
-
-def _load_engine(name: Literal["rocksdb", "lmdb"]) -> _OpenEngine:
-    """Import an engine: only when it is wanted, because one is an extra, and neither has wheels for every interpreter.
-
-    Raises:
-        StoreError: it is not installed.
-    """
-    try:
-        match name:
-            case "rocksdb":
-                from quorate.store.rocksdb import RocksDBStore  # noqa: PLC0415
-
-                return RocksDBStore.open
-            case "lmdb":
-                from quorate.store.lmdb import LMDBStore  # noqa: PLC0415
-
-                return LMDBStore.open
-    except ModuleNotFoundError as error:
-        package, wanted = _PACKAGES[name]
-        raise StoreError(
-            f'the store "{name}" needs the package {package}, which is not installed. On Python before 3.15:'
-            f" pip install '{wanted}'"
-        ) from error
-
-
-def _settle_engine(name: str, directory: DataDirectory) -> bool:
-    """Note the engine of a data directory for ever; tell whether its store may be made anew.
-
-    Raises:
-        StoreLocked: the directory holds a store of another engine.
-        Corrupted: the peers of the directory had a store, and it is gone; or nobody can tell its engine.
-        StoreError: the disk refused.
-    """
-    peers = directory.peers()
-    engine = directory.store_path / "engine"
-    with disk_errors(f"opening {directory.store_path}"):
-        recorded = engine.read_text("ascii", "replace").strip() if engine.exists() else None
-        found = _engine_of_files(directory.store_path)
-        if recorded is None and found:
-            raise Corrupted(
-                f"{engine} is missing, and the logs beside it are there: those of the engine {found}. Check the disk,"
-                f" then write the one word {found} into this file"
-            )
-        if recorded is None and peers:
-            raise Corrupted(lost_logs(directory.store_path.parent, peers))
-        if recorded is not None and recorded not in _PACKAGES:
-            why = f"it names no engine that there is ({' or '.join(_PACKAGES)}), but {recorded!r}"
-            raise Corrupted(damaged(engine, why))
-        if recorded is None:
-            replace_file(engine, name.encode() + b"\n")
-        elif recorded != name:
-            raise StoreLocked(
-                f'{directory.store_path} holds a store of the engine "{recorded}", not "{name}"; start this node with'
-                f' store="{recorded}", or give it a directory of its own'
-            )
-    return not peers
-
-
-def _engine_of_files(path: Path) -> str | None:
-    """Tell by its files of which engine a store is; None when it has none."""
-    if any(path.glob("db-*")):
-        return "rocksdb"
-    return "lmdb" if (path / "logs.mdb").exists() else None

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,21 @@ from quorate.errors import DiskFull, StoreError, StoreLocked
 
 ASIDE = ".new"
 """Ends the name of a file that is not yet whole; a leftover of a crash, and overwritten by the next try."""
+
+
+_PUT_BACK = "put back what was there"
+_ALLOW = "give the user that this runs as the right to read and write there"
+_ADVICE = {
+    errno.EACCES: _ALLOW,
+    errno.EPERM: _ALLOW,
+    errno.EROFS: "mount that disk so that it can be written",
+    errno.EISDIR: _PUT_BACK,
+    errno.ENOTDIR: _PUT_BACK,
+    errno.ENOENT: _PUT_BACK,
+    errno.EEXIST: _PUT_BACK,
+    errno.ELOOP: _PUT_BACK,
+}
+"""What to do about what the operating system refuses, where it can be told."""
 
 
 @contextlib.contextmanager
@@ -33,7 +49,7 @@ def disk_errors(doing: str, *, with_room: str = " and start again") -> Iterator[
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"{doing} failed: the disk is full; free some room{with_room}") from error
-        raise StoreError(f"{doing} failed: {error}") from error
+        raise StoreError(f"{doing} failed: {error}; {_ADVICE.get(error.errno or 0, 'check the disk')}") from error
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -106,6 +122,21 @@ def make_directories(path: Path) -> None:
     make_directory(path)
 
 
+def copy_directory(source: Path, target: Path) -> None:
+    """Copy a directory with all that is in it to a place where nothing is, so that its owner may write to the copy.
+
+    Raises:
+        OSError: the disk refused; a part of the copy may be left.
+    """
+    try:
+        shutil.copytree(source, target, copy_function=shutil.copyfile)
+    except shutil.Error as error:
+        # It holds a list of all that failed, and an error number of none.
+        raise OSError(error.args[0][0][-1]) from error
+    for directory in (target, *(path for path in target.rglob("*") if path.is_dir())):
+        directory.chmod(0o700)
+
+
 def sync_path(path: Path) -> None:
     """Make durable the content of a file, or which files a directory holds.
 
@@ -125,20 +156,25 @@ class DirectoryLock:
     A process that is forked from it holds none, however long it lives.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, to_read: bool = False) -> None:
         """Lock a directory.
+
+        Args:
+            path: the directory.
+            to_read: whether only against those who would write to it; nothing is written then, and the file is there.
 
         Raises:
             StoreLocked: another node has it.
             OSError: the disk refused.
         """
-        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(path / "lock", os.O_RDONLY if to_read else os.O_RDWR | os.O_CREAT, 0o600)
         self._descriptor: int | None = descriptor
         _locks.add(self)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if to_read else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            if not to_read:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         except BlockingIOError as error:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             self.close()

@@ -77,7 +77,7 @@ class LMDBStore:
             StoreError: the disk failed.
         """
         if not create and read_mark(directory) is None:
-            raise Corrupted(store_damage(directory, "it holds no store, and its peers had one"))
+            raise Corrupted(store_damage(directory, "it holds no store (no file mark), and its peers had one"))
         with disk_errors(f"opening {directory}"):
             make_directory(directory)
             lock = DirectoryLock(directory)
@@ -248,8 +248,8 @@ def open_database(directory: Path, mark: Mark) -> lmdb.Environment:
         database = open_environment(path)
         try:
             with database.begin() as transaction:
-                check_mark(directory, mark, transaction.id())
-                check_content(directory, transaction)
+                check_mark(directory, mark, transaction.id(), path)
+                check_content(path, transaction)
                 if transaction.get(_BEGUN) != encode_record(_BEGUN, Mark(mark.database, 1)):
                     raise Corrupted(store_damage(directory, f"{DATABASE} is that of another store"))
         except BaseException:

@@ -126,8 +126,8 @@ def _meta_problems(path: Path) -> list[str]:
     return problems
 
 
-def check_content(directory: Path, transaction: lmdb.Transaction[bytes]) -> None:
-    """Check the checksum of every record, whatever its key, and that it is found by its key.
+def check_content(path: Path, transaction: lmdb.Transaction[bytes]) -> None:
+    """Check the checksum of every record in a database file, whatever its key, and that it is found by its key.
 
     Raises:
         Corrupted: one is not what was written there.
@@ -136,7 +136,12 @@ def check_content(directory: Path, transaction: lmdb.Transaction[bytes]) -> None
         try:
             record_body(key, record)
         except ValueError as error:
-            raise Corrupted(store_damage(directory, f"the record under {key!r} cannot be read: {error}")) from error
+            raise Corrupted(_damaged_record(path, key, f"cannot be read: {error}")) from error
         # The keys by which the engine searches stand apart from the records, and `verify` does not compare them.
         if transaction.get(key) != record:
-            raise Corrupted(store_damage(directory, f"the record under {key!r} is there, and is not found"))
+            raise Corrupted(_damaged_record(path, key, "is there, and is not found"))
+
+
+def _damaged_record(path: Path, key: bytes, fact: str) -> str:
+    """Say what is wrong with a record."""
+    return store_damage(path.parent, f"{path.name}: the record under {key!r} {fact}")

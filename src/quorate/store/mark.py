@@ -101,14 +101,20 @@ class MarkKeeper:
             write_mark(self._directory, self._mark)
 
 
-def check_mark(directory: Path, mark: Mark, sequence: int) -> None:
-    """Check that a database whose last sequence number is ``sequence`` holds at least what was durable in it.
+def check_mark(directory: Path, mark: Mark, sequence: int, where: object) -> None:
+    """Check that a database holds at least what was durable in it.
+
+    Args:
+        directory: the store's directory.
+        mark: what was durable.
+        sequence: the sequence number of the last change that can be read.
+        where: what it was read in, for the message.
 
     Raises:
         Corrupted: it does not.
     """
     if sequence < mark.sequence:
-        fact = f"{mark.sequence} changes were durable, and only {sequence} can be read"
+        fact = f"{mark.sequence} changes were durable, and only {sequence} can be read in {where}"
         raise Corrupted(store_damage(directory, fact))
 
 

@@ -39,6 +39,7 @@ from quorate.store.rocksdb_recovery import (
     read_log,
     recover,
     scan_runs,
+    set_aside,
     store_error_from_engine,
 )
 from quorate.types import Index, Run, Stored
@@ -82,13 +83,16 @@ class RocksDBStore:
             StoreError: the disk failed.
         """
         if not create and read_mark(directory) is None:
-            raise Corrupted(store_damage(directory, "it holds no store, and its peers had one"))
+            raise Corrupted(store_damage(directory, "it holds no store (no file mark), and its peers had one"))
         with disk_errors(f"opening {directory}"):
             make_directory(directory)
             # The engine's own lock would come too late: the mark may be raised before.
             lock = DirectoryLock(directory)
         try:
             mark = read_mark(directory) or begin(directory)
+            if not (directory / mark.database).is_dir():
+                fact = f"{directory / mark.database} is missing, which is the current one by the file mark"
+                raise Corrupted(store_damage(directory, fact))
             mark = raise_mark(directory, mark)
             check_earlier_logs(directory, mark)
             try:
@@ -97,11 +101,15 @@ class RocksDBStore:
                 mark = recover(directory, mark)
                 database = open_database(directory / mark.database, create=False)
             try:
-                check_mark(directory, mark, database.latest_sequence_number())
+                where = f"the write-ahead log in {directory / mark.database}"
+                check_mark(directory, mark, database.latest_sequence_number(), where)
+                set_aside(directory, mark)
                 store = cls(directory, lock, database, mark)
                 store.mark()
             except BaseException:
-                database.close()
+                # What a background job of the engine has found meanwhile would hide why.
+                with contextlib.suppress(Exception):
+                    database.close()
                 raise
         except BaseException:
             lock.close()

@@ -7,7 +7,8 @@ and compactions at once); and ``lock``, held before any of them is touched. What
 - Before anything else the mark is raised to what the write-ahead log (WAL) itself proves to have been durable: all but
   the last write begun in it (``rocksdb_wal.py``).
 - A WAL of several logs, as a process leaves it that is killed before the memtable of the earlier is a table: all but
-  the last were synced whole. One that ends, or seems to, before the next begins: ``Corrupted``.
+  the last were synced whole. One that is gone, or ends, or seems to, before the next begins: ``Corrupted``. So is one
+  that does not begin where the tables end, and a database without any log.
 - A WAL that ends too early, as a killed process or a power cut leaves it: its torn end is dropped.
 - A WAL damaged before its end. A power cut may zero a page that was never synced, which is harmless; a bad disk may
   damage what was acknowledged, which is not. A copy of the database is recovered up to the damage, and becomes current
@@ -16,8 +17,6 @@ and compactions at once); and ``lock``, held before any of them is touched. What
 
 So a torn end or a repair can hide only that the end of the WAL is gone or damaged with nothing sound behind, and only
 entries that were written after the mark: in the last second or so before the crash. It never hides a term or vote.
-A log of the WAL that is gone whole while a later one is there is seen only by logs that miss entries of it: to tell
-the others would take reading all logs at each start, twice.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ import rocksdict
 from rocksdict import Rdict
 
 from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
-from quorate.store.files import disk_errors, sync_path
+from quorate.store.files import copy_directory, disk_errors, sync_path
 from quorate.store.mark import Mark, check_mark, store_damage, write_mark
 from quorate.store.records import (
     check_log,
@@ -44,11 +43,14 @@ from quorate.store.records import (
     entry_key,
     hard_state_key,
 )
-from quorate.store.rocksdb_wal import durable_before_last_write, joints
+from quorate.store.rocksdb_wal import beginnings, durable_before_last_write
 from quorate.types import Compaction, Index, Run, Stored
 
 MEMTABLE_BYTES = 8 * 1024 * 1024
 """Entries held in memory before they become a table on disk; about as much is replayed at start."""
+
+DAMAGED = ".damaged"
+"""Ends the name of a database of which a copy was recovered."""
 
 _logger = logging.getLogger("quorate.store")
 
@@ -60,21 +62,22 @@ def store_error_from_engine(error: Exception, database: Path | None = None) -> S
         error: what it raised.
         database: the directory that it was asked about; None where it names its files itself.
     """
-    text = str(error)
+    text = " ".join(str(error).split())
     is_missing = "(create_if_missing is false)" in text or text.startswith("IO error: No such file or directory")
     is_damaged = text.startswith("Corruption:") or is_missing
     if database is not None and str(database) not in text:
-        text = f"{text} ({database})"
+        # Of the binding's own file it says what is wrong, and not where.
+        text = f"{text} ({database / 'rocksdict-config.json' if '(os error' in text else database})"
     if is_damaged:
         return Corrupted(
-            f"the database is damaged: {text}. Check the disk, then give this node an empty data directory and let its"
-            " peers join their groups anew (join=…)"
+            f"the database is damaged: {text.rstrip('.')}. Check the disk, then give this node an empty data directory"
+            " and let its peers join their groups anew (join=…)"
         )
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return DiskFull(f"the disk is full; free some room and start again: {text}")
     if text.startswith(("IO error: lock hold by current process", "IO error: While lock file")):
         return StoreLocked(f"the database is in use by another node; stop that one first: {text}")
-    return StoreError(f"the database failed: {text}")
+    return StoreError(f"the database failed: {text}; check the disk, and that all of it may be read and written")
 
 
 @contextlib.contextmanager
@@ -189,7 +192,8 @@ def begin(directory: Path) -> Mark:
         StoreError: the disk failed.
     """
     mark = Mark("db-1", 0)
-    with contextlib.closing(open_database(directory / mark.database, create=True)) as database:
+    path = directory / mark.database
+    with engine_errors(path), contextlib.closing(open_database(path, create=True)) as database:
         # A crash between making the database and writing the mark leaves an empty one, and that is all it may leave.
         if database.latest_sequence_number() > 0:
             raise Corrupted(store_damage(directory, "the file mark is missing"))
@@ -216,16 +220,19 @@ def raise_mark(directory: Path, mark: Mark) -> Mark:
 
 
 def check_earlier_logs(directory: Path, mark: Mark) -> None:
-    """Check of a store that is not open that each log of its WAL can be read up to where the next begins.
+    """Check of a store that is not open that all is there and can be read which came before each log of its WAL.
 
     Raises:
-        Corrupted: what was durable in one of them is missing.
+        Corrupted: what was durable is missing.
         StoreError: the disk failed.
     """
     database = directory / mark.database
     with disk_errors(f"reading {database}"):
-        for durable, readable in joints(database, mark.sequence):
-            check_mark(directory, Mark(mark.database, durable), readable)
+        if not any(database.glob("*.log")):
+            # Each open makes one, durable before the one before is removed.
+            raise Corrupted(store_damage(directory, f"{database} has lost its write-ahead log, the files *.log"))
+        for path, durable, readable in beginnings(database, mark.sequence):
+            check_mark(directory, Mark(mark.database, durable), readable, f"what comes before {path}")
 
 
 def recover(directory: Path, mark: Mark) -> Mark:
@@ -248,11 +255,11 @@ def recover(directory: Path, mark: Mark) -> Mark:
         for leftover in directory.glob("db-*"):
             if leftover != damaged:
                 shutil.rmtree(leftover)
-        shutil.copytree(damaged, copy)
+        copy_directory(damaged, copy)
     try:
         database = open_database(copy, create=False, up_to_damage=True)
-        with contextlib.closing(database):
-            check_mark(directory, mark, database.latest_sequence_number())
+        with engine_errors(copy), contextlib.closing(database):
+            check_mark(directory, mark, database.latest_sequence_number(), f"the write-ahead log in {damaged}")
             recovered = Mark(copy.name, database.latest_sequence_number())
             for log in _log_names(database):
                 read_log(database, log, None)
@@ -271,6 +278,18 @@ def recover(directory: Path, mark: Mark) -> Mark:
         " are lost; %s may be removed",
         directory,
         copy.name,
-        damaged.name,
+        damaged.name + DAMAGED,
     )
     return recovered
+
+
+def set_aside(directory: Path, mark: Mark) -> None:
+    """Give a database that is no longer the current one a name that no mark has: an old mark must not make it current.
+
+    Raises:
+        StoreError: the disk failed.
+    """
+    with disk_errors(f"tidying {directory}"):
+        for path in directory.glob("db-*"):
+            if path.name != mark.database and path.suffix != DAMAGED:
+                path.rename(path.with_name(path.name + DAMAGED))

@@ -11,7 +11,6 @@ write is one whole record or several parts, and begins with its sequence number 
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -26,6 +25,12 @@ _CHANGE_BYTES_MIN = 3
 """How many bytes a change takes at least: what it does, and the lengths of what it does it to."""
 
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+_FIRST_LOG, _LAST_SEQUENCE = 2, 4
+_NUMBERS = (_FIRST_LOG, 3, _LAST_SEQUENCE, 9, 10, 203)
+"""The tags in a manifest that a number follows: these two; the next file, the log before, the oldest log, tables."""
+_TEXTS = (1, 1 << 13 | 1)
+"""The tags in a manifest that a text follows: the name of the order, the database's id."""
 
 _BLOCK_OF_MIDDLE = _HEADER.pack(0, _BLOCK_BYTES - _HEADER.size, _MIDDLE)[4:]
 """How a block goes on, after its checksum, in which a write neither begins nor ends."""
@@ -130,38 +135,39 @@ def _sequence(block: bytes, at: int) -> int:
     return int.from_bytes(block[at + _HEADER.size : at + _HEADER.size + _SEQUENCE_BYTES], "little")
 
 
-def joints(database: Path, marked: int) -> Iterator[tuple[int, int]]:
-    """Give for each log of a database's WAL that follows another what was durable before it, and what of that is there.
+def beginnings(database: Path, marked: int) -> Iterator[tuple[Path, int, int]]:
+    """Give for each log of a database's WAL what was durable before it, and what of that is there.
 
-    The engine goes on to another log only once all in the one before is durable, and replays each up to what it takes
-    for a torn end: damage to the earlier one would hide what it held, and leave the later one.
+    The engine goes on to another log only once all in the one before is durable, and removes that only when all of it
+    is in tables. But it replays each up to what it takes for a torn end, and misses none that is gone: damage to one
+    would hide what it held, and leave what came later.
 
     Args:
         database: the directory of a database that is not open.
         marked: as for ``durable_before_last_write``.
 
     Returns:
-        The sequence number before that of the later log's first write, and that of the last change that can be read in
-        the logs before. Nothing for a log of which that is not known, and nothing for those that the engine has in
-        tables, of which it may have removed some.
+        The log, the sequence number before that of its first write, and that of the last change that can be read in the
+        tables and the logs before. Nothing for a log of which that is not known, and nothing for those that the engine
+        has in tables, of which it may have removed some.
 
     Raises:
         OSError: the disk refused.
     """
-    paths = _logs(database)
-    if len(paths) < 2:
+    tables = _in_tables(database)
+    if tables is None:
         return
-    needed = _first_needed(database)
-    if needed is None:
-        return
-    readable = 0
+    needed, readable = tables
     resumption = _resumption(marked)
-    contents = (path.read_bytes() for path in paths if int(path.stem) >= needed)
-    for earlier, later in itertools.pairwise(contents):
-        readable = max(readable, _last_change(earlier, resumption))
-        first = _first_change(later)
-        if readable and first:
-            yield first - 1, readable
+    earlier = None
+    for path in (path for path in _logs(database) if int(path.stem) >= needed):
+        if earlier is not None:
+            readable = max(readable, _last_change(earlier.read_bytes(), resumption))
+        with path.open("rb") as file:
+            first = _first_change(file.read(_BLOCK_BYTES))
+        if first:
+            yield path, first - 1, readable
+        earlier = path
 
 
 def _logs(database: Path) -> list[Path]:
@@ -169,11 +175,12 @@ def _logs(database: Path) -> list[Path]:
     return sorted((path for path in database.glob("*.log") if path.stem.isdecimal()), key=lambda path: int(path.stem))
 
 
-def _first_needed(database: Path) -> int | None:
-    """Give the number of the first log that is not yet in tables, by the database's manifest; None if it is not told.
+def _in_tables(database: Path) -> tuple[int, int] | None:
+    """Give the number of the first log that is not yet in tables, and the sequence number of the last change that is.
 
-    A manifest has the form of a log. A record that tells begins with the tag 2 and the number, behind at most the
-    database's id and the name of its order: a tag, a length and a text each.
+    The database's manifest tells them; None where it does not. It has the form of a log. A record may begin with texts
+    and numbers, in any order: a tag and a text, which is a length and so many bytes, or a tag and a number. The first
+    other tag ends them.
     """
     current = database / "CURRENT"
     if not current.is_file():
@@ -181,15 +188,17 @@ def _first_needed(database: Path) -> int | None:
     manifest = database / current.read_text("ascii", "replace").strip()
     if not manifest.is_file():
         return None
-    needed = None
+    told: dict[int, int] = {}
     for record in _records(manifest.read_bytes()):
         tag, at = _number(record, 0)
-        while tag in (1, 1 << 13 | 1):
-            length, at = _number(record, at)
-            tag, at = _number(record, at + length)
-        if tag == 2:
-            needed = max(needed or 0, _number(record, at)[0])
-    return needed
+        while tag in _TEXTS or tag in _NUMBERS:
+            number, at = _number(record, at)
+            if tag in _TEXTS:
+                at += number
+            else:
+                told[tag] = max(told.get(tag, 0), number)
+            tag, at = _number(record, at)
+    return (told[_FIRST_LOG], told.get(_LAST_SEQUENCE, 0)) if _FIRST_LOG in told else None
 
 
 def _number(record: bytes, at: int) -> tuple[int, int]:

@@ -106,8 +106,8 @@ class SnapshotStore(Protocol):
             How many bytes are here now: where to go on.
 
         Raises:
-            DiskFull: there is no room.
-            StoreError: the disk failed.
+            DiskFull: there is no room; nothing of it is left behind.
+            StoreError: the disk failed; nothing of it is left behind.
         """
         ...
 
@@ -295,10 +295,15 @@ class SnapshotFiles:
         with disk_errors(f"receiving {part}", with_room=WITH_ROOM):
             if not part.exists():
                 self._remove(other for other in self._directory.glob("*" + PART))
-            with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-                if file.seek(0, os.SEEK_END) == offset:
-                    file.write(piece)
-                return file.tell()
+            try:
+                with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+                    if file.seek(0, os.SEEK_END) == offset:
+                        file.write(piece)
+                    return file.tell()
+            except BaseException:
+                # On a full disk it would take the room of the logs, perhaps until the next start.
+                part.unlink(missing_ok=True)
+                raise
 
     def received(self, snapshot: Snapshot, size: int) -> None:
         """Verify all pieces, and put the file in place; see ``SnapshotStore.received``.
