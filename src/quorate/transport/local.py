@@ -163,6 +163,7 @@ def alone_in(directory: str) -> Iterator[None]:
                     raise OSError(error.errno, "another program holds the directory (flock)") from error
                 time.sleep(0.01)
         yield
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # Closed alone, it would stay held where a process was forked just now.
     finally:
         os.close(descriptor)
 

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import weakref
 from collections.abc import Callable, Sequence
 
 from quorate.errors import Unavailable
@@ -91,6 +92,7 @@ class TCPTransport:
         self._channels: dict[Connection, FrameChannel] = {}
         self._callers: dict[Connection, Caller] = {}
         self._silent_until: dict[str, float] = {}
+        _transports.add(self)
         self.connections_accepted: int = 0
         self.bad_frames: int = 0
         self.dropped_packets: int = 0
@@ -188,6 +190,12 @@ class TCPTransport:
         channel = FrameChannel(node, connection.write, lambda: close_all([connection]), self._bytes_max)
         self._channels[connection] = channel
         return channel
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The files of this process that it listens at, and those of its connections."""
+        opened = [connection for connection in self._connections if connection.open]
+        return [*self._door.descriptors, *(connection.descriptor for connection in opened)]
 
     async def stop(self) -> None:
         """Close everything; idempotent. Replies that were given before are still sent."""
@@ -345,3 +353,22 @@ def _is_wildcard(host: str) -> bool:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return False
+
+
+_transports: weakref.WeakSet[TCPTransport] = weakref.WeakSet()
+"""Those of this process."""
+
+
+def _close_copies() -> None:
+    """Close what a forked process has of sockets: its copies would keep the port, and hide from others who is dead.
+
+    Nothing takes the place of their numbers but a file that swallows all, so whoever closes them later harms nobody.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for transport in list(_transports):
+        for descriptor in transport.descriptors:
+            os.dup2(nowhere, descriptor, inheritable=False)
+    os.close(nowhere)
+
+
+os.register_at_fork(after_in_child=_close_copies)
