@@ -135,6 +135,11 @@ class LocalSocket:
             self.socket.close()
             raise OSError(error.errno, f"cannot listen at {path}: {error.strerror or error}") from error
 
+    def close(self) -> None:
+        """Listen no longer, and take the file away; idempotent."""
+        self.remove()
+        self.socket.close()
+
     def remove(self) -> None:
         """Take the file away, unless it is another's by now."""
         with contextlib.suppress(OSError):

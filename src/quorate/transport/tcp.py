@@ -129,9 +129,16 @@ class TCPTransport:
 
     async def _listen_at(self, path: str) -> None:
         """Listen at a path; no TLS there, since the machine itself says who may open it."""
+
+        def bound() -> LocalSocket:
+            # Kept at once: were the start cancelled just then, nobody else could take it away.
+            self._local = LocalSocket(path)
+            if self._stopped:
+                self._local.close()
+            return self._local
+
         # In a thread, since it may ask who is there already: perhaps another node of this very loop.
-        self._local = await asyncio.to_thread(LocalSocket, path)
-        self._door.open([self._local.socket])
+        self._door.open([(await asyncio.to_thread(bound)).socket])
 
     async def _listen_on(self, host: str, port: int) -> None:
         """Listen on a port, and learn which one that is.
@@ -204,6 +211,8 @@ class TCPTransport:
             self._local.remove()
         self._unfinished.stop()
         await self._door.close()
+        if self._local is not None:
+            self._local.close()
         await self._neighbours.stop()
         for caller in self._callers.values():
             caller.flush()
