@@ -30,6 +30,7 @@ from quorate.seat import Seat
 from quorate.settings import Settings
 from quorate.transport.calls import ChangeCall
 from quorate.types import Address, MemberKind, PeerId, parse_node
+from quorate.waiters import check_home
 
 PAUSE_MIN = 0.02
 """The first pause before the group is asked again, seconds; doubles each time, less a random part."""
@@ -107,6 +108,7 @@ class Membership:
         self.ask = ask
         self._random = random
         self._new_group = new_group
+        self._home = asyncio.get_running_loop()
 
     @property
     def id(self) -> PeerId:
@@ -165,11 +167,13 @@ class Membership:
         await self.change(self.adding(address, gone[0].kind, gone[0].priority), deadline - loop.time())
 
     def check_runs(self) -> None:
-        """Check that this peer runs.
+        """Check that this peer runs, and here.
 
         Raises:
             Stopped: it does not.
+            RuntimeError: it runs on another event loop.
         """
+        check_home(self._home)
         if self.seat.is_closing:
             raise Stopped(str(self.seat.failure or f"{self.own.name} is stopping"))
 

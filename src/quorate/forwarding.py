@@ -110,6 +110,7 @@ class Forwarding:
     def receive_requests(self, requests: Sequence[Request], answer: Answer) -> None:
         """Carry out requests here; what no peer here can answer is asked of the leader."""
         now = asyncio.get_running_loop().time()
+        for_all: list[Request] = []
         for request in chain.from_iterable(map(singly, requests)):
             if isinstance(request.call, CancelCall):
                 self._give_up(request, (answer, request.call.request))
@@ -118,10 +119,15 @@ class Forwarding:
             if isinstance(named, Failure):
                 answer(Reply(request.id, named))
                 continue
+            if not named.peer:  # All peers here are looked at once for all who ask how they stand.
+                for_all.append(named)
+                continue
             key = answer, named.id
             take = partial(self._take, key)
             self._asked[key] = Asked(named, take, now)
             self._receive([named], take)
+        if for_all:
+            self._receive(for_all, answer)
 
     async def stop(self) -> None:
         """Forward no more. Idempotent."""

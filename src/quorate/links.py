@@ -17,7 +17,7 @@ CLOSED = "the client was closed; connect makes another"
 
 OTHER_LOOP = (
     "this client belongs to another event loop, that of its first calls: connect again in this one (each asyncio.run"
-    " has one of its own), or share a client of quorate.blocking among threads"
+    " has one of its own, also in a process that was forked), or share a client of quorate.blocking among threads"
 )
 """What is said to those who take a client from one event loop to another."""
 

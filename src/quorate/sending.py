@@ -11,9 +11,10 @@ from typing import Protocol
 import msgspec
 
 from quorate.addresses import Addresses
+from quorate.apply import Apply
 from quorate.core import Envelope, Message, Raft
 from quorate.core.configuration import NOBODY
-from quorate.core.messages import AppendEntries, InstallSnapshot
+from quorate.core.messages import AppendEntries, AppendEntriesReply, InstallSnapshot
 from quorate.core.state import Leader
 from quorate.settings import Settings
 from quorate.snapshots import Shipment, Snapshots
@@ -23,7 +24,13 @@ from quorate.types import Index, PeerId, Run
 
 
 class Way(Protocol):
-    """What sending asks of the peer's seat."""
+    """What sending asks of the peer's seat.
+
+    Attributes:
+        apply: its machine.
+    """
+
+    apply: Apply
 
     def wake(self) -> None:
         """See to it that the seat has a turn soon."""
@@ -128,6 +135,10 @@ class Sender:
     def _post(self, raft: Raft, to: PeerId, message: Message) -> None:
         """Send a message to where the peer is reached."""
         configuration = raft.state.configuration
+        if configuration and configuration.target and isinstance(message, AppendEntriesReply):
+            # A peer that cannot apply what it has taken stops soon: whoever leads must not give it a vote before.
+            is_applying = self._way.apply.last_applied < raft.state.commit_index
+            message = msgspec.structs.replace(message, is_applying=is_applying)
         node = self._addresses.find(to, configuration)
         me = raft.state.peer
         if node and configuration:

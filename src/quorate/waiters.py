@@ -43,7 +43,8 @@ def check_home(home: asyncio.AbstractEventLoop | None) -> None:
     """
     if home is not None and asyncio.get_running_loop() is not home:
         raise RuntimeError(
-            "this node runs on another event loop: call it there, or use a node of quorate.blocking from any thread"
+            "this node runs on another event loop, or in the process that this one was forked from: call it there, or"
+            " use a node of quorate.blocking from any thread"
         )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from quorate.cli.form import form as form_here
 from quorate.cli.output import Output
@@ -63,6 +66,23 @@ async def test_any_member_tells_who_leads_when_the_first_does_not_run() -> None:
         await nodes.form()
         await nodes.stop("peer1")
         assert await form_here(nodes.addresses, SECONDS, None, Output(io.StringIO())) in nodes.addresses[1:]
+
+
+async def test_a_member_that_hangs_is_named_while_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is stopped takes connections, and says nothing: of a group that is formed it is not missed."""
+    monkeypatch.setattr("quorate.cli.form.TRY_SECONDS", 1.0)
+    monkeypatch.setattr("quorate.cli.form.PATIENCE", 0.5)
+    async with cluster(KV) as nodes:
+        leader = await nodes.form()
+        hangs = next(address for address in nodes.addresses if address != leader.address)
+        await nodes.stop(hangs.name)
+        printed = io.StringIO()
+        with socket.create_server((hangs.host, hangs.port)):
+            assert await form_here(nodes.addresses, SECONDS, None, Output(printed)) == leader.address
+        said = printed.getvalue()
+        assert said.startswith("waiting: ")
+        assert str(hangs) in said
+        assert said.endswith(" not answered yet\n")
 
 
 async def test_those_who_form_one_group_at_once_all_succeed() -> None:

@@ -42,8 +42,9 @@ def test_a_learner_is_listed_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_joining_nobody_goes_on_until_it_is_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     _, arguments = node_of("peer2", tmp_path / "2")
-    with Running("start", *arguments, "--join", f"peer1@127.0.0.1:{free_port()}") as node:
-        node.wait_for("peer2 asks to join; no leader has answered yet\n")
+    nobody = f"peer1@127.0.0.1:{free_port()}"
+    with Running("start", *arguments, "--join", nobody) as node:
+        node.wait_for(f"peer2 asks {nobody} to let it join; no leader has answered yet\n")
         node.signal(number)
         assert node.end()[0] == 0
 

@@ -4,18 +4,70 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
-from quorate import InvalidConfiguration, Node, Stopped, Unavailable
+from quorate import InvalidConfiguration, Node, StateMachine, Stopped, Unavailable, write
 from quorate.machines import KV, Stack
 
 from .cluster import SETTINGS, cluster, free_ports
 
 QUICK = msgspec.structs.replace(SETTINGS, catch_up_timeout=0.8, change_timeout=10.0)
 HASTY = msgspec.structs.replace(QUICK, change_timeout=1.0)
+
+
+class Early:
+    class Ledger(StateMachine):
+        total: int = 0
+
+        @write
+        def add(self, amount: int) -> int:
+            self.total += amount
+            return self.total
+
+
+class Later:
+    class Ledger(StateMachine):
+        total: int = 0
+        takings: int = 0
+
+        @write
+        def add(self, amount: int, times: int = 1) -> int:
+            self.total += amount * times
+            return self.total
+
+        @write
+        def take(self, amount: int) -> int:
+            self.total -= amount
+            self.takings += 1
+            return self.total
+
+
+class Slow(StateMachine):
+    """Is restored when it may be."""
+
+    may_go_on: ClassVar[threading.Event] = threading.Event()
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    @write
+    def add(self, amount: int) -> int:
+        self.total += amount
+        return self.total
+
+    def snapshot(self) -> Iterable[bytes]:
+        return [str(self.total).encode()]
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        self.may_go_on.wait(30)
+        (chunk,) = chunks
+        self.total = int(chunk)
 
 
 async def test_from_one_to_three_by_one_address_each() -> None:
@@ -192,3 +244,52 @@ async def test_stopping_the_node_ends_a_join() -> None:
     await node.stop()
     with pytest.raises(Stopped, match=r"stopped|stopping"):
         await joining
+
+
+@pytest.mark.parametrize("found", ["a command", "an argument", "an attribute"])
+@pytest.mark.parametrize("is_added", [False, True])
+async def test_one_with_an_older_program_gets_no_vote_and_the_group_goes_on(found: str, is_added: bool) -> None:
+    """Of one voter two would be made: were the second to stop at what it cannot read, nobody could ever lead again."""
+    settings = msgspec.structs.replace(QUICK, trailing_entries=0)
+    program: type[Any] = Later.Ledger
+    async with cluster(program, 2, settings=settings) as nodes:
+        one = await nodes.start("peer1")
+        await one.set_configuration(one.address)
+        await one.leader()
+        total = await (one.write(Later.Ledger.add, 1, 2) if found == "an argument" else one.write(Later.Ledger.take, 1))
+        if found == "an attribute":
+            await one.take_snapshot()
+        nodes.machine = Early.Ledger
+        why = "takings" if found == "an attribute" else "Start the peer with the program that it had"
+        if is_added:
+            two = await nodes.start("peer2")
+            with pytest.raises(
+                Unavailable, match=r"peer2 at .* has not answered for 0.8 s; .* the members are as they"
+            ):
+                await one.add_peer(two.address)
+            assert why in str(two.status().why)
+        else:
+            with pytest.raises(Stopped, match=why):
+                await nodes.start("peer2", join=one.address)
+        while len(one.status().members) > 1:  # noqa: ASYNC110 - who is silent for long is given up
+            await asyncio.sleep(0.05)
+        assert await one.write(Later.Ledger.add, 1) == total + 1
+
+
+async def test_one_that_applies_for_long_is_waited_for_and_gets_its_vote_when_it_is_done() -> None:
+    """Its machine is made from a snapshot for longer than one that takes nothing is waited for."""
+    async with cluster(Slow, 2, settings=msgspec.structs.replace(QUICK, trailing_entries=0)) as nodes:
+        one = await nodes.start("peer1")
+        await one.set_configuration(one.address)
+        await one.leader()
+        await one.write(Slow.add, 1)
+        await one.take_snapshot()
+        joining = asyncio.create_task(nodes.start("peer2", join=one.address))
+        while len(one.status().members) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await asyncio.sleep(2 * QUICK.catch_up_timeout)
+        assert [member.kind for member in one.status().members] == ["voter", "learner"]
+        assert await one.write(Slow.add, 1) == 2
+        Slow.may_go_on.set()
+        await joining
+        assert [member.kind for member in one.status().members] == ["voter", "voter"]

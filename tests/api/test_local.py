@@ -42,6 +42,8 @@ from quorate.transport.calls import (
     ReadCall,
     Reply,
     Request,
+    StatusCall,
+    StatusIs,
     Value,
     WriteCall,
     failure_from_error,
@@ -389,6 +391,22 @@ async def test_a_session_that_ends_in_doubt_is_told_as_doubt(error: Exception, s
     """Told as a session that had ended before, it would have the client write a second time."""
     answers = await forwarded(Way(error), WriteCall(b"", 1.0, 1, 1, 1))
     assert [answer.error for answer in answers if isinstance(answer, Failure)] == [said]
+
+
+async def test_all_who_ask_how_the_peers_of_the_node_stand_are_asked_for_together() -> None:
+    """So the node looks at each of its peers once for all of them."""
+    asked: list[list[int]] = []
+
+    def receive(requests: Sequence[Request], answer: Answer) -> None:
+        asked.append([request.id for request in requests])
+        for request in requests:
+            answer(Reply(request.id, StatusIs(())))
+
+    replies: list[Reply] = []
+    forwarding = Forwarding({}, receive, lambda *_: pytest.fail("nobody else is asked"), 1000)
+    forwarding.receive_requests([Request(number, "", StatusCall()) for number in range(3)], replies.append)
+    assert asked == [[0, 1, 2]]
+    assert [reply.id for reply in replies] == [0, 1, 2]
 
 
 async def test_a_call_that_cannot_be_forwarded_is_answered_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 
 from quorate.addresses import Addresses
+from quorate.apply import Apply
 from quorate.core import Envelope, Raft
 from quorate.core.messages import AppendEntries
 from quorate.core.state import Leader, become_follower
@@ -25,6 +26,8 @@ COMMAND = Run(Term(2), Index(2), Kind.COMMAND, 0.0, (b"a",))
 
 class Way:
     """A seat that notes what leaves, and keeps back what is read."""
+
+    apply = cast("Apply", None)
 
     def __init__(self) -> None:
         self.posted: list[Packet] = []

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from quorate.blocking.background import Background, Life
+from quorate.blocking.background import Background, Life, LoopThread
 from quorate.errors import OutcomeUnknown, QuorateError, Stopped, Unavailable
 
 
@@ -360,6 +360,33 @@ def test_a_call_that_is_taken_when_the_end_has_begun_fails(called, monkeypatch):
     assert called.seen == ["a"]
     life.end()
     background.has_ended = True
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_an_interruption_while_it_begins_takes_nothing_from_later_calls_nor_from_the_end(called, monkeypatch, is_begun):
+    """Ctrl-C comes as it likes: just before the thread is there, or while that is waited for."""
+    monkeypatch.setattr("quorate.blocking.background.BEGIN_SECONDS", 0.2)
+    background = make(called)
+    real = LoopThread.start
+
+    def start(thread: LoopThread) -> None:
+        monkeypatch.setattr(LoopThread, "start", real)
+        if is_begun:
+            real(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LoopThread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        background.call(called.echo, "a")
+    before = threading.active_count()
+    assert background.call(called.echo, "b") == "b"
+    assert threading.active_count() == before + (not is_begun)
+    thread = life_of(background).thread
+    assert thread is not None
+    del background
+    gc.collect()
+    thread.join(10)
+    assert called.seen == ["b", "closed"]
 
 
 def test_what_is_dropped_without_a_stop_ends_by_itself(called):

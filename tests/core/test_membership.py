@@ -394,6 +394,41 @@ def test_a_newcomer_that_a_snapshot_is_under_way_to_is_waited_for():
     assert seen(raft) == ("1234", "123", "")
 
 
+def applying(raft, match_index):
+    reply = AppendEntriesReply(Term(2), True, Index(match_index), is_applying=True)
+    raft.receive(PeerId("4"), reply, raft.state.now)
+    obey(raft)
+
+
+def test_a_newcomer_that_has_yet_to_apply_what_it_holds_is_waited_for_and_has_no_vote():
+    """However long it takes: it answers. Were it unable to, it would stop with a vote that is missed from then on."""
+    raft = leader()
+    change(raft, "1", "2", "3", "4")
+    newcomer(raft, 2)
+    applying(raft, raft.state.log.last)
+    newcomer(raft, 2)  # sent before it knew what is committed; it was overtaken
+    assert seen(raft) == ("123", "", "1234")
+    until = raft.state.now + 3 * raft.state.settings.catch_up_timeout
+    while raft.state.now < until:
+        raft.tick(raft.deadline())
+        obey(raft)
+        acknowledge(raft, "2", "3")
+        applying(raft, raft.state.log.last)
+    assert (raft.state.role.change_failure, seen(raft)) == (None, ("123", "", "1234"))
+    newcomer(raft, raft.state.log.last)  # A long round is followed by another.
+    newcomer(raft, raft.state.log.last)
+    assert seen(raft) == ("1234", "123", "")
+
+
+def test_a_newcomer_that_stops_while_it_applies_is_given_up():
+    raft = leader()
+    change(raft, "1", "2", "3", "4")
+    applying(raft, raft.state.log.last)
+    advance(raft, 60.0)
+    text = "4 at 127.0.0.1:7004 has not answered for 10 s; it holds the log up to 3 of 3"
+    assert (raft.state.role.change_failure, raft.state.configuration) == (text, make_configuration(3))
+
+
 def test_a_change_is_given_up_only_when_its_beginning_is_committed():
     raft = leader()
     change(raft, "1", "2", "3", "4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from quorate.errors import Unavailable
+from quorate.settings import Settings
 from quorate.transport import local
 from quorate.transport.calls import Value
 from quorate.transport.frames import FrameKind, Hello, encode_frame
@@ -260,3 +262,20 @@ def test_a_directory_that_another_program_holds_is_given_up_and_said_so(
     made = LocalSocket(path)
     made.remove()
     made.socket.close()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing_behind(path: str) -> None:
+    """It is bound in a thread, which goes on; here it waits there for another program."""
+    settings = Settings()
+    transport = TCPTransport(PREFIX + path, advertise=ADVERTISED, settings=settings, random=lambda: 0.0)
+    descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    listening = asyncio.create_task(transport.listen(Recorder()))
+    await asyncio.sleep(0.05)
+    listening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await listening
+    await transport.stop()
+    os.close(descriptor)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert mode_of(path) is None

@@ -21,6 +21,9 @@ from quorate.errors import OutcomeUnknown, QuorateError
 P = ParamSpec("P")
 R = TypeVar("R")
 
+BEGIN_SECONDS = 2.0
+"""How long the thread of a loop may take to run once whoever begins it was interrupted."""
+
 END_SECONDS = 2.0
 """How long calls that are under way may take to end once what they call has been closed."""
 
@@ -77,6 +80,7 @@ class Life:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread: LoopThread | None = None
         self._ended = ended
+        self._has_begun = threading.Event()
         self._inbox: deque[Call] = deque()
         self._waker: int | None = None
         self._is_over = False
@@ -93,9 +97,11 @@ class Life:
         self.loop, self.thread = loop, LoopThread(target=self._run, args=(loop,), name="quorate-blocking", daemon=True)
         try:
             self.thread.start()
-        except RuntimeError:
-            self.loop = self.thread = None
-            loop.close()
+        except BaseException as error:
+            # Whoever was interrupted may have been so before the thread was there: then the next call begins anew.
+            if isinstance(error, RuntimeError) or not self._has_begun.wait(BEGIN_SECONDS):
+                self.loop = self.thread = None
+                loop.close()
             raise
 
     def hand_over(self, call: Call) -> None:
@@ -141,6 +147,7 @@ class Life:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run the loop until the end."""
+        self._has_begun.set()
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             runner.run(self._main())
 
@@ -309,9 +316,9 @@ class Background:
             if life.thread is None:
                 if len(self._lives) > 1:
                     self._forked()
-                life.begin()
-                # At the end of the program too, if nobody has called ``stop``.
+                # At the end of the program too, if nobody has called ``stop``. First: what follows may be interrupted.
                 weakref.finalize(self, finish, life, process, self._close)
+                life.begin()
         return life
 
 

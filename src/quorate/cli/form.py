@@ -12,10 +12,14 @@ from quorate.bootstrap import form_group, parse_addresses
 from quorate.cli.opening import tls_from
 from quorate.cli.output import CommandError, Output
 from quorate.store.directory import random_id
+from quorate.transport.calls import Call
 from quorate.transport.tcp import TCPTransport
 
 PAUSE = 0.5
 """How long after a member did not answer all are asked again, and the least time to find the leader in, seconds."""
+
+PATIENCE = 1.0
+"""How long after they were asked it is said who has not answered yet, seconds."""
 
 TRY_SECONDS = 5.0
 """How long each of them has to answer."""
@@ -66,8 +70,26 @@ async def written(ask: Ask, addresses: list[Address], deadline: float, output: O
     loop, told = asyncio.get_running_loop(), ""
     members = parse_addresses(addresses)
 
+    waiting: list[Address] = []
+
+    def tell() -> None:
+        output.line(f"waiting: {', '.join(map(str, waiting))} {'have' if len(waiting) > 1 else 'has'} not answered yet")
+
+    async def ask_visibly(member: Address, call: Call, until: float) -> object:
+        waiting.append(member)
+        try:
+            return await ask(member, call, until)
+        finally:
+            waiting.remove(member)
+
     async def form_now() -> None:
-        await form_group(members[0], None, members, ask, min(deadline, loop.time() + TRY_SECONDS), random_id)
+        telling = loop.call_later(PATIENCE, tell)
+        try:
+            await form_group(
+                members[0], None, members, ask_visibly, min(deadline, loop.time() + TRY_SECONDS), random_id
+            )
+        finally:
+            telling.cancel()
 
     while True:
         try:

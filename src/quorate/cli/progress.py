@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from quorate import TLS, Node, Peer, QuorateError, StateMachine, Status, connect
+from quorate import TLS, Address, Node, Peer, QuorateError, StateMachine, Status, connect
 from quorate.cli.output import Output
 
 LOOK_SECONDS = 0.3
@@ -38,18 +38,19 @@ async def show(
     said = None
     while True:
         peer = next((peer for peer in node.peers if peer.name == options.peer.name), None)
-        text = await progress_text(peer, machine, tls) if peer is not None else None
+        text = await progress_text(peer, options.join, machine, tls) if peer is not None else None
         if text is not None and text != said:
             output.line(text)
             said = text
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def progress_text(peer: Peer[Any], machine: type[StateMachine], tls: TLS | None) -> str:
-    """Say how far a peer that joins has come: its leader knows best."""
+async def progress_text(peer: Peer[Any], seeds: Sequence[Address], machine: type[StateMachine], tls: TLS | None) -> str:
+    """Say how far a peer that joins by way of some members has come: its leader knows best."""
     leader = peer.status().leader
     if leader is None:
-        return f"{peer.name} asks to join; no leader has answered yet"
+        asked = ", ".join(map(str, seeds))
+        return f"{peer.name} asks {asked} to let it join; no leader has answered yet"
     status = peer.status()
     if leader != peer.address:
         with contextlib.suppress(QuorateError):

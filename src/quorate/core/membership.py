@@ -176,9 +176,11 @@ def catch_up(state: State, leader: Leader, current: Configuration) -> None:
         way = leader.catch_ups.setdefault(newcomer.id, CatchUp(state.log.last, state.now))
         if way.is_done:
             continue
-        if progress.match_index > way.match_index or progress.installing:
+        is_applying = way.end <= progress.match_index > progress.applied_index
+        if progress.match_index > way.match_index or progress.installing or is_applying:
             way.match_index, way.moved = progress.match_index, state.now
-        if progress.match_index >= way.end:
+        # Deviation: a newcomer that catches up must have applied what it holds, too.
+        if progress.applied_index >= way.end:
             # "The algorithm waits a fixed number of rounds (such as 10). If the last round lasts less than an election
             # timeout, then the leader adds the new server to the cluster" (thesis 4.2.1). A round of nothing is short.
             if state.now - way.since <= state.settings.election_timeout_min:

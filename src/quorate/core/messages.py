@@ -49,6 +49,8 @@ class AppendEntriesReply(msgspec.Struct, frozen=True, array_like=True, tag="appe
         conflict_index: when refused, where to go on: the first index the follower holds of ``conflict_term``, or
             one beyond its last index (Raft §5.3, end).
         conflict_term: when refused, the term the follower holds at ``prev_log_index``; 0 when it holds none there.
+        is_applying: whether it has yet to apply some of what it knows to be committed. Left false by the core; the
+            shell of a newcomer that catches up says so.
     """
 
     term: Term
@@ -58,6 +60,7 @@ class AppendEntriesReply(msgspec.Struct, frozen=True, array_like=True, tag="appe
     prev_log_index: Index = Index(0)
     conflict_index: Index = Index(0)
     conflict_term: Term = Term(0)
+    is_applying: bool = False
 
 
 class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag="vote"):

@@ -29,6 +29,7 @@ class Progress:
             sent meanwhile.
         is_witness: whether it is sent entries without their commands; also while it is told that it has been removed,
             when perhaps no configuration names it that is still held.
+        applied_index: the highest ``match_index`` with which it said that it had applied all it knew to be committed.
     """
 
     next_index: Index
@@ -40,6 +41,7 @@ class Progress:
     commit_sent: Index = Index(0)
     installing: Index = Index(0)
     is_witness: bool = False
+    applied_index: Index = Index(0)
 
     def has_room(self, in_flight_max: int) -> bool:
         """Tell whether another AppendEntries with entries may be sent now."""

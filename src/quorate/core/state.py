@@ -80,12 +80,12 @@ class CatchUp:
     """How far a newcomer has come on its way to a vote (thesis 4.2.1): in rounds, each shorter than the one before.
 
     Attributes:
-        end: the leader's last index when the round began: a round ends when the newcomer holds that.
+        end: the leader's last index when the round began: it ends when the newcomer holds that, and is not applying.
         since: when the round began, seconds on the monotonic clock.
         round: the number of the round, from 1 on.
         is_done: whether it has caught up; it need not do so again.
         match_index: what it held when that last rose.
-        moved: when that was, or a snapshot was last under way to it, seconds on the monotonic clock.
+        moved: when that was, or a snapshot was last under way to it, or it had all and was still applying it.
     """
 
     end: Index

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -154,7 +154,12 @@ class DirectoryLock:
     """Keeps a directory locked, by its file ``lock``, until ``close`` or the end of the process: this one alone.
 
     A process that is forked from it holds none, however long it lives.
+
+    Attributes:
+        forked: called in a process that was forked from this one, with the lock held.
     """
+
+    forked: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(self, path: Path, *, to_read: bool = False) -> None:
         """Lock a directory.
@@ -193,11 +198,17 @@ class DirectoryLock:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it is locked: no longer once it was closed, and never in a process that was forked meanwhile."""
+        return self._descriptor is not None
+
     def close_copy(self) -> None:
         """Close what a forked process has of it: the other process goes on holding it."""
         descriptor = self._forget()
         if descriptor is not None:
             os.close(descriptor)
+            self.forked()
 
     def _forget(self) -> int | None:
         descriptor, self._descriptor = self._descriptor, None

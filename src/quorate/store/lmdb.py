@@ -163,8 +163,8 @@ class LMDBStore:
         Raises:
             StoreError: the disk failed; the database is let go of all the same.
         """
-        if self._closed:
-            return
+        if self._closed or not self._lock.is_held:
+            return  # The latter: it is that of the process which this one was forked from.
         self._closed = True
         try:
             self.mark()

@@ -8,6 +8,7 @@ lags by about a second, and never behind a term or vote.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -58,6 +59,8 @@ class RocksDBStore:
         """Take over an open database whose whole content is durable, and the lock of its directory."""
         self._directory = directory
         self._lock = lock
+        # A forked process never lets go of its copy: that would wait for the engine's threads, which were not forked.
+        self._lock.forked = functools.partial(ctypes.pythonapi.Py_IncRef, ctypes.py_object(database))
         self._database = database
         self._mark = MarkKeeper(directory, mark)
         self._durable = database.latest_sequence_number()
@@ -188,8 +191,8 @@ class RocksDBStore:
         Raises:
             StoreError: the disk failed; what was synced is unharmed.
         """
-        if self._closed:
-            return
+        if self._closed or not self._lock.is_held:
+            return  # The latter: it is that of the process which this one was forked from.
         self._closed = True
         try:
             self.mark()

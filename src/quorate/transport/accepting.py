@@ -73,6 +73,11 @@ class Door:
         for listening in self._sockets:
             self._watch(listening)
 
+    @property
+    def descriptors(self) -> list[int]:
+        """The files of the sockets at which connections are taken."""
+        return [listening.fileno() for listening in self._sockets]
+
     def forget(self, connection: Connection) -> None:
         """Learn that a connection is gone: there is room for another."""
         self._connections.pop(connection, None)

@@ -94,6 +94,13 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     @property
+    def descriptor(self) -> int:
+        """The number of its file; only while it is ``open``."""
+        assert self._transport is not None, "an open connection has its transport"
+        number: int = self._transport.get_extra_info("socket").fileno()
+        return number
+
+    @property
     def unsent(self) -> int:
         """How many written bytes the network has not taken yet."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0

@@ -135,6 +135,11 @@ class LocalSocket:
             self.socket.close()
             raise OSError(error.errno, f"cannot listen at {path}: {error.strerror or error}") from error
 
+    def close(self) -> None:
+        """Listen no longer, and take the file away; idempotent."""
+        self.remove()
+        self.socket.close()
+
     def remove(self) -> None:
         """Take the file away, unless it is another's by now."""
         with contextlib.suppress(OSError):
@@ -163,6 +168,7 @@ def alone_in(directory: str) -> Iterator[None]:
                     raise OSError(error.errno, "another program holds the directory (flock)") from error
                 time.sleep(0.01)
         yield
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # Closed alone, it would stay held where a process was forked just now.
     finally:
         os.close(descriptor)
 

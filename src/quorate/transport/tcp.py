@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import weakref
 from collections.abc import Callable, Sequence
 
 from quorate.errors import Unavailable
@@ -91,6 +92,7 @@ class TCPTransport:
         self._channels: dict[Connection, FrameChannel] = {}
         self._callers: dict[Connection, Caller] = {}
         self._silent_until: dict[str, float] = {}
+        _transports.add(self)
         self.connections_accepted: int = 0
         self.bad_frames: int = 0
         self.dropped_packets: int = 0
@@ -127,9 +129,16 @@ class TCPTransport:
 
     async def _listen_at(self, path: str) -> None:
         """Listen at a path; no TLS there, since the machine itself says who may open it."""
+
+        def bound() -> LocalSocket:
+            # Kept at once: were the start cancelled just then, nobody else could take it away.
+            self._local = LocalSocket(path)
+            if self._stopped:
+                self._local.close()
+            return self._local
+
         # In a thread, since it may ask who is there already: perhaps another node of this very loop.
-        self._local = await asyncio.to_thread(LocalSocket, path)
-        self._door.open([self._local.socket])
+        self._door.open([(await asyncio.to_thread(bound)).socket])
 
     async def _listen_on(self, host: str, port: int) -> None:
         """Listen on a port, and learn which one that is.
@@ -189,6 +198,12 @@ class TCPTransport:
         self._channels[connection] = channel
         return channel
 
+    @property
+    def descriptors(self) -> list[int]:
+        """The files of this process that it listens at, and those of its connections."""
+        opened = [connection for connection in self._connections if connection.open]
+        return [*self._door.descriptors, *(connection.descriptor for connection in opened)]
+
     async def stop(self) -> None:
         """Close everything; idempotent. Replies that were given before are still sent."""
         self._stopped = True
@@ -196,6 +211,8 @@ class TCPTransport:
             self._local.remove()
         self._unfinished.stop()
         await self._door.close()
+        if self._local is not None:
+            self._local.close()
         await self._neighbours.stop()
         for caller in self._callers.values():
             caller.flush()
@@ -345,3 +362,22 @@ def _is_wildcard(host: str) -> bool:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return False
+
+
+_transports: weakref.WeakSet[TCPTransport] = weakref.WeakSet()
+"""Those of this process."""
+
+
+def _close_copies() -> None:
+    """Close what a forked process has of sockets: its copies would keep the port, and hide from others who is dead.
+
+    Nothing takes the place of their numbers but a file that swallows all, so whoever closes them later harms nobody.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for transport in list(_transports):
+        for descriptor in transport.descriptors:
+            os.dup2(nowhere, descriptor, inheritable=False)
+    os.close(nowhere)
+
+
+os.register_at_fork(after_in_child=_close_copies)
