@@ -294,7 +294,9 @@ class TCPTransport:
         elif frame[0] is FrameKind.REPLIES and connection in self._channels:
             self._channels[connection].receive(frame[1])
         elif frame[0] is FrameKind.PACKETS and receiver is not None and connection.purpose == "peers":
-            receiver.receive_packets(connection.node, frame[1])
+            if frame[1]:  # Else it is a nod, which is answered by none.
+                self._neighbours.nod(connection)
+                receiver.receive_packets(connection.node, frame[1])
         else:
             raise FrameError(f"a {frame[0].name} frame does not belong on a connection for {connection.purpose}")
 
@@ -306,6 +308,8 @@ class TCPTransport:
 
     def _note_unfinished(self, connection: Connection, size: int, is_new: bool) -> None:
         """Look after a frame that has not ended (``Events``)."""
+        if size and connection.purpose == "peers":  # One that is long, on a way that is slow.
+            self._neighbours.nod(connection)
         self._unfinished.note(connection, size, is_new=is_new)
 
     def _lost(self, connection: Connection) -> None:
