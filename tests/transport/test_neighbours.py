@@ -187,6 +187,7 @@ async def test_a_connection_by_which_nothing_comes_is_kept_until_there_is_anothe
     assert place.line.frames == [b"2", b"3"]
     place.leave(before)
     assert place.neighbours.unsent(node) == 7
+    await place.neighbours.stop()
 
 
 async def test_a_connection_by_which_something_comes_again_is_kept():

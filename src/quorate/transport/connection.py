@@ -29,6 +29,9 @@ HELD_BACK_SECONDS = 30.0
 not taken; and bytes that it makes TCP hold back count as unacknowledged, though it answers all probes. Far above the
 seconds that a call takes: whoever calls a machine that is gone gives up by the deadline of the call."""
 
+ANSWERS_UNSENT_MAX = 256 * 1024
+"""When more bytes of answers were not taken by the network none are added, and they are counted: see ``Allowance``."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -204,6 +207,7 @@ class Connection(asyncio.Protocol):
         self.heard = frame[1][0]
         if self._transport is not None and self.heard.purpose == "calls":
             _set_patience(self._transport, HELD_BACK_SECONDS)
+            self._transport.set_write_buffer_limits(high=ANSWERS_UNSENT_MAX)
         self._events.greeted(self, self.heard)
         self.settled.set()
 

@@ -16,7 +16,7 @@ from quorate.errors import Unavailable
 from quorate.settings import Settings
 from quorate.transport import Channel, Packet, Receiver
 from quorate.transport.accepting import Door, bind
-from quorate.transport.callers import Caller
+from quorate.transport.callers import Allowance, Caller
 from quorate.transport.channel import FrameChannel
 from quorate.transport.connection import LINGER_SECONDS, Connection, Events, close_all, explain
 from quorate.transport.dialling import open_socket
@@ -80,6 +80,7 @@ class TCPTransport:
         self._dialling_tls = tls.dialling_context() if tls is not None else None
         self._linger = LINGER_SECONDS if tls is not None else None  # asyncio refuses TLS's knobs on a plain connection.
         self._unfinished = Unfinished(self._bytes_max)
+        self._allowance = Allowance(self._bytes_max, self._warn)
         self._events = Events(
             self._opened, self._greeted, self._received, self._drained, self._note_unfinished, self._lost
         )
@@ -195,6 +196,7 @@ class TCPTransport:
         if self._local is not None:
             self._local.remove()
         self._unfinished.stop()
+        self._allowance.stop()
         await self._door.close()
         await self._neighbours.stop()
         for caller in self._callers.values():
@@ -280,7 +282,8 @@ class TCPTransport:
             self._neighbours.join(hello.node, connection)
         elif hello.purpose == "calls" and self._receiver is not None:
             is_local = self._path is not None
-            self._callers[connection] = Caller(connection, self._receiver, self._bytes_max, is_local=is_local)
+            caller = Caller(connection, self._receiver, self._allowance, self._bytes_max, is_local=is_local)
+            self._callers[connection] = caller
 
     def _received(self, connection: Connection, frame: Frame) -> None:
         """Pass on what a frame holds (``Events``).
