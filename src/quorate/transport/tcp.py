@@ -23,7 +23,7 @@ from quorate.transport.dialling import open_socket
 from quorate.transport.frames import Frame, FrameError, FrameKind, Hello, encode_frames, encode_value, fits
 from quorate.transport.local import LocalSocket, local_path
 from quorate.transport.neighbours import Neighbours
-from quorate.transport.security import TLS
+from quorate.transport.security import TLS, Certificates
 from quorate.transport.unfinished import Unfinished
 from quorate.types import format_node, parse_node
 
@@ -76,8 +76,8 @@ class TCPTransport:
             raise ValueError(f"others cannot reach {format_node(*self._advertise)}: say where they can with advertise=")
         self._bytes_max = settings.frame_bytes_max
         self._connect_seconds = settings.call_timeout
-        self._door = Door(self._accepted, tls.accepting_context() if tls is not None else None, self._warn)
-        self._dialling_tls = tls.dialling_context() if tls is not None else None
+        self._certificates = Certificates(tls) if tls is not None else None
+        self._door = Door(self._accepted, self._certificates, self._warn)
         self._linger = LINGER_SECONDS if tls is not None else None  # asyncio refuses TLS's knobs on a plain connection.
         self._unfinished = Unfinished(self._bytes_max)
         self._allowance = Allowance(self._bytes_max, self._warn)
@@ -147,7 +147,7 @@ class TCPTransport:
         bound = [listening.getsockname() for listening in sockets]
         assert self._advertise is not None, "whoever binds an address has one"
         self._advertise = (self._advertise[0], self._advertise[1] or bound[0][1])
-        if self._dialling_tls is None and not all(ipaddress.ip_address(name[0]).is_loopback for name in bound):
+        if self._certificates is None and not all(ipaddress.ip_address(name[0]).is_loopback for name in bound):
             _logger.warning(
                 "%s is open to other machines without TLS: whoever reaches it can read and change all that its peers"
                 " keep -> give it certificates (tls=TLS(...)), or bind a loopback address",
@@ -238,7 +238,7 @@ class TCPTransport:
             await loop.create_unix_connection(lambda: connection, path)
             return
         host, port = parse_node(node)
-        tls = self._dialling_tls
+        tls = self._certificates.dialling() if self._certificates is not None else None
         dialled = await open_socket(host, port, seconds)
         await loop.create_connection(
             lambda: connection,
@@ -256,7 +256,7 @@ class TCPTransport:
             return explain(connection.error)
         if local_path(connection.dialled) is not None:
             return "closed the connection at once: check that a node of quorate listens there"
-        if self._dialling_tls is not None:
+        if self._certificates is not None:
             return "closed the connection at once: check the client certificate"
         return "closed the connection at once: check that a node listens there, and whether it wants TLS"
 
