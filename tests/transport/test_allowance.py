@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
 from quorate.transport import callers, connection
-from quorate.transport.callers import ANSWERS_MAX
+from quorate.transport.callers import ANSWERS_MAX, Allowance, Caller
 from quorate.transport.calls import ReadCall, Value, WriteCall
 from quorate.transport.tcp import TCPTransport
 from tests.transport.bench import Bench, until
@@ -95,14 +96,14 @@ async def test_whoever_takes_its_answers_goes_on_while_others_take_none(
             talker.say(*[READ] * 200, first=1_000 * place)
         await rest(holder)
         assert transport._allowance.left < LARGE
-        polite.say(*[READ] * 100, *[WriteCall(b"x", 1.0)] * 100, first=100_000)
-        await polite.hear(lambda: len(polite.answers) == 200)
+        polite.say(*[READ] * 100, *[WriteCall(b"x", 1.0)] * 20, first=100_000)
+        await polite.hear(lambda: len(polite.answers) == 120)
         assert (transport.connections_open < count) is (count > 10)
     for talker in (idle, *others, polite):
         talker.writer.close()
 
 
-async def test_reads_whose_answers_are_longer_than_was_supposed_are_made_again(bench: Bench):
+async def test_reads_whose_answers_are_longer_than_was_supposed_are_made_again_and_no_writes(bench: Bench):
     """Those before were short, so that very many were taken at once."""
     holder, talker = await talk(bench, settings=SMALL)
     transport, [other] = await more_talkers(bench, 1)
@@ -111,16 +112,17 @@ async def test_reads_whose_answers_are_longer_than_was_supposed_are_made_again(b
         await talker.hear(lambda: len(talker.answers) == 1_000)
     talker.answers.clear()
     before = len(holder.requests)
-    talker.say(*[READ] * 1_000, first=10_000)
+    talker.say(*[WriteCall(b"x", 1.0)] * 15, *[READ] * 985, first=10_000)
     await until(lambda: len(holder.unanswered) == 1_000)
     holder.answer_all(bytes(LARGE))
-    assert held(transport) <= BOUND
+    assert held(transport) <= 15 * LARGE
     async with answering(holder, bytes(LARGE)):
         await talker.hear(lambda: len(talker.answers) == 1_000)
         other.say(*[READ] * 10, first=100_000)
         await other.hear(lambda: len(other.answers) == 10)
     assert set(talker.answers.values()) == {Value(bytes(LARGE))}
     assert before + 1_000 < len(holder.requests) < before + 3_000
+    assert sum(isinstance(request.call, WriteCall) for request in holder.requests) == 15
     for each in (talker, other):
         each.writer.close()
 
@@ -150,3 +152,37 @@ async def test_the_answers_to_writes_are_kept_and_whoever_takes_none_for_longest
     assert "closed" in record.msg
     idle.writer.close()
     talker.writer.close()
+
+
+class Taker:
+    """A caller as far as the allowance looks at it, which takes some of its answers at each look."""
+
+    def __init__(self, allowance: Allowance, step: int) -> None:
+        self.allowance, self.step, self.held = allowance, step, 10**9
+        self.remote = "a client"
+        self.is_gone = False
+
+    def account(self) -> None:
+        self.held -= self.step
+        self.allowance.note(cast(Caller, self), self.held, 0)
+
+    def go_on(self) -> bool:
+        return False
+
+    def hang_up(self) -> None:
+        self.is_gone = True
+        self.allowance.leave(cast(Caller, self))
+
+
+async def test_whoever_takes_a_long_answer_slowly_is_not_hung_up_on(monkeypatch: pytest.MonkeyPatch):
+    """It is told only when most is taken."""
+    monkeypatch.setattr(callers, "UNTAKEN_SECONDS", 0.01)
+    allowance = Allowance(10**9, lambda *_: None)
+    slow, stuck, waiting = Taker(allowance, 1), Taker(allowance, 0), Taker(allowance, 0)
+    slow.account()
+    stuck.account()
+    allowance.wait(cast(Caller, waiting))
+    await until(lambda: stuck.is_gone)
+    await asyncio.sleep(0.05)
+    assert not slow.is_gone
+    allowance.stop()
