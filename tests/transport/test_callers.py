@@ -74,7 +74,9 @@ class Talker:
     async def hear(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
             while not condition():
-                for kind, values in self.decoder.feed(await self.reader.read(1 << 20)):
+                chunk = await self.reader.read(1 << 20)
+                assert chunk, "the node hung up"
+                for kind, values in self.decoder.feed(chunk):
                     self.sizes.append(len(values))
                     if kind is FrameKind.REPLIES:
                         self.answers |= {reply.id: reply.answer for reply in values}  # type: ignore[union-attr]
@@ -301,7 +303,10 @@ async def test_a_fault_of_the_receiver_in_a_later_piece_closes_the_connection(
     talker.writer.close()
 
 
-async def test_a_stopping_node_sends_what_was_answered_however_much_waits(bench: Bench):
+async def test_a_stopping_node_sends_what_was_answered_however_much_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(callers, "ANSWERS_MAX", 100)
     holder, talker = await talk(bench, settings=SMALL)
     talker.say(*[ReadCall(b"x", 1.0)] * 50)
     await until(lambda: len(holder.unanswered) == 50)

@@ -26,11 +26,18 @@ class Line:
         self.open = True
         self.unsent = 7
         self.opened_at = asyncio.get_running_loop().time()
-        self.arrivals = 0
+        self.heard_at = 0.0
+        self.silent = False
         self.frames: list[bytes] = []
 
     def write(self, frame: bytes) -> None:
         self.frames.append(frame)
+
+    def note_writing(self, gap_max: float) -> None:
+        pass
+
+    def is_silent(self, seconds: float) -> bool:
+        return self.silent
 
     def close(self) -> None:
         self.open = False
@@ -144,7 +151,7 @@ async def test_a_neighbour_that_dials_again_has_lost_what_it_had_dialled_before(
 async def test_a_neighbour_that_dials_at_a_second_address_keeps_both_connections(node: str):
     place = Place()
     before, after = place.join(Line(node, dialled=False)), place.join(Line(node, dialled=False))
-    before.arrivals += 1
+    before.heard_at += 1
     await asyncio.sleep(0.01)
     assert (before.open, after.open) == (True, True)
 
@@ -158,6 +165,40 @@ async def test_a_neighbour_that_loses_its_second_connection_keeps_the_first():
     assert before.open
     place.neighbours.send("z", [b"1"])
     assert before.frames == [b"1"]
+
+
+@pytest.mark.parametrize("node", ["a", "z"])
+@pytest.mark.parametrize("dialled", [False, True])
+@pytest.mark.usefixtures("settles_soon")
+async def test_a_connection_by_which_nothing_comes_is_kept_until_there_is_another(node: str, dialled: bool):
+    place = Place()
+    before = place.join(Line(node, dialled=dialled))
+    place.neighbours.send(node, [b"1"])
+    assert place.dialled == 0
+    before.silent = True
+    place.neighbours.send(node, [b"2"])
+    await until(lambda: place.dialled > 2)
+    assert (before.open, before.frames) == (True, [b"1", b"2"])
+    assert place.lost == []
+    place.line = Line(node, dialled=True)
+    await until(lambda: not before.open)
+    assert place.line.open
+    place.neighbours.send(node, [b"3"])
+    assert place.line.frames == [b"2", b"3"]
+    place.leave(before)
+    assert place.neighbours.unsent(node) == 7
+    await place.neighbours.stop()
+
+
+async def test_a_connection_by_which_something_comes_again_is_kept():
+    place = Place()
+    line = place.join(Line("z", dialled=True))
+    line.silent = True
+    place.neighbours.send("z", [b"1"])
+    await until(lambda: place.dialled > 2)
+    line.silent = False
+    await until(lambda: not place.neighbours._neighbours["z"].dialling)
+    assert line.open
 
 
 @pytest.mark.parametrize("turns", [0, 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from quorate.errors import Unavailable
 from quorate.transport import accepting
@@ -77,7 +79,7 @@ async def test_nodes_and_clients_with_certificates_of_one_authority_speak(
 async def test_a_client_without_certificate_is_refused(bench: Bench, issue: Issue, monkeypatch: pytest.MonkeyPatch):
     node, recorder = await bench.node(tls=issue())
     with monkeypatch.context() as patch:
-        patch.setattr(ssl.SSLContext, "load_cert_chain", lambda *_: None)
+        patch.setattr(ssl.SSLContext, "load_cert_chain", lambda *_, **__: None)
         client = bench.transport(None, tls=issue())
     with pytest.raises(Unavailable, match="closed the connection at once: check the client certificate"):
         await client.connect(node.address)
@@ -220,8 +222,76 @@ def test_a_file_that_is_missing_or_none_is_named(issue: Issue, tmp_path: Path) -
             msgspec.structs.replace(tls, **{field: garbage}).accepting_context()
 
 
+def test_the_password_of_a_key_is_not_asked_for(issue: Issue) -> None:
+    """At a terminal a node would wait for it, with all its peers."""
+    tls = issue()
+    key = serialization.load_pem_private_key(Path(tls.key).read_bytes(), None)
+    kept = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.PrivateFormat.PKCS8
+    Path(tls.key).write_bytes(key.private_bytes(serialization.Encoding.PEM, form, kept))
+    with pytest.raises(ssl.SSLError, match="not encrypted"):
+        tls.accepting_context()
+
+
 async def test_a_node_without_certificates_is_said_to_speak_no_tls(bench: Bench, issue: Issue, refusals: None) -> None:
     plain, _ = await bench.node()
     caller = bench.transport(None, tls=issue())
     with pytest.raises(Unavailable, match="speaks no TLS: call it without, or give its node the certificates"):
         await caller.connect(plain.address)
+
+
+def replace(tls: TLS, by: trustme.CA | None, *trusts: trustme.CA) -> None:
+    """Write another certificate in the place of one, of an authority, if one is given; and whom to trust."""
+    if by is not None:
+        issued = by.issue_cert("127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(tls.certificate)
+        issued.private_key_pem.write_to_path(tls.key)
+    Path(tls.ca).write_bytes(b"".join(authority.cert_pem.bytes() for authority in trusts))
+
+
+@pytest.mark.usefixtures("refusals")
+async def test_certificates_that_are_renewed_while_a_node_runs_are_used_for_new_connections(
+    bench: Bench, issue: Issue, authority: trustme.CA, stranger: trustme.CA, caplog: pytest.LogCaptureFixture
+):
+    """An authority is replaced by another: it is trusted everywhere, then used everywhere, then alone."""
+    caplog.set_level(logging.INFO, "quorate")
+    at_node, at_client = issue(), issue()
+    node, _ = await bench.node(tls=at_node)
+    client = bench.transport(None, tls=at_client)
+    before = await client.connect(node.address)
+    for certificate_of, trusted in (
+        (None, [authority, stranger]),
+        (stranger, [authority, stranger]),
+        (stranger, [stranger]),
+    ):
+        for tls in (at_node, at_client):
+            replace(tls, certificate_of, *trusted)
+            assert (await (await client.connect(node.address)).call(ask(b"x"))).answer == Value(b"x")
+    assert (await before.call(ask(b"x"))).answer == Value(b"x")  # what is open goes on
+    newcomer = bench.transport(None, tls=issue(by=stranger, trusts=stranger))
+    assert (await (await newcomer.connect(node.address)).call(ask(b"x"))).answer == Value(b"x")
+    with pytest.raises(Unavailable, match="cannot be trusted"):
+        await bench.transport(None, tls=issue()).connect(node.address)
+    assert [record.levelno for record in caplog.records if "certificates" in record.msg] == [logging.INFO] * 6
+
+
+@pytest.mark.usefixtures("refusals")
+async def test_while_new_certificates_cannot_be_used_those_of_before_are(
+    bench: Bench, issue: Issue, authority: trustme.CA, stranger: trustme.CA, caplog: pytest.LogCaptureFixture
+):
+    at_node = issue()
+    node, _ = await bench.node(tls=at_node)
+    client = bench.transport(None, tls=issue())
+    issued = stranger.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(at_node.certificate)  # and its key is not there yet
+    for _ in range(3):
+        assert (await (await client.connect(node.address)).call(ask(b"x"))).answer == Value(b"x")
+    os.unlink(at_node.key)
+    assert (await (await client.connect(node.address)).call(ask(b"x"))).answer == Value(b"x")
+    told = [record.getMessage() for record in caplog.records if "certificates" in record.msg]
+    assert len(told) == 2
+    assert str(at_node.key) in told[0]
+    assert str(at_node.key) in told[1]
+    replace(at_node, stranger, authority)
+    with pytest.raises(Unavailable, match="cannot be trusted"):
+        await client.connect(node.address)

@@ -11,11 +11,11 @@ import contextlib
 import errno
 import resource
 import socket
-import ssl
 from collections.abc import Callable, Sequence
 
 from quorate.transport.connection import HELLO_SECONDS, LINGER_SECONDS, Connection
 from quorate.transport.local import BACKLOG
+from quorate.transport.security import Certificates
 
 CONNECTIONS_MAX = 10_000
 """How many connections that others have opened may be open at once, if the process may have so many files open."""
@@ -47,13 +47,13 @@ class Door:
     """
 
     def __init__(
-        self, make: Callable[[], Connection], tls: ssl.SSLContext | None, warn: Callable[[str, str, object], None]
+        self, make: Callable[[], Connection], tls: Certificates | None, warn: Callable[[str, str, object], None]
     ) -> None:
         """Prepare; it is shut.
 
         Args:
             make: makes the object for a connection that comes in.
-            tls: for the side that accepts; None where nothing is encrypted.
+            tls: the certificates; None where nothing is encrypted.
             warn: logs a warning: its kind, its text, and what stands in the text.
         """
         self._make = make
@@ -146,7 +146,7 @@ class Door:
                 await asyncio.get_running_loop().connect_accepted_socket(
                     lambda: connection,
                     accepted,
-                    ssl=self._tls,
+                    ssl=self._tls.accepting() if self._tls is not None else None,
                     ssl_handshake_timeout=HELLO_SECONDS if is_encrypted else None,
                     ssl_shutdown_timeout=LINGER_SECONDS if is_encrypted else None,
                 )

@@ -18,6 +18,8 @@ from quorate.transport.calls import (
     FirstWrite,
     Reply,
     Request,
+    StaleValue,
+    Value,
     WritesCall,
     encodable,
     singly,
@@ -42,6 +44,10 @@ REFUSED = (TypeError, ValueError, OverflowError)
 """What the encoder raises for values that no frame can carry: text that is not UTF-8, or numbers beyond 64 bits."""
 
 
+LONG_BYTES = 4096
+"""A reply that long is counted while it waits to be taken: thousands of them would fill the memory."""
+
+
 class Replies:
     """The way back to one caller: the ``Answer`` that goes with its requests.
 
@@ -55,6 +61,7 @@ class Replies:
         bytes_max: int,
         is_full: Callable[[], bool] = lambda: False,
         sent: Callable[[Sequence[Reply]], None] = lambda replies: None,
+        puts_off: Callable[[Reply], bool] = lambda reply: False,
     ) -> None:
         """Send nothing yet.
 
@@ -63,11 +70,13 @@ class Replies:
             bytes_max: the longest body of a frame.
             is_full: whether what was written waits to be taken: then replies are kept until ``flush`` is called again.
             sent: told of the replies that were written.
+            puts_off: told of each long reply; True where it is not kept, since the request will be made again.
         """
         self._write = write
         self._bytes_max = bytes_max
         self._is_full = is_full
         self._sent = sent
+        self._puts_off = puts_off
         self._replies: list[Reply] = []
         self._is_dropped = False
         self.answer_bytes: int = bytes_max // 64
@@ -75,6 +84,10 @@ class Replies:
     def answer(self, reply: Reply) -> None:
         """Send a reply with all others of this turn; one too long for a frame goes as the failure that says so."""
         if self._is_dropped:
+            return
+        value = reply.answer
+        is_long = isinstance(value, (Value, StaleValue)) and len(value.value) >= LONG_BYTES
+        if is_long and self._puts_off(reply):
             return
         if not self._replies:
             asyncio.get_running_loop().call_soon(self.flush)

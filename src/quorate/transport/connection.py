@@ -29,6 +29,9 @@ HELD_BACK_SECONDS = 30.0
 not taken; and bytes that it makes TCP hold back count as unacknowledged, though it answers all probes. Far above the
 seconds that a call takes: whoever calls a machine that is gone gives up by the deadline of the call."""
 
+ANSWERS_UNSENT_MAX = 256 * 1024
+"""When more bytes of answers were not taken by the network none are added, and they are counted: see ``Allowance``."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -62,7 +65,10 @@ class Connection(asyncio.Protocol):
         heard: what the other side said first; None until then.
         error: why the connection ended, where it did not end in peace.
         opened_at: the loop's time when it came up.
-        arrivals: how often something has arrived.
+        heard_at: the loop's time when something arrived last.
+        asked_at: the loop's time when something was written first since then.
+        wrote_at: the loop's time when something was written last. This and the one before are for connections between
+            nodes alone, and noted by ``note_writing``.
         is_full: whether so much waits to be sent that nothing should be added.
         is_paused: whether nothing is read.
         settled: set once the other side has said hello, or the connection is gone.
@@ -76,7 +82,9 @@ class Connection(asyncio.Protocol):
         self.heard: Hello | None = None
         self.error: Exception | None = None
         self.opened_at: float = 0.0
-        self.arrivals: int = 0
+        self.heard_at: float = 0.0
+        self.asked_at: float = 0.0
+        self.wrote_at: float = 0.0
         self.is_full: bool = False
         self.is_paused: bool = False
         self.settled: asyncio.Event = asyncio.Event()
@@ -86,6 +94,7 @@ class Connection(asyncio.Protocol):
         self._decoder = FrameDecoder(bytes_max)
         self._is_unfinished = False
         self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
         self._deadline: asyncio.TimerHandle | None = None
 
     @property
@@ -127,6 +136,21 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
+    def note_writing(self, gap_max: float) -> None:
+        """Note that something is written to which something should come back.
+
+        Args:
+            gap_max: whoever has written nothing for so long expected nothing any longer, and begins anew.
+        """
+        now = self._loop.time()
+        if self.asked_at <= self.heard_at or now - self.wrote_at > gap_max:
+            self.asked_at = now
+        self.wrote_at = now
+
+    def is_silent(self, seconds: float) -> bool:
+        """Tell whether nothing has come for so long, though something was written, and taken by the network."""
+        return self.asked_at > self.heard_at and self.wrote_at - self.asked_at >= seconds and not self.unsent
+
     def close(self, error: Exception | None = None) -> None:
         """Send what was written, for ``LINGER_SECONDS`` at most, then close. Of several errors the first is kept."""
         self.error = self.error or error
@@ -150,7 +174,7 @@ class Connection(asyncio.Protocol):
         if self.gone.is_set():  # Given up while it was being dialled.
             self._transport.abort()
             return
-        self.opened_at = asyncio.get_running_loop().time()
+        self.opened_at = self.heard_at = self.wrote_at = self._loop.time()
         _tune(self._transport)
         _set_patience(self._transport, HELD_BACK_SECONDS if self.purpose == "calls" else UNACKNOWLEDGED_SECONDS)
         self._transport.set_write_buffer_limits(high=self._bytes_max)
@@ -164,7 +188,7 @@ class Connection(asyncio.Protocol):
         """Read frames and pass them on. Whatever goes wrong ends this connection alone (``asyncio.Protocol``)."""
         if not self.open:
             return
-        self.arrivals += 1
+        self.heard_at = self._loop.time()
         try:
             frames = self._decoder.feed(data)
             if self._decoder.buffered or self._is_unfinished:
@@ -190,6 +214,7 @@ class Connection(asyncio.Protocol):
         self.heard = frame[1][0]
         if self._transport is not None and self.heard.purpose == "calls":
             _set_patience(self._transport, HELD_BACK_SECONDS)
+            self._transport.set_write_buffer_limits(high=ANSWERS_UNSENT_MAX)
         self._events.greeted(self, self.heard)
         self.settled.set()
 
@@ -234,7 +259,7 @@ class Connection(asyncio.Protocol):
     def _wait(self, seconds: float, then: Callable[..., None], *arguments: object) -> None:
         """Do ``then`` after a while, unless ``_cancel_deadline`` comes first."""
         self._cancel_deadline()
-        self._deadline = asyncio.get_running_loop().call_later(seconds, then, *arguments)
+        self._deadline = self._loop.call_later(seconds, then, *arguments)
 
     def _cancel_deadline(self) -> None:
         """Stop waiting."""

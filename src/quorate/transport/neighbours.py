@@ -9,6 +9,12 @@ other, and ours is dead without having said so (a machine that lost its power sa
 **A node that dials twice** has lost what it dialled before, or reaches us at two addresses: two groups may name us by
 an IP address and by a host name. So the older one is closed only if nothing has come by it for ``SETTLE_SECONDS``.
 Closed at once it would be dialled anew, at once, and so on for ever.
+
+**A connection that is swallowed.** What lies between two nodes may forget a connection and acknowledge all the same
+what is sent by it: no error ever comes. So each side sees to it that something comes back by every connection: where
+packets arrive and nothing else has gone back of late, a *nod* goes, a frame without packets. A connection by which
+packets went for ``SILENT_SECONDS`` and nothing came is dialled anew. It is kept until another one is up, and a little
+longer: of a neighbour that is paused, or that the network cannot reach for a while, nothing is lost by asking.
 """
 
 from __future__ import annotations
@@ -22,12 +28,23 @@ from dataclasses import dataclass, field
 from quorate.errors import Unavailable
 from quorate.settings import Settings
 from quorate.transport.connection import Connection
+from quorate.transport.frames import FrameKind, encode_frame
 
 WANTED_SECONDS = 5.0
 """How long after the last packet for a neighbour it is still dialled."""
 
 SETTLE_SECONDS = 1.0
 """How long a node waits for its neighbour to close one of two connections; far above a round trip."""
+
+SILENT_SECONDS = 2.0
+"""So long packets may go by a connection and nothing come, before another is dialled; or three election timeouts, if
+those are longer. Far above a round trip and ``NOD_SECONDS``."""
+
+NOD_SECONDS = 0.5
+"""Who has written nothing by a connection for so long nods when packets come by it."""
+
+NOD = encode_frame(FrameKind.PACKETS, [])
+"""Says that packets come by this connection, and nothing else."""
 
 WAITING_FRAMES_MAX = 8
 """How many frames are kept for a neighbour that is being dialled: the newest."""
@@ -92,6 +109,7 @@ class Neighbours:
         self._settings = settings
         self._random = random
         self._lost = lost
+        self._silent_seconds = max(SILENT_SECONDS, 3 * settings.election_timeout_max)
         self._is_stopped = False
         self._neighbours: dict[str, Neighbour] = {}
 
@@ -107,18 +125,31 @@ class Neighbours:
             neighbour = self._neighbours[node] = Neighbour()
         neighbour.is_ours = True
         if neighbour.connections:
+            connection = neighbour.connections[0]
+            # Rounds of pre-votes are up to an election timeout apart, and so below this half.
+            connection.note_writing(self._silent_seconds / 2)
             for frame in frames:
-                neighbour.connections[0].write(frame)
-            if not neighbour.dialling:
+                connection.write(frame)
+            if not neighbour.dialling and not connection.is_silent(self._silent_seconds):
                 return
         # While we dial, the neighbour may close the connection it has dialled: what went into it goes once more.
         for frame in frames:
             neighbour.keep(frame, self._settings.frame_bytes_max)
         self._begin_dial(node, neighbour)
 
+    def nod(self, connection: Connection) -> None:
+        """Let the other side know that packets come by a connection, if nothing else has gone there of late."""
+        if connection.heard_at - connection.wrote_at >= NOD_SECONDS:
+            connection.note_writing(self._silent_seconds / 2)
+            connection.write(NOD)
+
     def join(self, node: str, connection: Connection) -> None:
         """Take a connection into use. The module's docstring has the rule for a second one."""
         neighbour = self._neighbours.setdefault(node, Neighbour())
+        for silent in [other for other in neighbour.connections if other.is_silent(self._silent_seconds)]:
+            _logger.warning("nothing comes from %s by a connection that takes all -> another takes its place", node)
+            neighbour.connections.remove(silent)
+            asyncio.get_running_loop().call_later(SETTLE_SECONDS, silent.close)  # What is on its way may still come.
         others = list(neighbour.connections)
         ours = [other for other in others if other.dialled]
         larger = self._address() > node
@@ -134,7 +165,7 @@ class Neighbours:
             neighbour.connections.insert(0, connection)
             for other in ours:
                 other.close()
-            dialled_before = {other: other.arrivals for other in others if not other.dialled}
+            dialled_before = {other: other.heard_at for other in others if not other.dialled}
             if dialled_before:
                 asyncio.get_running_loop().call_later(SETTLE_SECONDS, _close_dead, dialled_before, connection)
             if neighbour.dial is not None and larger:
@@ -178,7 +209,7 @@ class Neighbours:
         settings = self._settings
         while True:
             await asyncio.sleep(neighbour.delay * (0.5 + self._random() / 2))
-            if neighbour.connections:
+            if neighbour.connections and not neighbour.connections[0].is_silent(self._silent_seconds):
                 return
             if asyncio.get_running_loop().time() - neighbour.wanted_at > WANTED_SECONDS:
                 neighbour.delay = 0.0
@@ -214,9 +245,9 @@ def _settle(ours: Sequence[Connection], theirs: Connection) -> None:
             connection.close()
 
 
-def _close_dead(before: Mapping[Connection, int], later: Connection) -> None:
+def _close_dead(before: Mapping[Connection, float], later: Connection) -> None:
     """Close what a neighbour had dialled before it dialled once more, unless more has arrived there than until then."""
     if later.open:
-        for connection, arrivals in before.items():
-            if connection.arrivals == arrivals:
+        for connection, heard_at in before.items():
+            if connection.heard_at == heard_at:
                 connection.close()

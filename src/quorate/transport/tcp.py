@@ -17,14 +17,14 @@ from quorate.errors import Unavailable
 from quorate.settings import Settings
 from quorate.transport import Channel, Packet, Receiver
 from quorate.transport.accepting import Door, bind
-from quorate.transport.callers import Caller
+from quorate.transport.callers import Allowance, Caller
 from quorate.transport.channel import FrameChannel
 from quorate.transport.connection import LINGER_SECONDS, Connection, Events, close_all, explain
 from quorate.transport.dialling import open_socket
 from quorate.transport.frames import Frame, FrameError, FrameKind, Hello, encode_frames, encode_value, fits
 from quorate.transport.local import LocalSocket, local_path
 from quorate.transport.neighbours import Neighbours
-from quorate.transport.security import TLS
+from quorate.transport.security import TLS, Certificates
 from quorate.transport.unfinished import Unfinished
 from quorate.types import format_node, parse_node
 
@@ -77,10 +77,11 @@ class TCPTransport:
             raise ValueError(f"others cannot reach {format_node(*self._advertise)}: say where they can with advertise=")
         self._bytes_max = settings.frame_bytes_max
         self._connect_seconds = settings.call_timeout
-        self._door = Door(self._accepted, tls.accepting_context() if tls is not None else None, self._warn)
-        self._dialling_tls = tls.dialling_context() if tls is not None else None
+        self._certificates = Certificates(tls) if tls is not None else None
+        self._door = Door(self._accepted, self._certificates, self._warn)
         self._linger = LINGER_SECONDS if tls is not None else None  # asyncio refuses TLS's knobs on a plain connection.
         self._unfinished = Unfinished(self._bytes_max)
+        self._allowance = Allowance(self._bytes_max, self._warn)
         self._events = Events(
             self._opened, self._greeted, self._received, self._drained, self._note_unfinished, self._lost
         )
@@ -155,7 +156,7 @@ class TCPTransport:
         bound = [listening.getsockname() for listening in sockets]
         assert self._advertise is not None, "whoever binds an address has one"
         self._advertise = (self._advertise[0], self._advertise[1] or bound[0][1])
-        if self._dialling_tls is None and not all(ipaddress.ip_address(name[0]).is_loopback for name in bound):
+        if self._certificates is None and not all(ipaddress.ip_address(name[0]).is_loopback for name in bound):
             _logger.warning(
                 "%s is open to other machines without TLS: whoever reaches it can read and change all that its peers"
                 " keep -> give it certificates (tls=TLS(...)), or bind a loopback address",
@@ -210,6 +211,7 @@ class TCPTransport:
         if self._local is not None:
             self._local.remove()
         self._unfinished.stop()
+        self._allowance.stop()
         await self._door.close()
         if self._local is not None:
             self._local.close()
@@ -253,7 +255,7 @@ class TCPTransport:
             await loop.create_unix_connection(lambda: connection, path)
             return
         host, port = parse_node(node)
-        tls = self._dialling_tls
+        tls = self._certificates.dialling() if self._certificates is not None else None
         dialled = await open_socket(host, port, seconds)
         await loop.create_connection(
             lambda: connection,
@@ -271,7 +273,7 @@ class TCPTransport:
             return explain(connection.error)
         if local_path(connection.dialled) is not None:
             return "closed the connection at once: check that a node of quorate listens there"
-        if self._dialling_tls is not None:
+        if self._certificates is not None:
             return "closed the connection at once: check the client certificate"
         return "closed the connection at once: check that a node listens there, and whether it wants TLS"
 
@@ -297,7 +299,8 @@ class TCPTransport:
             self._neighbours.join(hello.node, connection)
         elif hello.purpose == "calls" and self._receiver is not None:
             is_local = self._path is not None
-            self._callers[connection] = Caller(connection, self._receiver, self._bytes_max, is_local=is_local)
+            caller = Caller(connection, self._receiver, self._allowance, self._bytes_max, is_local=is_local)
+            self._callers[connection] = caller
 
     def _received(self, connection: Connection, frame: Frame) -> None:
         """Pass on what a frame holds (``Events``).
@@ -311,7 +314,9 @@ class TCPTransport:
         elif frame[0] is FrameKind.REPLIES and connection in self._channels:
             self._channels[connection].receive(frame[1])
         elif frame[0] is FrameKind.PACKETS and receiver is not None and connection.purpose == "peers":
-            receiver.receive_packets(connection.node, frame[1])
+            if frame[1]:  # Else it is a nod, which is answered by none.
+                self._neighbours.nod(connection)
+                receiver.receive_packets(connection.node, frame[1])
         else:
             raise FrameError(f"a {frame[0].name} frame does not belong on a connection for {connection.purpose}")
 
@@ -323,6 +328,8 @@ class TCPTransport:
 
     def _note_unfinished(self, connection: Connection, size: int, is_new: bool) -> None:
         """Look after a frame that has not ended (``Events``)."""
+        if size and connection.purpose == "peers":  # One that is long, on a way that is slow.
+            self._neighbours.nod(connection)
         self._unfinished.note(connection, size, is_new=is_new)
 
     def _lost(self, connection: Connection) -> None:
