@@ -247,7 +247,7 @@ class Peer(Generic[M]):
         return self._background.call(self._peer.take_snapshot)
 
     def status(self) -> Status:
-        """Tell what this peer knows of itself and its group; after a stop, what it knew last."""
+        """Tell what this peer knows of itself and its group; once stopped, what it knew last, but not that it leads."""
         self._background.check_process()
         return self._background.look(self._peer.status)
 
