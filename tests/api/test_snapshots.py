@@ -278,7 +278,7 @@ async def test_of_a_snapshot_method_that_raises_the_log_says_where(caplog: pytes
     ("number", "said"),
     [
         (errno.ENOSPC, "the disk is full; free some room, and it is tried anew"),
-        (errno.EIO, "[Errno 5] Input/output error"),
+        (errno.EIO, "[Errno 5] Input/output error; check the disk"),
     ],
 )
 async def test_of_a_snapshot_that_the_disk_refuses_the_log_says_it_all_in_a_line(
