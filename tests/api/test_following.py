@@ -534,7 +534,7 @@ async def test_another_event_loop_is_told_whose_client_and_node_these_are(first:
                 told = anext(peer.watch_status()), peer.take_snapshot(), peer.transfer_leadership()
                 ended = node.start_peer(KV, name="peer2"), peer.stop(), node.stop(), node.start()
                 for begun in (*asked, *told, *ended):
-                    with pytest.raises(RuntimeError, match="this node runs on another event loop.*: call it there"):
+                    with pytest.raises(RuntimeError, match=r"this node runs on another event loop.*: call it there"):
                         async with asyncio.timeout(5):
                             await begun
                 assert await unused.read(KV.get, "a") == "b", "nothing was sent"
