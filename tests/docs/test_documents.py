@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from quorate import Address, Settings
 from quorate.cli.arguments import make_parser
@@ -185,7 +186,6 @@ def test_commands_are_such_as_quorate_takes(document: Path, command: str) -> Non
 
 
 def test_the_container_and_the_pods_of_the_guide_start_a_node() -> None:
-    yaml = pytest.importorskip("yaml")  # it comes with the tools that build the documentation
     blocks = dict(FENCED.findall((ROOT / "docs" / "guide" / "deploying.md").read_text("utf-8")))
     (begin,) = re.findall(r"^ENTRYPOINT (.*)$", blocks["dockerfile"], re.MULTILINE)
     service, pods, _ = yaml.safe_load_all(blocks["yaml"])
