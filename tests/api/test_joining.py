@@ -48,18 +48,10 @@ class Later:
             return self.total
 
 
-class Slow(StateMachine):
+class Slow(Early.Ledger):
     """Is restored when it may be."""
 
     may_go_on: ClassVar[threading.Event] = threading.Event()
-
-    def __init__(self) -> None:
-        self.total = 0
-
-    @write
-    def add(self, amount: int) -> int:
-        self.total += amount
-        return self.total
 
     def snapshot(self) -> Iterable[bytes]:
         return [str(self.total).encode()]

@@ -133,7 +133,7 @@ def meaning(text: str) -> str:
     """
     tree = ast.parse(text)
     compile(tree, "", "exec")
-    return ast.dump(tree)
+    return said(tree)
 
 
 class _Unexplained(ast.NodeTransformer):

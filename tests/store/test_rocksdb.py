@@ -76,6 +76,15 @@ def damage(file: Path, at: int, change: Callable[[bytes], bytes], size: int) -> 
     file.write_bytes(content)
 
 
+def image_with_a_damaged_end(store: RocksDBStore, path: Path) -> Path:
+    """Write five entries that are durable and some that are not, and give an image whose last page is zeros."""
+    append_synced(store, 5)
+    append(store, 6, 100)
+    image = image_of(path)
+    damage(only(image, "db-1/*.log"), -4096, zeroed, 4096)
+    return image
+
+
 def flipped(content: bytes) -> bytes:
     return bytes(byte ^ 0xFF for byte in content)
 
@@ -170,10 +179,7 @@ def test_a_zeroed_page_in_a_tail_that_was_never_synced_is_repaired(store, path, 
 
 
 def test_a_second_repair_removes_what_the_first_left_behind(store, path):
-    append_synced(store, 5)
-    append(store, 6, 100)
-    image = image_of(path)
-    damage(only(image, "db-1/*.log"), -4096, zeroed, 4096)
+    image = image_with_a_damaged_end(store, path)
     with closing(RocksDBStore.open(image)) as recovered:
         append(recovered, 6, 100)
         again = image_of(image, "again")
@@ -337,11 +343,8 @@ def test_a_database_that_has_lost_all_its_logs_is_told(store, path):
 
 
 def test_an_old_mark_does_not_bring_back_a_database_of_which_a_copy_was_recovered(store, path):
-    append_synced(store, 5)
-    append(store, 6, 100)
-    image = image_of(path)
+    image = image_with_a_damaged_end(store, path)
     mark = (image / "mark").read_bytes()
-    damage(only(image, "db-1/*.log"), -4096, zeroed, 4096)
     with closing(RocksDBStore.open(image)) as recovered:
         append(recovered, 6, 7)
     newer = (image / "mark").read_bytes()
@@ -354,10 +357,7 @@ def test_an_old_mark_does_not_bring_back_a_database_of_which_a_copy_was_recovere
 
 
 def test_a_recovery_that_was_killed_before_it_put_the_damaged_database_aside_is_finished(store, path):
-    append_synced(store, 5)
-    append(store, 6, 100)
-    image = image_of(path)
-    damage(only(image, "db-1/*.log"), -4096, zeroed, 4096)
+    image = image_with_a_damaged_end(store, path)
     assert loaded(image) == (5, 5)
     (image / "db-1.damaged").rename(image / "db-1")
     assert loaded(image) == (5, 5)

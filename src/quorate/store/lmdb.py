@@ -24,7 +24,7 @@ from quorate.errors import Corrupted
 from quorate.store import Batch
 from quorate.store.files import ASIDE, DirectoryLock, disk_errors, make_directory, sync_path
 from quorate.store.lmdb_checks import ENGINE, check_content, check_file, engine_errors, scan_runs
-from quorate.store.mark import Mark, MarkKeeper, check_mark, read_mark, store_damage, write_mark
+from quorate.store.mark import Mark, MarkKeeper, check_is_there, check_mark, read_mark, store_damage, write_mark
 from quorate.store.records import (
     Extent,
     changes_of,
@@ -59,7 +59,6 @@ class LMDBStore:
         self._database = database
         self._mark = MarkKeeper(directory, mark)
         self._durable: int = database.info()["last_txnid"]
-        self._closed = False
         self._extents: dict[str, Extent] = {}
 
     @classmethod
@@ -76,8 +75,8 @@ class LMDBStore:
             StoreLocked: it is open already, here or in another process.
             StoreError: the disk failed.
         """
-        if not create and read_mark(directory) is None:
-            raise Corrupted(store_damage(directory, "it holds no store (no file mark), and its peers had one"))
+        if not create:
+            check_is_there(directory)
         with disk_errors(f"opening {directory}"):
             make_directory(directory)
             lock = DirectoryLock(directory)
@@ -163,9 +162,8 @@ class LMDBStore:
         Raises:
             StoreError: the disk failed; the database is let go of all the same.
         """
-        if self._closed or not self._lock.is_held:
-            return  # The latter: it is that of the process which this one was forked from.
-        self._closed = True
+        if not self._lock.is_held:
+            return  # It is closed, or that of the process which this one was forked from.
         try:
             self.mark()
         finally:

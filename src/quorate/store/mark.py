@@ -101,6 +101,17 @@ class MarkKeeper:
             write_mark(self._directory, self._mark)
 
 
+def check_is_there(directory: Path) -> None:
+    """Check that a store which peers of this node had is there.
+
+    Raises:
+        Corrupted: there is none, or its mark is not what was written.
+        StoreError: the disk failed.
+    """
+    if read_mark(directory) is None:
+        raise Corrupted(store_damage(directory, "it holds no store (no file mark), and its peers had one"))
+
+
 def check_mark(directory: Path, mark: Mark, sequence: int, where: object) -> None:
     """Check that a database holds at least what was durable in it.
 

@@ -20,7 +20,7 @@ from rocksdict import Rdict
 from quorate.errors import Corrupted, StoreError
 from quorate.store import Batch
 from quorate.store.files import DirectoryLock, disk_errors, make_directory
-from quorate.store.mark import Mark, MarkKeeper, check_mark, read_mark, store_damage
+from quorate.store.mark import Mark, MarkKeeper, check_is_there, check_mark, read_mark, store_damage
 from quorate.store.records import (
     Changes,
     Extent,
@@ -65,7 +65,6 @@ class RocksDBStore:
         self._mark = MarkKeeper(directory, mark)
         self._durable = database.latest_sequence_number()
         self._unsynced = False
-        self._closed = False
         self._extents: dict[str, Extent] = {}
         self._write_options = rocksdict.WriteOptions()
         # The engine would hold the interpreter's lock for as long as it delays a write; told not to, it refuses.
@@ -85,8 +84,8 @@ class RocksDBStore:
             StoreLocked: it is open already, here or in another process.
             StoreError: the disk failed.
         """
-        if not create and read_mark(directory) is None:
-            raise Corrupted(store_damage(directory, "it holds no store (no file mark), and its peers had one"))
+        if not create:
+            check_is_there(directory)
         with disk_errors(f"opening {directory}"):
             make_directory(directory)
             # The engine's own lock would come too late: the mark may be raised before.
@@ -191,9 +190,8 @@ class RocksDBStore:
         Raises:
             StoreError: the disk failed; what was synced is unharmed.
         """
-        if self._closed or not self._lock.is_held:
-            return  # The latter: it is that of the process which this one was forked from.
-        self._closed = True
+        if not self._lock.is_held:
+            return  # It is closed, or that of the process which this one was forked from.
         try:
             self.mark()
         finally:

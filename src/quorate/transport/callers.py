@@ -26,15 +26,13 @@ from quorate.transport.calls import (
     ReadCall,
     Reply,
     Request,
-    StaleValue,
     StatusCall,
-    Value,
     WatchCall,
     WatchStatusCall,
     WriteCall,
     WritesCall,
 )
-from quorate.transport.channel import LONG_BYTES, Replies
+from quorate.transport.channel import LONG_BYTES, Replies, value_size
 from quorate.transport.connection import Connection
 from quorate.transport.frames import FrameError
 
@@ -244,7 +242,7 @@ class Caller:
 
     def _puts_off(self, reply: Reply) -> bool:
         """Count a long answer; or let go of it, for which there is no room, and see to it that it is made again."""
-        size = size_of(reply)
+        size = value_size(reply)
         self._replies.answer_bytes = max(self._replies.answer_bytes, size)
         request = self._reads.pop(reply.id, None)
         if request is None or type(request.call) is not ReadCall or not self._made or self._allowance.has_room(size):
@@ -323,7 +321,7 @@ class Caller:
         for number in told if self._reads else ():
             self._reads.pop(number, None)
         if self._made:
-            self._made -= sum(size for size in map(size_of, replies) if size >= LONG_BYTES)
+            self._made -= sum(size for size in map(value_size, replies) if size >= LONG_BYTES)
         self._allowance.answer_bytes = self._replies.answer_bytes
         self.account()
         if self._waiting:
@@ -347,9 +345,3 @@ class Caller:
         elif not self._is_due and not connection.is_full:
             self._allowance.wait(self)
         return self._is_due
-
-
-def size_of(reply: Reply) -> int:
-    """Tell how long the value in a reply is; 0 for any other answer."""
-    answer = reply.answer
-    return len(answer.value) if isinstance(answer, (Value, StaleValue)) else 0

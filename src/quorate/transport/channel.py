@@ -43,9 +43,14 @@ same: another connection is answered, and this one never."""
 REFUSED = (TypeError, ValueError, OverflowError)
 """What the encoder raises for values that no frame can carry: text that is not UTF-8, or numbers beyond 64 bits."""
 
-
 LONG_BYTES = 4096
 """A reply that long is counted while it waits to be taken: thousands of them would fill the memory."""
+
+
+def value_size(reply: Reply) -> int:
+    """Tell how long the value in a reply is; 0 for any other answer."""
+    answer = reply.answer
+    return len(answer.value) if isinstance(answer, (Value, StaleValue)) else 0
 
 
 class Replies:
@@ -85,9 +90,7 @@ class Replies:
         """Send a reply with all others of this turn; one too long for a frame goes as the failure that says so."""
         if self._is_dropped:
             return
-        value = reply.answer
-        is_long = isinstance(value, (Value, StaleValue)) and len(value.value) >= LONG_BYTES
-        if is_long and self._puts_off(reply):
+        if value_size(reply) >= LONG_BYTES and self._puts_off(reply):
             return
         if not self._replies:
             asyncio.get_running_loop().call_soon(self.flush)
