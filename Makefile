@@ -10,7 +10,7 @@
 #   MINUTES=3, KILLS=200, SECONDS=60, TRACES=1000, COMMANDS=1000000
 #                       for `make chaos`, `make failover`, `make fuzz`, `make spec`, `make once`
 #   ROUNDS=9 SECONDS=2  for `make bench`: more rounds, and longer ones
-#   WORKERS=1           for `make test`: how many tests run at a time (as many as there are cores)
+#   WORKERS=1           for `make test`: how many tests run at a time (one more than there are cores: some wait)
 #   VERSIONS='3.12'     for `make test-all`
 
 ENV ?= .venv
@@ -21,7 +21,7 @@ MINUTES ?= 3
 KILLS ?= 200
 SECONDS ?= 60
 TRACES ?= 1000
-WORKERS ?= auto
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 VERSIONS ?= 3.11 3.12 3.13 3.14
 BIN := $(ENV)/bin
 
@@ -36,7 +36,7 @@ export UV_PYTHON_DOWNLOADS := never
 UV := $(shell uv pip install --help 2>/dev/null | grep -q -e --group && echo uv)
 
 .PHONY: help setup demo test test-all check fix sim shrink once explore spec mutants score fuzz chaos failover bench
-.PHONY: bench-quick suites
+.PHONY: bench-quick suites check-texts check-core
 .PHONY: docs clean remake
 
 help:
@@ -65,11 +65,15 @@ demo: $(ENV)/.installed-run
 test: $(ENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)
 
-check: export PYTHONDONTWRITEBYTECODE := 1
-check: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+check check-texts check-core: export PYTHONDONTWRITEBYTECODE := 1
+check check-texts check-core: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # pyright looks at the packages of the python that PATH names first.
-check: export PATH := $(abspath $(BIN)):$(PATH)
-check: $(ENV)/.installed-check
+check check-texts check-core: export PATH := $(abspath $(BIN)):$(PATH)
+check check-texts check-core: $(ENV)/.installed-check
+check:
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-texts check-core
+
+check-texts:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -77,6 +81,8 @@ check: $(ENV)/.installed-check
 	$(BIN)/pyright --ignoreexternal --verifytypes quorate
 	$(BIN)/lint-imports --cache-dir $(ENV)/cache/import-linter
 	$(BIN)/python -m pytest -q tests/test_tidy.py tests/test_exports.py tests/api/test_typing.py
+
+check-core:
 	$(BIN)/python -m coverage run -m pytest -q tests/core tests/paper tests/scenarios
 	$(BIN)/python -m coverage report
 
