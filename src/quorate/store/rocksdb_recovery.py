@@ -49,6 +49,11 @@ from quorate.types import Compaction, Index, Run, Stored
 MEMTABLE_BYTES = 8 * 1024 * 1024
 """Entries held in memory before they become a table on disk; about as much is replayed at start."""
 
+TABLES_MAX = 16
+"""Tables that are written before the engine rewrites them as one. A log is dropped from its beginning, so most entries
+are gone by then; with the engine's own 4 each was rewritten, and large ones cost half as much again. So many tables
+hold twice what makes a snapshot due by default, and that much room is given back late."""
+
 DAMAGED = ".damaged"
 """Ends the name of a database of which a copy was recovered."""
 
@@ -118,6 +123,9 @@ def open_database(path: Path, *, create: bool, up_to_damage: bool = False) -> Rd
     )
     options.set_write_buffer_size(MEMTABLE_BYTES)
     options.set_max_write_buffer_number(4)
+    options.set_level_zero_file_num_compaction_trigger(TABLES_MAX)
+    options.set_level_zero_slowdown_writes_trigger(2 * TABLES_MAX)
+    options.set_level_zero_stop_writes_trigger(3 * TABLES_MAX)
     options.set_compression_type(rocksdict.DBCompressionType.none())
     options.set_max_background_jobs(2)
     options.set_keep_log_file_num(2)
