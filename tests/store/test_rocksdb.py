@@ -318,11 +318,12 @@ def test_a_first_log_that_is_lost_whole_is_told_though_no_log_misses_an_entry(tm
         store.sync()
         [first] = logs_of(path)
         image = image_of(path)
+        # One more name for it: the engine removes its own, at any time from when it has another log.
+        (image / "db-1" / first.name).unlink()
+        os.link(first, image / "db-1" / first.name)
         for term in range(4, 100):
             store.append([Batch("peer1", HardState(Term(term), PeerId("candidate" * 1000)), ())])
             store.sync()
-            if first.exists():
-                shutil.copy(first, image / "db-1")
             if (last := logs_of(path)[-1]) != first:
                 break
         shutil.copy(last, image / "db-1")
