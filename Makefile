@@ -71,7 +71,7 @@ check check-texts check-core: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 check check-texts check-core: export PATH := $(abspath $(BIN)):$(PATH)
 check check-texts check-core: $(ENV)/.installed-check
 check:
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-texts check-core
+	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) check-texts check-core
 
 check-texts:
 	$(BIN)/ruff format --check .
