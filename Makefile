@@ -65,10 +65,10 @@ demo: $(ENV)/.installed-run
 test: $(ENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)
 
-check check-texts check-core: export PYTHONDONTWRITEBYTECODE := 1
-check check-texts check-core: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+check-texts check-core: export PYTHONDONTWRITEBYTECODE := 1
+check-texts check-core: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # pyright looks at the packages of the python that PATH names first.
-check check-texts check-core: export PATH := $(abspath $(BIN)):$(PATH)
+check-texts check-core: export PATH := $(abspath $(BIN)):$(PATH)
 check check-texts check-core: $(ENV)/.installed-check
 check:
 	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) check-texts check-core
