@@ -103,6 +103,32 @@ def test_importing_quorate_imports_no_extra_no_wing_and_nothing_slow_that_it_doe
     assert sorted({*EXTRAS, *WINGS, *SLOW} & set(found)) == []
 
 
+NODE = """
+import asyncio, sys, tempfile
+from quorate import Node
+from quorate.machines import KV
+
+async def main():
+    with tempfile.TemporaryDirectory() as directory:
+        async with Node(sys.argv[1], data_dir=directory, store="rocksdb") as node:
+            peer = await node.start_peer(KV, name="peer1")
+            await peer.set_configuration(peer.address)
+            await peer.write(KV.set, "key", "value")
+
+asyncio.run(main())
+print(*sys.modules, sep="\\n")
+"""
+LARGE = ("ctypes", "unicodedata")
+"""A megabyte together. The codec of international names, which the system's look-up of a text loads, has the latter."""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_node_loads_nothing_large_that_it_does_not_need(host: str) -> None:
+    found = subprocess.run([sys.executable, "-c", NODE, f"{host}:0"], check=True, capture_output=True, text=True)
+    assert "quorate.store.rocksdb" in found.stdout.split()
+    assert sorted({*LARGE} & set(found.stdout.split())) == []
+
+
 # The blocking twins: the same names, arguments, types and words, without await.
 
 TWINS = ("Client", "Node", "Peer", "StatusWatch", "Watch", "connect")

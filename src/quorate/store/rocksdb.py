@@ -8,12 +8,12 @@ lags by about a second, and never behind a term or vote.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import rocksdict
 from rocksdict import Rdict
 
@@ -52,6 +52,17 @@ STALL_TRIES = 6000
 """Tries before a write that the engine keeps putting off counts as failed: half a minute."""
 
 
+class Kept(msgspec.Struct, gc=False):
+    """Keeps something until the process ends: it holds itself as well, and the garbage collector does not see it."""
+
+    kept: object
+    itself: object = None
+
+    def __post_init__(self) -> None:
+        """Hold itself."""
+        self.itself = self
+
+
 class RocksDBStore:
     """The logs of one node in one RocksDB database. Made by ``open``; see the module for what it keeps where."""
 
@@ -60,7 +71,7 @@ class RocksDBStore:
         self._directory = directory
         self._lock = lock
         # A forked process never lets go of its copy: that would wait for the engine's threads, which were not forked.
-        self._lock.forked = functools.partial(ctypes.pythonapi.Py_IncRef, ctypes.py_object(database))
+        self._lock.forked = functools.partial(Kept, database)
         self._database = database
         self._mark = MarkKeeper(directory, mark)
         self._durable = database.latest_sequence_number()

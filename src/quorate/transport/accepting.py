@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from quorate.transport.connection import HELLO_SECONDS, LINGER_SECONDS, Connection
+from quorate.transport.dialling import addresses_of
 from quorate.transport.local import BACKLOG
 from quorate.transport.security import Certificates
 
@@ -180,10 +181,9 @@ async def bind(host: str, port: int) -> list[socket.socket]:
     Raises:
         OSError: one of them cannot be bound, but for those that this machine does not have; or there is none.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     bound: list[socket.socket] = []
     refusal: OSError | None = None
-    for family, kind, protocol, _, address in dict.fromkeys(found):
+    for family, kind, protocol, address in await addresses_of(host, port, socket.AI_PASSIVE):
         try:
             bound.append(listen_at(family, kind, protocol, address))
         except OSError as error:

@@ -42,18 +42,25 @@ async def open_socket(host: str, port: int, seconds: float) -> socket.socket:
     raise refusal or OSError(f"{host} has no address")
 
 
-async def addresses_of(host: str, port: int) -> list[Place]:
+async def addresses_of(host: str, port: int, flags: int = 0) -> list[Place]:
     """Give the addresses of a host; nobody is asked for those of one that is an address itself.
+
+    Args:
+        host: its name or address.
+        port: of the addresses.
+        flags: as ``socket.getaddrinfo`` takes them.
 
     Raises:
         OSError: the name does not resolve.
     """
+    # In bytes, for which no codec of international names is loaded: it takes a megabyte.
+    known = host.encode() if host.isascii() else host
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().getaddrinfo(known, port, type=socket.SOCK_STREAM, flags=flags)
     else:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        found = socket.getaddrinfo(known, port, type=socket.SOCK_STREAM, flags=flags | socket.AI_NUMERICHOST)
     return list(dict.fromkeys((family, kind, protocol, address) for family, kind, protocol, _, address in found))
 
 
