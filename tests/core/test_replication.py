@@ -243,6 +243,7 @@ def test_a_late_acknowledgement_lowers_nothing():
     for match_index in (5, 3, 0):
         receive(raft, "2", reply(2, match_index))
         assert known(raft) == (5, 6, False, [])
+        assert raft.state.role.progress[PeerId("2")].applied_index == 5
 
 
 @pytest.mark.covers("pitfall 5")

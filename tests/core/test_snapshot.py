@@ -376,9 +376,10 @@ def test_a_snapshot_of_what_is_durable_is_acknowledged_when_the_term_is_durable_
     assert [envelope.message for envelope in raft.ready().messages] == [envelope.message]
 
 
-def test_entries_that_a_snapshot_replaces_before_they_were_handed_out_are_never_acknowledged():
-    raft = start(log=(1, 1, 1))
-    raft.receive(PeerId("2"), make_append("2", 2, (3, 1), [2, 2]), 0.0)
+@pytest.mark.parametrize(("log", "append"), [((1, 1, 1), ((3, 1), [2, 2])), ((), ((0, 0), [1]))])
+def test_entries_that_a_snapshot_replaces_before_they_were_handed_out_are_never_acknowledged(log, append):
+    raft = start(log=log)
+    raft.receive(PeerId("2"), make_append("2", 2, *append), 0.0)
     raft.receive(PeerId("2"), install(7, 2), 0.0)
     [envelope] = raft.ready().messages_after_persist
     assert envelope.message == AppendEntriesReply(Term(3), True, Index(7))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from quorate.core.configuration import Configuration, Member, configuration_text, encode_configuration
-from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestPreVoteReply, RequestVoteReply
+from quorate.core.messages import AppendEntries, AppendEntriesReply, RequestPreVoteReply, RequestVote, RequestVoteReply
 from quorate.core.ready import EventKind
 from quorate.core.state import (
     Candidate,
@@ -119,10 +119,20 @@ def test_what_is_truncated_before_it_was_handed_out_is_never_acknowledged():
     raft = start()
     raft.receive(PeerId("2"), make_append("2", 2, (1, 1), [2]), 0.0)
     raft.receive(PeerId("3"), make_append("3", 3, (2, 2), [3, 3]), 0.0)
+    raft.receive(PeerId("3"), make_append("3", 3, (2, 2), [3]), 0.0)
     raft.receive(PeerId("3"), make_append("3", 4, (2, 2), [4]), 0.0)
     waiting = raft.ready().messages_after_persist
     said = [(envelope.to, envelope.message.term, envelope.message.match_index) for envelope in waiting]
     assert said == [("2", 2, 2), ("3", 4, 3)]
+
+
+def test_a_vote_stands_though_what_came_after_it_is_truncated_before_either_was_handed_out():
+    raft = start()
+    raft.receive(PeerId("2"), RequestVote(Term(2), PeerId("2"), Index(1), Term(1)), 1.0)
+    raft.receive(PeerId("2"), make_append("2", 2, (1, 1), [2]), 1.0)
+    raft.receive(PeerId("3"), make_append("3", 3, (1, 1), [3]), 1.0)
+    said = [(envelope.to, type(envelope.message)) for envelope in raft.ready().messages_after_persist]
+    assert said == [("2", RequestVoteReply), ("3", AppendEntriesReply)]
 
 
 @pytest.mark.covers("pitfall 51")

@@ -93,6 +93,7 @@ def test_a_term_that_no_group_can_have_reached_is_ignored_and_counted_whatever_t
         assert (raft.state.hard_state, raft.state.role) == before
         [event] = raft.ready().events
         assert event.kind is EventKind.IGNORED
+        assert event.text.startswith("2 claims term ")
         assert "far above ours (7)" in event.text
 
 

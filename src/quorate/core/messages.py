@@ -199,5 +199,5 @@ Message = (
 
 
 def acknowledges(message: Message, index: Index) -> bool:
-    """Tell whether a message says that the entry at an index is durable."""
-    return isinstance(message, AppendEntriesReply) and message.success and message.match_index >= index
+    """Tell whether a message says that the entry at an index, 1 or more, is durable; a refusal names none."""
+    return isinstance(message, AppendEntriesReply) and message.match_index >= index
