@@ -341,6 +341,7 @@ class Membership:
         async def edit(group: Group) -> Members:
             old = member_named(group, name)
             peer = await self._newcomer(group, address)
+            check_replaces(group, old, peer)
             kept = tuple(member for member in group.configuration.goal if member is not old)
             return with_member(kept, Member(peer, address, old.kind, old.priority))
 
@@ -404,6 +405,22 @@ def member_named(group: Group, name: str) -> Member:
         if member.address.name == name:
             return member
     raise InvalidConfiguration(f"{name} is no member of the group of {configuration_text(group.configuration)}")
+
+
+def check_replaces(group: Group, old: Member, peer: PeerId) -> None:
+    """Check that a peer can take the place of a member: one that has a place already would leave the other empty.
+
+    A learner has no vote, and takes the place of one that has.
+
+    Raises:
+        InvalidConfiguration: it cannot.
+    """
+    for member in group.configuration.goal:
+        if member.id == peer and (member.votes or not old.votes):
+            raise InvalidConfiguration(
+                f"{member.address.name} is a {member.kind} of this group already, and would be one instead of two: name"
+                f" a peer that is none, or call remove_peer({old.address.name!r})"
+            )
 
 
 def with_member(members: Members, member: Member) -> Members:

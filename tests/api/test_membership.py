@@ -179,6 +179,20 @@ async def test_a_replaced_machine_keeps_kind_and_priority() -> None:
         assert [(m.address.name, m.priority) for m in members] == [("peer1", 0), ("peer2", 0), ("peer4", -3)]
 
 
+async def test_a_member_takes_the_place_of_another_only_where_it_had_no_vote() -> None:
+    async with grown(4, 3) as nodes:
+        leader = await nodes.leader()
+        with pytest.raises(InvalidConfiguration, match=r"peer2 is a voter .* already, .* or call remove_peer\('peer3'"):
+            await leader.replace_peer("peer3", nodes.address("peer2"))
+        assert len(leader.status().configuration) == 3
+        await leader.add_peer(nodes.address("peer4"), kind="learner")
+        with pytest.raises(InvalidConfiguration, match="peer2 is a voter of this group already"):
+            await leader.replace_peer("peer4", nodes.address("peer2"))
+        other = await other_than(nodes, leader.name)
+        await leader.replace_peer(other.name, nodes.address("peer4"))
+        assert len(leader.status().configuration) == 3
+
+
 @pytest.mark.covers("pitfall 76")
 async def test_a_lost_disk_is_replaced_under_the_same_name() -> None:
     async with grown(3, 3) as nodes:
