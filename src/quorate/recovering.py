@@ -170,7 +170,9 @@ def opened(source: Path) -> Iterator[tuple[DataDirectory, LogStore]]:
         Corrupted: what is on the disk is not what was written.
         StoreError: the disk failed, or the engine is not installed.
     """
-    if not source.is_dir():
+    with disk_errors(f"opening {source}"):
+        is_directory = source.is_dir()
+    if not is_directory:
         raise InvalidConfiguration(f"{source} is no directory; name the data directory of a node, or a copy of one")
     if not peers_in(source):
         raise InvalidConfiguration(f"{source} holds no peer; name the data directory of a node, or a copy of one")

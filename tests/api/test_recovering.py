@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -312,6 +313,34 @@ def test_a_source_that_is_none_is_explained_and_not_made(tmp_path: Path) -> None
         with pytest.raises(ValueError, match=text):
             recover(source, tmp_path / "new", node)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "old"]
+
+
+@pytest.mark.parametrize("calls", [("os.listdir", "os.scandir"), ("pathlib.Path.is_dir",)], ids=["it", "what it is in"])
+def test_a_source_that_may_not_be_read_is_not_taken_for_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...]
+) -> None:
+    source = str(directory_of(tmp_path / "old", (FIRST,)))
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for call in calls:
+        monkeypatch.setattr(call, refuse)
+    for arguments in ([source], [source, "--to", str(tmp_path / "new"), "--node", "127.0.0.1:7009"]):
+        assert main(["recover", *arguments]) == 1
+        assert "Permission denied: " in (said := capsys.readouterr().err)
+        assert "give the user that this runs as the right to read and write there" in said
+
+
+def test_a_copy_that_somebody_made_of_a_peers_files_is_no_peer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = directory_of(tmp_path / "old", (FIRST,))
+    shutil.copytree(source / "peers" / "peer1", source / "peers" / "peer1 (copy)")
+    assert main(["recover", str(source)]) == 0
+    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()] == ["PEER", "peer1"]
+    recover(source, tmp_path / "new", "127.0.0.1:7001")
+    assert [holding.name for holding in holdings(tmp_path / "new")] == ["peer1"]
 
 
 def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from quorate.errors import Corrupted, DiskFull, StoreError, StoreLocked
 from quorate.store import Batch, files
-from quorate.store.directory import DataDirectory, MemoryDirectory, PeerIdentity
+from quorate.store.directory import DataDirectory, MemoryDirectory, PeerIdentity, check_holds_no_node
 from quorate.store.engines import open_store
 from quorate.store.lmdb import LMDBStore
 from quorate.store.memory import MemoryStore
@@ -216,6 +216,17 @@ def test_what_the_system_refuses_is_told_with_what_to_do(number, advice):
     said = rf"^opening a failed: \[Errno {number}\] .*: 'a/mark'; {advice}"
     with pytest.raises(StoreError, match=said), files.disk_errors("opening a"):
         raise OSError(number, os.strerror(number), "a/mark")
+
+
+def test_a_directory_that_may_not_be_read_is_named_also_to_a_store_in_memory(path, monkeypatch):
+    prepared(path, "peer1")
+
+    def refuse(file: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(StoreError, match=f"opening {path} failed: .*Permission denied.*; give the user"):
+        check_holds_no_node(path)
 
 
 def test_a_first_start_that_crashed_half_way_is_begun_again(path):

@@ -152,11 +152,18 @@ class MemoryDirectory:
 def peers_in(path: Path) -> list[str]:
     """Give the names of the peers that have an identity in a data directory, in order: none where there is none.
 
+    What has a name that no peer may have is none: a copy that somebody made beside, such as ``peer1 (copy)``.
+
     Raises:
         StoreError: the disk refused.
     """
-    with disk_errors(f"reading {path / 'peers'}"):
-        return sorted(found.parent.name for found in path.glob("peers/*/identity"))
+    peers = path / "peers"
+    with disk_errors(f"reading {peers}"):
+        try:
+            names = os.listdir(peers)  # Not `glob`: what may not be read it takes for empty.
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in names if is_name(name) and (peers / name / "identity").exists())
 
 
 def lost_logs(path: Path, names: list[str]) -> str:
@@ -219,8 +226,13 @@ def check_holds_no_node(path: Path | None) -> None:
 
     Raises:
         StoreLocked: it is there.
+        StoreError: the disk refused.
     """
-    if path is not None and (path / "node.json").exists():
+    if path is None:
+        return
+    with disk_errors(f"opening {path}"):
+        is_there = (path / "node.json").exists()
+    if is_there:
         raise StoreLocked(
             f'{path} holds the data of a node, and the store "memory" would begin without it: name the store that it '
             "has, or give no data directory"
