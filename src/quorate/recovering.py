@@ -106,6 +106,7 @@ def recover(source: Path, target: Path, node: str, names: Collection[str] = ()) 
     host, port = parse_node(node)
     if not port:
         raise ValueError(f"{node} has port 0, where nobody can be reached; name the port that the node will have")
+    target = Path(os.path.realpath(target))  # What is renamed takes the place of a link, and not of what it leads to.
     check_empty(target)
     with opened(source) as (saved, logs), made(target, node, engine_of(saved.store_path)) as (directory, store):
         taken = tuple(Holding(name, logs.load(name)) for name in chosen(source, saved.peers(), names))
@@ -125,15 +126,20 @@ def recover(source: Path, target: Path, node: str, names: Collection[str] = ()) 
 
 
 def check_empty(target: Path) -> None:
-    """Check that nothing is where a directory is to be made.
+    """Check that nothing is where a directory is to be made, or an empty one that can be put away.
 
     Raises:
         StoreLocked: something is.
         StoreError: the disk refused.
     """
     with disk_errors(f"making {target}"):
-        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        if not target.exists():
+            return
+        if not target.is_dir() or any(target.iterdir()):
             raise StoreLocked(f"{target} is there already, and not empty; name a directory that does not exist")
+        if target.is_mount() or target.samefile("."):
+            why = "a disk is mounted there" if target.is_mount() else "this is called in it"
+            raise StoreLocked(f"{target} cannot be made anew, for {why}; name a directory in it, that does not exist")
 
 
 def chosen(source: Path, there: list[str], names: Collection[str]) -> list[str]:

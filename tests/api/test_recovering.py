@@ -352,9 +352,28 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
         with pytest.raises(StoreLocked, match="is there already, and not empty"):
             recover(source, target, "127.0.0.1:7001")
     assert (tmp_path / "file").read_text() == "mine"
-    (tmp_path / "made").mkdir()  # an empty one may be there, as where a disk is mounted
-    recover(source, tmp_path / "made", "127.0.0.1:7001")
-    assert holdings(tmp_path / "made")[0].configuration is not None
+    for name in ("made", "linked"):  # an empty one may be there, also at the end of a link
+        (tmp_path / "made").mkdir()
+        (tmp_path / "linked").symlink_to("made")
+        recover(source, tmp_path / name, "127.0.0.1:7001")
+        assert holdings(tmp_path / name)[0].configuration is not None
+        (tmp_path / "linked").unlink()
+        shutil.rmtree(tmp_path / "made")
+
+
+def test_an_empty_directory_that_cannot_be_put_away_is_told_before_anything_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = directory_of(tmp_path / "old", (FIRST,))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(RocksDBStore, "append", None)
+    with pytest.raises(StoreLocked, match=r"here cannot be made anew, for this is called in it; name a directory in"):
+        recover(source, Path(), "127.0.0.1:7001")
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "here")
+    with pytest.raises(StoreLocked, match=r"here cannot be made anew, for a disk is mounted there; name a directory"):
+        recover(source, tmp_path / "here", "127.0.0.1:7001")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "old"]
 
 
 @pytest.mark.parametrize("why", ["a damaged snapshot", "no room", "a disk that fails"])
