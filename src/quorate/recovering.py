@@ -19,9 +19,9 @@ import msgspec
 from quorate.core.configuration import Configuration, Member, decode_configuration, encode_configuration
 from quorate.errors import InvalidConfiguration, StoreError, StoreLocked
 from quorate.store import Batch, LogStore
-from quorate.store.directory import DataDirectory, check_kinds, peers_in, random_id
+from quorate.store.directory import UNFINISHED, DataDirectory, check_kinds, peers_in, random_id
 from quorate.store.engines import engine_of, open_store
-from quorate.store.files import DirectoryLock, copy_directory, disk_errors, make_directories, sync_path
+from quorate.store.files import DirectoryLock, copy_directory, disk_errors, make_directories, replace_file, sync_path
 from quorate.types import Address, Compaction, HardState, Index, Kind, Run, Snapshot, Stored, Term, parse_node
 
 READ_BYTES = 4 * 1024 * 1024
@@ -226,11 +226,13 @@ def made(target: Path, node: str, engine: str) -> Iterator[tuple[DataDirectory, 
         make_directories(target.absolute().parent)
         aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.absolute().parent))
         try:
-            with (
-                contextlib.closing(DataDirectory.open(aside, node)) as directory,
-                contextlib.closing(open_store(engine, directory)) as store,
-            ):
-                yield directory, store
+            with contextlib.closing(DataDirectory.open(aside, node)) as directory:
+                # What is left when this process is killed would else lead a group without the rest of the log.
+                replace_file(aside / UNFINISHED, b"")
+                with contextlib.closing(open_store(engine, directory)) as store:
+                    yield directory, store
+            (aside / UNFINISHED).unlink()
+            sync_path(aside)
             aside.rename(target)
             sync_path(target.absolute().parent)
         except BaseException:

@@ -357,6 +357,7 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
         (tmp_path / "linked").symlink_to("made")
         recover(source, tmp_path / name, "127.0.0.1:7001")
         assert holdings(tmp_path / name)[0].configuration is not None
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["lock", "node.json", "peers", "store"]
         (tmp_path / "linked").unlink()
         shutil.rmtree(tmp_path / "made")
 
@@ -398,6 +399,28 @@ def test_what_fails_half_way_leaves_nothing_behind(tmp_path: Path, why: str, mon
     monkeypatch.undo()
     if why != "a damaged snapshot":  # and the source is as it was
         recover(source, tmp_path / "new", "127.0.0.1:7001")
+
+
+def test_what_is_left_of_a_copy_that_was_killed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = directory_of(tmp_path / "old", (FIRST, run(2, 2, Kind.NOOP, b""), run(2, 3, Kind.NOOP, b"")))
+    monkeypatch.setattr("quorate.recovering.READ_BYTES", 1)
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # as nobody removes anything who is killed
+    append, appended = RocksDBStore.append, iter(range(3))
+
+    def killed(store: RocksDBStore, batches: list[Batch]) -> None:
+        if next(appended, None) is None:
+            raise SystemExit
+        append(store, batches)
+
+    monkeypatch.setattr(RocksDBStore, "append", killed)
+    with pytest.raises(SystemExit):
+        recover(source, tmp_path / "new", "127.0.0.1:7001")
+    [left] = tmp_path.glob("new.*")
+    for use in (holdings, lambda path: recover(path, tmp_path / "newer", "127.0.0.1:7001")):
+        with pytest.raises(Corrupted, match=f"^{left} is a part .* to copy, .*: remove it, and recover anew"):
+            use(left)
+    with pytest.raises(Corrupted, match=f"{left} is a part"):
+        asyncio.run(Node("127.0.0.1:0", data_dir=left).start())
 
 
 # On the command line.

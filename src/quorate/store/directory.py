@@ -35,6 +35,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 _OWN = ("lock", "node.json", "node.json" + ASIDE, "peers", "store")
 """What a node keeps in its data directory."""
 
+UNFINISHED = "unfinished"
+"""A file that is there while a data directory is filled by other means than its node: until then none may start."""
+
 _DEPTH = 3
 """How many directories lie in one another in it: peers, NAME, snapshots."""
 
@@ -180,12 +183,16 @@ def _check_ours(path: Path) -> None:
 
     Raises:
         StoreLocked: it is not that of a node.
-        Corrupted: it is, and ``node.json`` is missing, or something in it is no file.
+        Corrupted: it is, and ``node.json`` is missing, or something in it is no file; or it was never finished.
     """
     if path.exists() and not path.is_dir():
         raise StoreLocked(f"{path} is a file, and no data directory; give this node a directory, which need not exist")
     if path.is_dir():
         check_kinds(path)
+        if (path / UNFINISHED).exists():
+            raise Corrupted(
+                f"{path} is a part of what quorate recover was to copy, and lacks the rest: remove it, and recover anew"
+            )
         if not (path / "node.json").exists() and (peers_in(path) or (path / "store" / "engine").exists()):
             raise Corrupted(damaged(path / "node.json", "it is missing, and what else a node keeps is there"))
         strange = any(child.name not in _OWN[:3] for child in path.iterdir())
