@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from quorate import StateMachine, read, write
@@ -57,3 +59,40 @@ class Numbered(Silent):
 def test_machines_that_differ_are_found() -> None:
     with pytest.raises(SimulationFailure, match="MachinesEqual"):
         simulate(Numbered, seeds=range(2))
+
+
+class Hushed(StateMachine):
+    """Keeps its state under a name with an underscore, and begins with defaults of the class."""
+
+    said: int = 0
+    last: str | None = None
+    _births: int
+
+    def __init__(self) -> None:
+        self._births = 0
+
+    @write
+    def say(self, word: str) -> int:
+        if word > "c":
+            self.last = word
+            self.said += 1
+        return self.said
+
+    @functools.cached_property
+    def birthplace(self) -> str:
+        return "here"
+
+    @read
+    def where(self) -> str:
+        return self.birthplace
+
+
+class HushedAndNumbered(Hushed):
+    def __init__(self) -> None:
+        self._births = next(BIRTHS)
+
+
+def test_a_machine_is_its_state_wherever_that_is_held() -> None:
+    simulate(Hushed, seeds=range(8))
+    with pytest.raises(SimulationFailure, match="MachinesEqual"):
+        simulate(HushedAndNumbered, seeds=range(2))

@@ -23,12 +23,13 @@ from quorate.core.state import Leader, State
 from quorate.errors import MachineError, Rejected
 from quorate.events import Emitted
 from quorate.firing import fire_due
-from quorate.machine import OWN_NAMES, StateMachine
+from quorate.machine import StateMachine
 from quorate.store import Batch
 from quorate.tables import encode_tables
 from quorate.testing.books import Book, Entry, Piece, broken_promise, digests, majorities
 from quorate.testing.effects import Effects
 from quorate.testing.machine.canonical import canonical
+from quorate.testing.machine.contract import state_of
 from quorate.transport import Packet
 from quorate.types import HardState, Index, Kind, PeerId, Run, Snapshot, Term
 
@@ -492,9 +493,8 @@ class History:
 
 
 def machine_state(machine: StateMachine) -> bytes:
-    """Give a machine's attributes, but for those that begin with an underscore, in a form that can be compared.
+    """Give a machine's state in a form that can be compared, wherever it is held: in the machine, or in its class yet.
 
     The order of a set counts for nothing: one that was restored from a snapshot may well hold it in another.
     """
-    state = {name: value for name, value in vars(machine).items() if name not in OWN_NAMES and not name.startswith("_")}
-    return canonical(state).encode()
+    return canonical(sorted(state_of(describe(type(machine)), machine).items())).encode()
