@@ -171,9 +171,7 @@ class Calls(msgspec.Struct, frozen=True):
         """Give what is told of the error that a call raised, and take back what that led to; raises as ``run`` does."""
         if isinstance(error, Rejected):
             undo(machine)
-            if all(type(detail) in IMMUTABLE for detail in error.details):
-                return error
-            return Rejected(error.reason, *map(detached, error.details))
+            return refusal(call, error)
         # A read has changed nothing, so it parts nobody: were it to stop a peer, its caller would ask the next one, and
         # one bad read would stop them all.
         if self.kind == "write" and isinstance(error, NOT_ALIKE):
@@ -396,6 +394,22 @@ def describe_calls(
     }
     decoders = union_decoders(calls)
     return Calls(kind, machine, method, struct, calls, by_struct(calls), by_reference, replies, plain(calls), *decoders)
+
+
+def refusal(call: CallType, error: Rejected) -> Rejected | MachineError:
+    """Give what callers are told of a refusal, wherever they are: of a subclass the reason and details alone."""
+    reason, details = getattr(error, "reason", None), getattr(error, "details", None)
+    if not isinstance(reason, str) or not isinstance(details, tuple):
+        kind = type(error).__name__
+        failure = MachineError(
+            f"{call.label} raised {kind}, without what a Rejected tells: its __init__ must call "
+            "super().__init__(reason, *details)"
+        )
+        failure.__cause__ = error
+        return failure
+    if type(error) is Rejected and all(type(detail) in IMMUTABLE for detail in details):
+        return error
+    return Rejected(reason, *map(detached, details))
 
 
 def undo(machine: StateMachine) -> None:

@@ -128,6 +128,9 @@ class Rejected(QuorateError):
     Attributes:
         reason: a short stable word, such as ``"key_not_found"``; of a member of an enum that is a text, that text.
         details: what belongs to it; values that MessagePack can carry.
+
+    A machine may raise a subclass whose ``__init__`` calls this one's; callers get a ``Rejected`` of its reason and
+    details.
     """
 
     retry_safe = False

@@ -376,6 +376,51 @@ def test_whoever_waits_is_told_what_the_handler_says_refuses_or_raises():
     assert isinstance(raised, MachineError)
 
 
+class Full(Rejected):
+    def __init__(self, most: int) -> None:
+        super().__init__("full", most)
+        self.most = most
+
+
+class Mute(Rejected):
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+
+class Renamed(Rejected):
+    def __init__(self) -> None:
+        super().__init__("renamed")
+        self.details = {"most": 3}
+
+
+class Bucket(StateMachine):
+    """Refuses with errors of its own, of which some never were told the reason."""
+
+    @write
+    def fill(self, how: str) -> None:
+        raise {"full": Full(3), "mute": Mute(3), "renamed": Renamed()}[how]
+
+    @read
+    def look(self) -> None:
+        raise Mute(3)
+
+
+def test_a_refusal_of_an_own_class_is_told_as_over_a_network_and_one_without_a_reason_is_a_bug():
+    described = describe(Bucket)
+    apply = Apply(Bucket(), described)
+    waiters = waiting(apply, 1, 3)
+    payloads = tuple(described.encode_write(Bucket.fill, (how,)) for how in ("full", "mute", "renamed"))
+    apply.apply([Run(Term(1), Index(1), Kind.COMMAND, 0.0, payloads)])
+    full, *bugs = (waiter.told[0] for waiter in waiters)
+    assert (type(full), full.reason, full.details) == (Rejected, "full", (3,))
+    looked = Noted()
+    apply.read(Index(3), [asking(Bucket, Bucket.look, (), looked)])
+    for bug in (*bugs, *looked.told):
+        assert isinstance(bug, MachineError)
+        assert "its __init__ must call super().__init__(reason, *details)" in str(bug)
+    assert apply.machine_errors == 3
+
+
 def test_what_comes_before_a_command_that_cannot_be_read_is_applied():
     apply = new_apply()
     good, bad = waiting(apply, 1, 2)
