@@ -32,6 +32,7 @@ from quorate.nesting import nests_too_deep
 from quorate.signatures import (
     CallStruct,
     CallType,
+    check_outermost,
     check_own_names,
     is_union,
     name_of,
@@ -214,6 +215,7 @@ class StateMachine:
         """
         super().__init_subclass__(**options)
         check_own_names(cls, OWN_NAMES)
+        check_outermost(cls, {WriteMethod: "write", ReadMethod: "read"})
         check_snapshots(cls)
         call_types(cls)
         events_of(cls)
@@ -370,8 +372,7 @@ def check_snapshots(machine: type[StateMachine]) -> None:
     Raises:
         TypeError: one of them is overridden alone, yields from the machine itself, or is a write or read.
     """
-    own = (machine.snapshot, StateMachine.snapshot), (machine.restore, StateMachine.restore)
-    for overriding, default in own:
+    for overriding, default in ((machine.snapshot, StateMachine.snapshot), (machine.restore, StateMachine.restore)):
         label = f"{machine.__name__}.{default.__name__}"
         if overriding is not default and not inspect.isfunction(overriding):
             raise TypeError(
@@ -445,8 +446,7 @@ def method_calls(machine: type[StateMachine]) -> Iterator[CallType]:
     methods: dict[str, Method[Any, ..., object]] = {}
     for owner in reversed(machine.__mro__):
         for attribute, value in vars(owner).items():
-            hidden = methods.get(attribute)
-            if hidden is not None and type(value) is not type(hidden):
+            if (hidden := methods.get(attribute)) is not None and type(value) is not type(hidden):
                 raise TypeError(f"{owner.__name__}.{attribute} hides {hidden!r}; decorate it alike")
             if isinstance(value, Method):
                 methods[attribute] = value

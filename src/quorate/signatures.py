@@ -6,10 +6,11 @@ machines.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, dataclass_transform
 
 import msgspec
@@ -183,3 +184,22 @@ def check_own_names(machine: type, names: tuple[str, ...]) -> None:
                 f"{machine.__name__}.{name}: this name is taken by StateMachine.{name}; choose another, and "
                 f'@write(name="{name}") if the log knows it by this one'
             )
+
+
+def check_outermost(machine: type, decorators: Mapping[type, str]) -> None:
+    """Refuse a method that is declared beneath another decorator: nobody would find the declaration there.
+
+    Args:
+        machine: the class.
+        decorators: the names of the decorators that declare, by what they make of a method.
+
+    Raises:
+        TypeError: one is not the outermost.
+    """
+    for owner in machine.__mro__:
+        for attribute, value in vars(owner).items():
+            if isinstance(value, (classmethod, staticmethod, property, functools.cached_property, types.FunctionType)):
+                inner = getattr(value, "__wrapped__", None) or getattr(value, "fget", getattr(value, "func", None))
+                if name := decorators.get(type(inner)):
+                    label = f"{owner.__name__}.{attribute}"
+                    raise TypeError(f"{label}: @{name} must be the outermost decorator, of a def that takes self")

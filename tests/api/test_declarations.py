@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -214,6 +215,34 @@ def test_a_write_is_not_hidden_by_something_else():
             @read
             def set(self, key: str, value: str) -> str:
                 return ""
+
+
+def timed(function: Any) -> Any:
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("around", "method"),
+    [
+        (classmethod, "write"),
+        (staticmethod, "write"),
+        (property, "read"),
+        (functools.cached_property, "read"),
+        (timed, "write"),
+    ],
+)
+def test_a_write_or_read_within_another_decorator_is_refused(around, method):
+    def go(self) -> int:
+        return 1
+
+    with pytest.raises(
+        TypeError, match=rf"Bad\.go: @{method} must be the outermost decorator, of a def that takes self"
+    ):
+        type("Bad", (StateMachine,), {"go": around({"write": write, "read": read}[method](go))})
 
 
 class Loose(msgspec.Struct):
