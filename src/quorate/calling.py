@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import inspect
 import itertools
 import math
 import operator
@@ -363,10 +364,15 @@ def _describe(machine: type[StateMachine]) -> MachineType:
     """Make what ``describe`` gives: it takes milliseconds, and each peer and each client asks.
 
     Raises:
-        TypeError: it is no such class.
+        TypeError: it is no such class, or one that takes arguments.
     """
     if not (isinstance(machine, type) and issubclass(machine, StateMachine)):
         raise TypeError(f"{machine!r} is no state machine: give the class itself, a subclass of quorate.StateMachine")
+    try:
+        inspect.signature(machine).bind()
+    except TypeError as error:
+        advice = f"each peer makes its machine by {machine.__name__}(): give it a default, or set it by a write"
+        raise TypeError(f"{machine.__name__}: {error}; {advice}") from error
     calls = call_types(machine)
     writes = {name: call for name, call in calls.items() if call.kind == "write"}
     reads = {name: call for name, call in calls.items() if call.kind == "read"}

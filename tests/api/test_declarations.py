@@ -353,3 +353,17 @@ def test_arguments_and_replies_may_be_structs_with_constraints():
 def test_a_command_is_frozen():
     with pytest.raises(AttributeError):
         Set("a", "b").key = "c"
+
+
+def test_a_machine_that_cannot_be_made_without_arguments_is_refused_with_what_to_do():
+    class Bounded(KV):
+        def __init__(self, most: int, least: int = 0) -> None: ...
+
+    class Defaulted(KV):
+        def __init__(self, most: int = 9) -> None: ...
+
+    with pytest.raises(
+        TypeError, match=r"argument: 'most'; each peer makes its machine by Bounded\(\): give it a default"
+    ):
+        describe(Bounded)
+    assert describe(Defaulted).name == "Defaulted"

@@ -680,7 +680,7 @@ class Clock(StateMachine):
 
     start: int
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int = 0) -> None:
         self.start = start
 
     @write
