@@ -148,8 +148,10 @@ class Forwarding:
             call = msgspec.structs.replace(call, leader_only=False)
         name = request.peer
         if not name and not isinstance(call, StatusCall):
-            if len(self._places) != 1:
-                running = ", ".join(self._places) or "none"
+            if not self._places:
+                return Failure("Unavailable", "no peer runs on this node")
+            if len(self._places) > 1:
+                running = ", ".join(self._places)
                 return Failure("Unavailable", f"say which peer is meant, as in peer1@unix:PATH; it has: {running}")
             (name,) = self._places
         return Request(request.id, name, call)
