@@ -87,6 +87,12 @@ class Network(Seats):
             return opened.fileno() < 0
 
 
+class Host(Seats):
+    @write
+    def take(self) -> str:
+        return socket.gethostname()  # fault
+
+
 class Environment(Seats):
     @write
     def take(self) -> bool:

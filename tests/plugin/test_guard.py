@@ -30,6 +30,7 @@ READING = {
     planted.Ticket: "draws randomness",
     planted.File: "reaches outside",
     planted.Network: "reaches outside",
+    planted.Host: "reaches outside",
     planted.Environment: "reads the environment",
 }
 

@@ -52,7 +52,7 @@ def c_functions() -> dict[Any, Told]:
     )
     chances = [random.random, random.getrandbits, *named(os, "urandom", "getrandom")]
     outside = [io.open, *named(os, "open", "read", "write", "listdir", "scandir", "stat", "lstat", "remove", "rename")]
-    outside += named(os, "getpid", "getcwd", "uname", "system", "mkdir", "cpu_count")
+    outside += [*named(os, "getpid", "getcwd", "uname", "system", "mkdir", "cpu_count"), *named(socket, "gethostname")]
     groups = (clocks, CLOCK), (durations, DURATION), (chances, CHANCE), (outside, OUTSIDE)
     return {
         **{function: told for functions, told in groups for function in functions},
