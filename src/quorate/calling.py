@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import inspect
 import itertools
 import math
 import operator
@@ -35,7 +34,7 @@ from quorate.machine import (
 )
 from quorate.nesting import NESTING_MAX, nests_too_deep
 from quorate.replies import ENCODER, IMMUTABLE, ReplyType, detached, members, shared_types
-from quorate.signatures import CallType, explained, shown
+from quorate.signatures import CallType, explained, required_arguments, shown
 
 COMBINATIONS_MAX = 256
 """How many combinations of types are told apart for the arguments of one call."""
@@ -368,11 +367,9 @@ def _describe(machine: type[StateMachine]) -> MachineType:
     """
     if not (isinstance(machine, type) and issubclass(machine, StateMachine)):
         raise TypeError(f"{machine!r} is no state machine: give the class itself, a subclass of quorate.StateMachine")
-    try:
-        inspect.signature(machine).bind()
-    except TypeError as error:
+    if missing := required_arguments(machine.__init__):
         advice = f"each peer makes its machine by {machine.__name__}(): give it a default, or set it by a write"
-        raise TypeError(f"{machine.__name__}: {error}; {advice}") from error
+        raise TypeError(f"{machine.__name__}.__init__ needs the argument {missing[0]}; {advice}")
     calls = call_types(machine)
     writes = {name: call for name, call in calls.items() if call.kind == "write"}
     reads = {name: call for name, call in calls.items() if call.kind == "read"}

@@ -94,6 +94,16 @@ def signature(function: Callable[..., object], label: str) -> tuple[list[inspect
     return [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters[1:]], hints["return"]
 
 
+def required_arguments(method: object) -> list[str]:
+    """Give the arguments after self that a method needs. Nothing here asks what their annotations stand for."""
+    if not isinstance(method, types.FunctionType):
+        return []
+    by_place = method.__code__.co_argcount
+    names = method.__code__.co_varnames[: by_place + method.__code__.co_kwonlyargcount]
+    first_default = by_place - len(method.__defaults__ or ())
+    return [*names[1:first_default], *(name for name in names[by_place:] if name not in (method.__kwdefaults__ or {}))]
+
+
 def struct_from_parameters(name: str, parameters: list[inspect.Parameter], label: str) -> type[msgspec.Struct]:
     """Make the struct that ``class Set(Command[str], tag="set")`` would be, so that both forms are the same bytes.
 

@@ -359,11 +359,17 @@ def test_a_machine_that_cannot_be_made_without_arguments_is_refused_with_what_to
     class Bounded(KV):
         def __init__(self, most: int, least: int = 0) -> None: ...
 
-    class Defaulted(KV):
-        def __init__(self, most: int = 9) -> None: ...
+    class Named(KV):
+        def __init__(self, most: int = 9, *, name: str) -> None: ...
 
-    with pytest.raises(
-        TypeError, match=r"argument: 'most'; each peer makes its machine by Bounded\(\): give it a default"
-    ):
-        describe(Bounded)
+    class Defaulted(KV):
+        def __init__(self, most: "Nowhere" = 9, *names: str, least: int = 0, **rest: int) -> None: ...  # noqa: F821, UP037
+
+    for machine, argument in ((Bounded, "most"), (Named, "name")):
+        sentence = (
+            rf"needs the argument {argument}; each peer makes its machine by {machine.__name__}\(\): give it a default"
+        )
+        with pytest.raises(TypeError, match=sentence):
+            describe(machine)
     assert describe(Defaulted).name == "Defaulted"
+    assert describe(KV).name == "KV"
