@@ -269,6 +269,30 @@ class Painted(Query[int], tag="painted"):
     colour: Colour | None = None
 
 
+class Waiting(StateMachine):
+    """Has a length: while nobody waits it is nothing to Python, however many it has served."""
+
+    waiting: list[str]
+    served: int
+
+    def __init__(self) -> None:
+        self.waiting = []
+        self.served = 0
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    @write
+    def wait(self, guest: str) -> None:
+        self.waiting.append(guest)
+
+    @write
+    def serve(self) -> int:
+        self.served += len(self.waiting)
+        self.waiting.clear()
+        return self.served
+
+
 class Kinds(StateMachine):
     """Takes all kinds of parameters, logs, measures itself, and draws from the log's own dice."""
 

@@ -95,7 +95,7 @@ def test_the_guard_finds_in_other_processes_what_shows_in_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "machine", [machines.KV, job_queue.JobQueue, planted.Kinds], ids=lambda machine: machine.__name__
+    "machine", [machines.KV, job_queue.JobQueue, planted.Kinds, planted.Waiting], ids=lambda machine: machine.__name__
 )
 def test_correct_machines_pass(machine: type[StateMachine]) -> None:
     checked = check_determinism(machine)

@@ -91,7 +91,7 @@ class Trial:
     def __init__(self, machine_type: MachineType, machine: StateMachine | None = None) -> None:
         """Begin with a fresh machine, or with the one given."""
         self.type: MachineType = machine_type
-        self.machine: StateMachine = machine or machine_type.machine()
+        self.machine: StateMachine = machine_type.machine() if machine is None else machine
         self.before: dict[str, str] = {}
 
     def timers(self) -> bytes:
