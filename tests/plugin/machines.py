@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import enum
 import logging
 import os
 import random
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -91,6 +93,18 @@ class Host(Seats):
     @write
     def take(self) -> str:
         return socket.gethostname()  # fault
+
+
+class Aside(Seats):
+    @write
+    def take(self, seat: int) -> None:
+        threading.Thread(target=self.taken.get, args=(seat,)).start()  # fault
+
+
+class Later(Seats):
+    @write
+    def take(self, seat: int) -> None:
+        asyncio.get_running_loop().call_soon(self.taken.get, seat)  # fault
 
 
 class Environment(Seats):

@@ -31,6 +31,8 @@ READING = {
     planted.File: "reaches outside",
     planted.Network: "reaches outside",
     planted.Host: "reaches outside",
+    planted.Aside: "starts a thread",
+    planted.Later: "asks for the event loop",
     planted.Environment: "reads the environment",
 }
 

@@ -1,4 +1,4 @@
-"""What a write reads of the machine that it runs on: clocks, randomness, files, network, environment. With the line.
+"""What a write reads of the machine that it runs on, such as clocks and files, and what it starts there; with the line.
 
 While ``watching`` lasts, every function written in C that is called is looked up in a table. So it makes no
 difference under which name a program imported it, and nothing is replaced. Knows nothing of state machines.
@@ -6,6 +6,8 @@ difference under which name a program imported it, and nothing is replaced. Know
 
 from __future__ import annotations
 
+import _thread
+import asyncio
 import builtins
 import contextlib
 import datetime
@@ -27,6 +29,8 @@ CLOCK = ("reads the clock", "self.context.now is the time of the command, alike 
 DURATION = ("measures time", "a state or reply that holds it differs from peer to peer")
 CHANCE = ("draws randomness", "self.context.random is seeded from the log, alike on every peer")
 OUTSIDE = ("reaches outside", "ask before the write, and pass the answer as an argument")
+THREAD = ("starts a thread", "what runs there has no place in the log: let the caller do it")
+LOOP = ("asks for the event loop", "what runs there has no place in the log: set a timer, or let the caller do it")
 ENVIRONMENT = ("reads the environment", "pass what it says as an argument")
 HASH = ("takes a hash", "that of a str or bytes differs from process to process")
 ADDRESS = ("takes an address", "id() differs from process to process")
@@ -59,6 +63,8 @@ def c_functions() -> dict[Any, Told]:
         builtins.hash: HASH,
         builtins.id: ADDRESS,
         builtins.input: OUTSIDE,
+        **dict.fromkeys(named(_thread, "start_new_thread", "start_joinable_thread"), THREAD),
+        **dict.fromkeys((asyncio.get_running_loop, asyncio.get_event_loop), LOOP),
     }
 
 
