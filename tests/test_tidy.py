@@ -39,8 +39,8 @@ CORE_IMPORTS |= {"functools", "quorate.types", "quorate.errors", "quorate.settin
 UNSAFE_IMPORTS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
 ASYNCIO_USERS = re.compile(
     r"(blocking|transport|cli|testing)/.*|store/disk\.py|"
-    r"(apply|asking|belonging|bootstrap|changing|client|following|forwarding|joining|links|loop|node|peer|seat|snapshots|tickets|waiters|"
-    r"watching)"
+    r"(apply|asking|belonging|bootstrap|changing|client|ending|following|forwarding|joining|links|loop|node|peer|seat|snapshots|tickets|"
+    r"waiters|watching)"
     r"\.py"
 )
 

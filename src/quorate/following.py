@@ -14,6 +14,7 @@ import msgspec
 
 from quorate.attempts import SHARE_MAX, SHARE_MIN, Attempt, Expired, Said, answer_of, in_vain, note, reason, said_of
 from quorate.belonging import Belonging
+from quorate.ending import Ending
 from quorate.errors import NotLeader, OutcomeUnknown, QuorateError, SessionExpired, Unavailable
 from quorate.links import CLOSED, Links
 from quorate.transport import Channel, Transport
@@ -112,10 +113,15 @@ class Following:
         self._random = random
         self._links = Links()
         self._belonging = Belonging(group)
+        self._ending = Ending()
         self._way: tuple[Target, Channel] | None = None  # To whoever answered as the leader last.
 
     async def close(self) -> None:
         """Close every connection, for good; calls under way fail. Idempotent."""
+        await self._ending.reach(self._close)
+
+    async def _close(self) -> None:
+        """Close every connection; may be begun anew."""
         if self._learning is not None:
             self._learning.cancel()
             await asyncio.gather(self._learning, return_exceptions=True)

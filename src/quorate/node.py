@@ -22,6 +22,7 @@ from quorate.addresses import Addresses, check_told
 from quorate.asking import make_ask
 from quorate.calling import MachineType, describe
 from quorate.changing import Membership, checked_kind
+from quorate.ending import Ending
 from quorate.errors import Stopped, StoreError
 from quorate.following import Following
 from quorate.forwarding import Forwarding
@@ -125,6 +126,7 @@ class Node:
         self._opening: asyncio.Event | None = None
         self._stops = 0
         self._leaving: Surroundings | None = None
+        self._ending = Ending()
         self._home: asyncio.AbstractEventLoop | None = None
         self._ask = make_ask(lambda: self._running().transport, self.receive_requests, self._told)
 
@@ -453,10 +455,10 @@ class Node:
                     self._loop.remove(seat, Stopped(f"{name} was stopped"))
 
     async def _let_go(self) -> None:
-        """Let go of network and disk; where whoever did so was cancelled, or is at it yet, see to it that it ends."""
+        """Let go of network and disk; where another is at it yet, see to it that it ends."""
         self._leaving, self._surroundings = self._surroundings or self._leaving, None
         if self._leaving is not None:
-            await self._end(self._leaving)
+            await self._ending.reach(self._end, self._leaving)
 
     async def _end(self, surroundings: Surroundings) -> None:
         """Let go of network and disk, in this order: nothing may be promised that is not written. May be begun anew."""
@@ -483,8 +485,7 @@ class Node:
 
     def _joined(self, name: str, group: str) -> None:
         """Keep in the peer's identity which group it belongs to."""
-        directory = self._directory
-        if directory is not None:
+        if (directory := self._directory) is not None:
             self._running().executor.submit(lambda: directory.set_group(name, group), self._joined_done)
 
     def _joined_done(self, _: None, error: BaseException | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from quorate import Node, OutcomeUnknown, Settings, Stopped
+from quorate import Node, OutcomeUnknown, Settings, Stopped, connect
 from quorate.machines import KV
 from quorate.seat import Seat
 from quorate.store.directory import DataDirectory
@@ -270,6 +270,62 @@ async def test_a_stop_that_is_cancelled_is_taken_up_by_the_next_one(tmp_path: Pa
     await node.stop()
     async with Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS) as again:
         await again.start_peer(KV, name="peer1")
+
+
+async def all_closed(before: set[asyncio.Task[Any]]) -> None:
+    """Wait until no task is left that was not there before."""
+    async with asyncio.timeout(10):
+        while len(asyncio.all_tasks() - before) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("verb", ["start", "stop"])
+async def test_a_node_comes_to_its_end_though_nobody_waits_for_it_or_stops_it_again(tmp_path, monkeypatch, verb):
+    """As where ``async with`` is left by whoever is cancelled once more: nobody is left who could call it."""
+    before = asyncio.all_tasks()
+    node = Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS)
+    entered, let_go = hold_stops(monkeypatch)
+    held = Held(open_store)
+    with monkeypatch.context() as patch:
+        if verb == "start":
+            patch.setattr("quorate.node.open_store", held)
+            ending = asyncio.create_task(node.start())
+            await asyncio.to_thread(held.entered.wait, 30)
+            ending.cancel()
+        else:
+            await node.start()
+            await node.start_peer(KV, name="peer1")
+            ending = asyncio.create_task(node.stop())
+        await entered.wait()
+        ending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+        held.let_go.set()
+    let_go.set()
+    await all_closed(before)
+    async with Node("127.0.0.1:0", data_dir=tmp_path, settings=SETTINGS) as again:
+        await again.start_peer(KV, name="peer1")
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_client_that_is_cancelled_as_it_closes_closes_all_its_connections(times: int) -> None:
+    """Once, or again and again as long as it waits for anything."""
+    async with cluster(KV) as nodes:
+        await nodes.form()
+        kv = connect(KV, *nodes.addresses)
+        await kv.status()
+        before = asyncio.all_tasks()
+        transport = kv._following._links._transport
+        assert isinstance(transport, TCPTransport)
+        assert transport.connections_open == len(nodes.addresses)
+        closing = asyncio.create_task(kv.close())
+        for _ in range(times):
+            await asyncio.sleep(0)
+            closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await all_closed(before)
+        assert transport.connections_open == 0
 
 
 async def test_a_stop_that_is_overtaken_by_a_start_leaves_the_new_disk_alone(tmp_path: Path, monkeypatch) -> None:

@@ -270,6 +270,8 @@ class Process:
         """
         for task in list(life.tasks):
             task.cancel()
+        if (left := life.node._ending.task) is not None:
+            left.cancel()
         if life.tasks:
             self._loop.call_soon(self._bury, life)
 
