@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Hashable, Iterable
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
@@ -132,9 +133,11 @@ class FutureWaiter(msgspec.Struct, eq=False, gc=False):
         try:
             self.future.set_result(reply if kind is None or type(reply) in kind.shared else kind.detach(reply))
         except MachineError as error:
-            self.future.set_exception(error)
+            self.fail(error)
+        except asyncio.InvalidStateError:
+            pass  # It was cancelled just now, by Ctrl-C: a signal's handler may run between any two steps.
 
     def fail(self, error: QuorateError) -> None:
         """Fail the future, unless it is resolved or was cancelled."""
-        if not self.future.done():
+        with contextlib.suppress(asyncio.InvalidStateError):
             self.future.set_exception(error)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from quorate import Node, OutcomeUnknown, Settings, Stopped, connect
+from quorate import Node, OutcomeUnknown, Settings, StateMachine, Stopped, connect, write
 from quorate.machines import KV
+from quorate.replies import ReplyType
 from quorate.seat import Seat
 from quorate.store.directory import DataDirectory
 from quorate.store.disk import Disk
@@ -18,6 +19,7 @@ from quorate.store.engines import open_store
 from quorate.store.files import replacing
 from quorate.store.rocksdb import RocksDBStore
 from quorate.transport.tcp import TCPTransport
+from quorate.waiters import FutureWaiter
 
 from .cluster import SETTINGS, cluster, free_ports
 from .virtual import World, run_world
@@ -373,3 +375,50 @@ async def test_who_stops_a_peer_late_or_once_more_does_not_stop_its_next_life() 
         assert node.peers == (again,)
         await again.leader()
         await again.write(KV.set, "foo", "bar")
+
+
+class Counted(StateMachine):
+    counts: list[int]
+
+    def __init__(self) -> None:
+        self.counts = []
+
+    @write
+    def count(self) -> list[int]:
+        self.counts.append(len(self.counts))
+        return self.counts
+
+
+async def test_a_write_that_ctrl_c_cancels_as_it_is_answered_stops_no_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``asyncio.run`` cancels its main task in the signal's handler: between any two steps of whatever runs then."""
+    detach = ReplyType.detach
+    async with cluster(Counted, 1) as nodes:
+        peer = await nodes.form()
+        writing = asyncio.create_task(peer.write(Counted.count))
+
+        def interrupted(kind: ReplyType, reply: object) -> object:
+            writing.cancel()
+            return detach(kind, reply)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ReplyType, "detach", interrupted)
+            with pytest.raises(asyncio.CancelledError):
+                await writing
+        assert await peer.write(Counted.count) == [0, 1]
+
+
+class Interrupted(asyncio.Future[Any]):
+    """Is cancelled as soon as somebody has looked whether it is done."""
+
+    def done(self) -> bool:
+        is_done = super().done()
+        self.cancel()
+        return is_done
+
+
+async def test_who_is_cancelled_while_an_answer_is_given_troubles_nobody() -> None:
+    answered, refused = Interrupted(), Interrupted()
+    FutureWaiter(answered, 9.0).succeed("bar")
+    FutureWaiter(refused, 9.0).fail(Stopped("peer1 was stopped"))
+    assert answered.cancelled()
+    assert refused.cancelled() or isinstance(refused.exception(), Stopped)
