@@ -131,3 +131,15 @@ def test_what_cannot_be_measured_is_a_sentence(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main(["bench", "--seconds", "0"])
     assert "0 is no time above 0" in capsys.readouterr().err
+
+
+def test_nodes_that_do_not_start_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their logs are gone by then."""
+    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
+    assert main(["bench", "--store", "memory", "--directory", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert " has ended\n" in said
+    assert " logged last: quorate shell: quorate checks its invariants with assert; run Python without -O\n" in said
+    assert list(tmp_path.iterdir()) == []

@@ -142,6 +142,9 @@ async def three_nodes(store: str, directory: Path) -> AsyncIterator[Sequence[Ses
         if printed:
             raise SessionError(f"the nodes formed no group: {printed}")
         yield sessions
+    except SessionError as error:  # Their logs are removed, and one of them says why.
+        logged = [f"{session.name} logged last: {line}" for session in sessions for line in session.log_tail(1)]
+        raise SessionError("\n".join([str(error), *logged])) from error
     finally:
         for session in sessions:
             await session.kill()
