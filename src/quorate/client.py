@@ -355,6 +355,7 @@ class Client(Generic[M]):
     async def _write_once(self, encoded: bytes) -> object:
         """Write in this client's session."""
         tickets, following, share = self._tickets, self._following, self._share
+        following.check_loop()  # Before it waits for the session: nobody would wake it in another one.
         ticket = tickets.draw()
         try:
             first: FirstTry | None = None
@@ -374,14 +375,13 @@ class Client(Generic[M]):
         Raises:
             SessionExpired: it ended while it was not known what became of the write.
         """
-        tickets, following = self._tickets, self._following
-        make = partial(self._write_call, encoded, ticket)
+        tickets, make = self._tickets, partial(self._write_call, encoded, ticket)
         turn = partial(tickets.turn, ticket, deadline)
         while True:
             if first is None and not tickets.is_seated(ticket):
                 await tickets.seat(ticket, partial(self._open_session, deadline), deadline)
             try:
-                return await following.ask(make, deadline, is_write=True, is_once=True, turn=turn, first=first)
+                return await self._following.ask(make, deadline, is_write=True, is_once=True, turn=turn, first=first)
             except SessionExpired:
                 tickets.expired(ticket.session)
                 raise

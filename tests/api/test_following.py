@@ -545,6 +545,22 @@ async def test_another_event_loop_is_told_whose_client_and_node_these_are(first:
             assert await kv.write(KV.set, "a", "d") == "d"
 
 
+async def test_another_event_loop_is_told_so_while_the_first_write_waits_for_its_session() -> None:
+    """It waited there until its deadline, and was told that there was no session."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with connect(KV, f"peer1@127.0.0.1:{silent.getsockname()[1]}") as kv:
+            waiting = asyncio.create_task(kv.write(KV.set, "a", "b"))
+            await asyncio.sleep(0)
+
+            async def elsewhere() -> None:
+                with pytest.raises(RuntimeError, match=r"^this client belongs to another event loop"):
+                    await kv.with_options(timeout=1.0).write(KV.set, "a", "c")
+
+            await asyncio.to_thread(asyncio.run, elsewhere())
+        with pytest.raises(Unavailable):
+            await waiting
+
+
 async def test_a_node_that_was_stopped_starts_in_any_event_loop() -> None:
     node = Node("127.0.0.1:0", store="memory")
 
