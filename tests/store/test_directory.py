@@ -432,6 +432,26 @@ def test_the_store_keeps_what_is_written_to_it(path, engine, kind):
             assert store.load("peer1").hard_state == HardState(Term(3))
 
 
+@pytest.mark.parametrize("engine", ["rocksdb", "lmdb"])
+def test_a_store_that_was_moved_away_does_no_harm_to_the_one_in_its_place(path, engine):
+    other = path.with_name("other")
+    for directory in (path, other):
+        prepared(directory, "peer1", engine=engine)
+    vote = Batch("peer1", HardState(Term(7), PeerId("me")), ())
+    with closing(DataDirectory.open(path, HOME)) as directory:
+        store = open_store(engine, directory)
+        path.rename(path.with_name("moved"))
+        other.rename(path)
+        store.append([vote])
+        with pytest.raises(StoreError, match="store is another directory than the one that this node opened"):
+            store.sync()
+        with pytest.raises(StoreError, match="put back what was there"):
+            store.close()
+    path.rename(other)
+    with closing(DataDirectory.open(other, HOME)) as directory, closing(open_store(engine, directory)) as store:
+        assert store.load("peer1").hard_state == HardState(Term(0))
+
+
 @pytest.mark.parametrize(("engine", "wrong"), [("lmdb", "rocksdb"), ("rocksdb", "lmdb")])
 def test_a_store_of_another_engine_is_refused(path, engine, wrong):
     prepared(path, "peer1", engine=engine)

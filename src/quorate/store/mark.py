@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from quorate.errors import Corrupted
+from quorate.errors import Corrupted, StoreError
 from quorate.store import Batch
 from quorate.store.files import disk_errors, replace_file
 from quorate.store.records import decode_record, encode_record
@@ -66,12 +66,24 @@ def write_mark(directory: Path, mark: Mark) -> None:
         replace_file(directory / _NAME, encode_record(_NAME.encode(), mark))
 
 
+def _which(directory: Path) -> tuple[int, int]:
+    """Tell which directory it is that is reached by this path now.
+
+    Raises:
+        StoreError: none, or the disk failed.
+    """
+    with disk_errors(f"looking for {directory}"):
+        found = directory.stat()
+    return found.st_dev, found.st_ino
+
+
 class MarkKeeper:
     """Keeps the mark of an open store: with each sync of a term or vote, and when it is told to."""
 
     def __init__(self, directory: Path, mark: Mark) -> None:
         """Go on from the mark that a store has."""
         self._directory = directory
+        self._opened = _which(directory)
         self._mark = mark
         self._promised = False
 
@@ -94,11 +106,24 @@ class MarkKeeper:
         """Write what is known to be durable, if it is more than was written.
 
         Raises:
-            StoreError: the disk failed; the old mark stands.
+            StoreError: the disk failed, or another directory lies in the place of this one; the old mark stands.
         """
         if durable > self._mark.sequence:
+            self.check_in_place()
             self._mark = Mark(self._mark.database, durable)
             write_mark(self._directory, self._mark)
+
+    def check_in_place(self) -> None:
+        """Check that the directory is still the one that was opened: what is written by its path would harm another.
+
+        Raises:
+            StoreError: another one is there now, or none, or the disk failed.
+        """
+        if _which(self._directory) != self._opened:
+            raise StoreError(
+                f"{self._directory} is another directory than the one that this node opened, which was moved away"
+                " meanwhile: stop whatever runs on it, and put back what was there"
+            )
 
 
 def check_is_there(directory: Path) -> None:

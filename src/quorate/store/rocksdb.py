@@ -71,7 +71,8 @@ class RocksDBStore:
         self._directory = directory
         self._lock = lock
         # A forked process never lets go of its copy: that would wait for the engine's threads, which were not forked.
-        self._lock.forked = functools.partial(Kept, database)
+        self._keep_open = functools.partial(Kept, database)
+        self._lock.forked = self._keep_open
         self._database = database
         self._mark = MarkKeeper(directory, mark)
         self._durable = database.latest_sequence_number()
@@ -203,6 +204,13 @@ class RocksDBStore:
         """
         if not self._lock.is_held:
             return  # It is closed, or that of the process which this one was forked from.
+        try:
+            self._mark.check_in_place()
+        except StoreError:
+            # At its end the engine would write files into what lies in that place, and remove some there.
+            self._keep_open()
+            self._lock.close()
+            raise
         try:
             self.mark()
         finally:
