@@ -106,7 +106,8 @@ def recover(source: Path, target: Path, node: str, names: Collection[str] = ()) 
     host, port = parse_node(node)
     if not port:
         raise ValueError(f"{node} has port 0, where nobody can be reached; name the port that the node will have")
-    target = Path(os.path.realpath(target))  # What is renamed takes the place of a link, and not of what it leads to.
+    with disk_errors(f"making {target}"):
+        target = Path(os.path.realpath(target))  # What is renamed takes the place of a link, not of what it leads to.
     check_empty(target)
     with opened(source) as (saved, logs), made(target, node, engine_of(saved.store_path)) as (directory, store):
         taken = tuple(Holding(name, logs.load(name)) for name in chosen(source, saved.peers(), names))

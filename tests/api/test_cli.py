@@ -228,6 +228,18 @@ def test_a_machine_is_found_in_the_current_directory(tmp_path: Path) -> None:
     assert "<class 'mine.Counter'>" in done.stdout
 
 
+def test_a_current_directory_that_was_removed_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["start", "quorate.machines:KV", "--peer", "a@127.0.0.1:0", "--data-dir", "data"]) == 1
+    assert "the current directory was removed; go to one that is there" in capsys.readouterr().err
+    assert main(["recover", "data", "--to", "new", "--node", "127.0.0.1:7001"]) == 1
+    assert "making new failed: [Errno 2] No such file or directory" in capsys.readouterr().err
+
+
 def test_a_durable_store_needs_a_directory() -> None:
     done = quorate("start", "quorate.machines:KV", "--peer", "a@127.0.0.1:0")
     assert done.returncode == 1

@@ -61,7 +61,10 @@ def load_module(name: str) -> ModuleType:
     Raises:
         CommandError: it does not exist, or raises while it is imported.
     """
-    here = os.getcwd()
+    try:
+        here = os.getcwd()
+    except FileNotFoundError as error:
+        raise CommandError("the current directory was removed; go to one that is there, and call this again") from error
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
