@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -424,6 +425,17 @@ def test_what_is_left_of_a_copy_that_was_killed_is_refused(tmp_path: Path, monke
 
 
 # On the command line.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_command_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    source, handlers = directory_of(tmp_path / "old", (FIRST,)), signal.getsignal(number)
+    monkeypatch.setattr(RocksDBStore, "append", lambda *_: signal.raise_signal(number))
+    assert main(["recover", str(source), "--to", str(tmp_path / "new"), "--node", "127.0.0.1:7009"]) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert signal.getsignal(number) == handlers
 
 
 def test_the_command_shows_what_is_there_and_makes_a_group_of_it(

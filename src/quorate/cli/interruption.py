@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a command: Ctrl-C, a service manager, a terminal that is closed."""
 
 
 class Interrupted(Exception):
@@ -38,9 +43,23 @@ async def interruptible(work: Coroutine[Any, Any, T]) -> T:
         if len(signals) == 1:  # A second one must not disturb the clearing up.
             task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ALL:
         asyncio.get_running_loop().add_signal_handler(number, leave, number)
     try:
         return await work
     except asyncio.CancelledError:
         raise Interrupted(signals[0]) from None
+
+
+@contextlib.contextmanager
+def as_by_keyboard() -> Iterator[None]:
+    """Have each signal that ends a command raise KeyboardInterrupt inside the ``with``, unless it is ignored."""
+    before = {number: signal.getsignal(number) for number in ALL}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,6 +7,7 @@ import datetime
 from pathlib import Path
 
 from quorate import QuorateError
+from quorate.cli.interruption import as_by_keyboard
 from quorate.cli.output import CommandError, Output
 from quorate.core.configuration import names_text
 from quorate.recovering import Holding, holdings, recover
@@ -35,7 +36,7 @@ def run_recover(options: argparse.Namespace) -> int:
     if options.node is None:
         raise CommandError("--node is needed: where the node that will run on the new directory is reached, host:port")
     try:
-        with output.working(f"copying {source} to {options.to}"):
+        with as_by_keyboard(), output.working(f"copying {source} to {options.to}"):
             taken = recover(source, Path(options.to), options.node, options.peer)
     except (QuorateError, ValueError) as error:
         raise CommandError(str(error)) from error
