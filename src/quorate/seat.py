@@ -99,8 +99,7 @@ class Seat:
         self._is_reading_to_apply = False
         self._read_ahead: tuple[Run, ...] = ()  # From the disk, from behind what is applied on.
         self._news = News()
-        self._written = 0
-        self._durable = 0
+        self._written = self._durable = self._goes_first = 0
         self._after: list[tuple[int, tuple[Envelope, ...], list[FormGroup]]] = []
         self._placed: list[FormGroup] = []
         self._commit_index = Index(0)
@@ -270,6 +269,8 @@ class Seat:
             placed, self._placed = self._placed, []
             self._after.append((self._written, ready.messages_after_persist, placed))
         self._send_what_is_durable()
+        if self.apply.last_applied == self._commit_index:
+            self._goes_first = self._written  # Not those behind it: there may always be another.
         self._commit_index = ready.commit_index
         self._reads.take(ready, self.raft, self.apply)
         for event in ready.events:
@@ -313,7 +314,7 @@ class Seat:
         if first > self._commit_index or self._is_reading_to_apply:
             return
         last = Index(min(self._commit_index, first + self.raft.state.settings.apply_entries_max - 1))
-        if self._durable < self._written and last == self._commit_index and not self.apply.is_awaited:
+        if self._durable < self._goes_first and last == self._commit_index and not self.apply.is_awaited:
             return  # Writing needs the interpreter too, and somebody waits for the acknowledgement: that goes first.
         if self._read_ahead:
             runs, self._read_ahead = split(self._read_ahead, last)
@@ -420,8 +421,7 @@ class Seat:
         expire(self._waiting, self.raft, self.name, now)
         self._waiting = [errand for errand in self._waiting if errand.waiter.deadline > now]
         errands = min((errand.waiter.deadline for errand in self._waiting), default=FOREVER)
-        watchers = min(self.apply.recent.deadline(), self.standing.deadline())
-        first = min(reads, errands, self.apply.deadline(now), watchers)
+        first = min(reads, errands, self.apply.deadline(now), self.apply.recent.deadline(), self.standing.deadline())
         self._sweep_at = max(now + SWEEP_PAUSE, first)
 
     # Outputs.
