@@ -137,8 +137,8 @@ class Sender:
         configuration = raft.state.configuration
         if configuration and configuration.target and isinstance(message, AppendEntriesReply):
             # A peer that cannot apply what it has taken stops soon: whoever leads must not give it a vote before.
-            is_applying = self._way.apply.last_applied < raft.state.commit_index
-            message = msgspec.structs.replace(message, is_applying=is_applying)
+            applied, is_applying = self._way.apply.last_applied, self._way.apply.last_applied < raft.state.commit_index
+            message = msgspec.structs.replace(message, is_applying=is_applying, applied_index=applied)
         node = self._addresses.find(to, configuration)
         me = raft.state.peer
         if node and configuration:

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from quorate import InvalidConfiguration, Node, StateMachine, Stopped, Unavailable, write
+from quorate import InvalidConfiguration, Node, Settings, StateMachine, Stopped, Unavailable, write
 from quorate.machines import KV, Stack
 
 from .cluster import SETTINGS, cluster, free_ports
+from .virtual import DELAY, World, run_world
 
 QUICK = msgspec.structs.replace(SETTINGS, catch_up_timeout=0.8, change_timeout=10.0)
 HASTY = msgspec.structs.replace(QUICK, change_timeout=1.0)
@@ -284,3 +285,23 @@ async def test_one_that_applies_for_long_is_waited_for_and_gets_its_vote_when_it
         Slow.may_go_on.set()
         await joining
         assert [member.kind for member in one.status().members] == ["voter", "voter"]
+
+
+def test_a_newcomer_is_taken_in_though_others_write_all_the_time():
+    """Whenever it acknowledges something, what came with that has yet to be applied."""
+
+    async def tell(world: World) -> None:
+        leader, *_ = await world.form(KV, "a", "b", "c", nodes=3)
+        newcomer = await world.nodes[3].start_peer(KV, name="d")
+        adding = asyncio.create_task(leader.with_options(timeout=5.0).add_peer(newcomer.address))
+
+        async def write_on(key: str, pause: float) -> None:
+            await asyncio.sleep(pause)
+            while not adding.done():
+                await leader.write(KV.set, key, "v")
+
+        await asyncio.gather(*(write_on(f"k{number}", number * 1.3 * DELAY) for number in range(3)))
+        await adding
+        assert "d" in [address.name for address in leader.status().configuration]
+
+    run_world(4, Settings(), tell)

@@ -395,8 +395,8 @@ def test_a_newcomer_that_a_snapshot_is_under_way_to_is_waited_for():
     assert seen(raft) == ("1234", "123", "")
 
 
-def applying(raft, match_index):
-    reply = AppendEntriesReply(Term(2), True, Index(match_index), is_applying=True)
+def applying(raft, match_index, applied_index=0):
+    reply = AppendEntriesReply(Term(2), True, Index(match_index), is_applying=True, applied_index=Index(applied_index))
     raft.receive(PeerId("4"), reply, raft.state.now)
     obey(raft)
 
@@ -418,6 +418,21 @@ def test_a_newcomer_that_has_yet_to_apply_what_it_holds_is_waited_for_and_has_no
     assert (raft.state.role.change_failure, seen(raft)) == (None, ("123", "", "1234"))
     newcomer(raft, raft.state.log.last)  # A long round is followed by another.
     newcomer(raft, raft.state.log.last)
+    assert seen(raft) == ("1234", "123", "")
+
+
+def test_a_newcomer_that_always_has_more_to_apply_votes_once_it_has_applied_what_there_was():
+    """Where others write all the time, what it holds is never applied to the end."""
+    raft = leader()
+    change(raft, "1", "2", "3", "4")
+    end = raft.state.log.last
+    raft.propose([b"x", b"y"], raft.state.now)
+    obey(raft)
+    acknowledge(raft, "2", "3")
+    applying(raft, end + 2, end - 1)
+    assert seen(raft) == ("123", "", "1234")
+    applying(raft, end + 1, end - 2)  # sent before; it was overtaken
+    applying(raft, end + 2, end)
     assert seen(raft) == ("1234", "123", "")
 
 

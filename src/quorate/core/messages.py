@@ -51,6 +51,7 @@ class AppendEntriesReply(msgspec.Struct, frozen=True, array_like=True, tag="appe
         conflict_term: when refused, the term the follower holds at ``prev_log_index``; 0 when it holds none there.
         is_applying: whether it has yet to apply some of what it knows to be committed. Left false by the core; the
             shell of a newcomer that catches up says so.
+        applied_index: beside that, what it has applied: where others write all the time there is always some more.
     """
 
     term: Term
@@ -61,6 +62,7 @@ class AppendEntriesReply(msgspec.Struct, frozen=True, array_like=True, tag="appe
     conflict_index: Index = Index(0)
     conflict_term: Term = Term(0)
     is_applying: bool = False
+    applied_index: Index = Index(0)
 
 
 class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag="vote"):
