@@ -15,6 +15,7 @@ from quorate.core.state import Leader
 from quorate.reading import MOMENT, NEVER, Reads
 from quorate.testing.drive import lead, make_append, make_member, obey, receive, start
 from quorate.types import Index, PeerId, Term
+from quorate.waiters import Waiter
 
 
 def make_reads() -> Reads:
@@ -66,3 +67,14 @@ def test_a_lease_is_looked_up_again_after_each_input() -> None:
     found: Any = reads.answers_until
     reads.take_stock()
     assert (found, reads.answers_until) == (raft.state.now + MOMENT, None)
+
+
+def test_the_leader_is_asked_no_more_for_reads_that_nobody_waits_for() -> None:
+    raft, reads = start(log=(1, 1)), make_reads()
+    receive(raft, "2", make_append("2", 2, (2, 1), commit=1), 1.0)
+    told: list[object] = []
+    waiters = [cast("Waiter", SimpleNamespace(deadline=deadline, fail=told.append)) for deadline in (2.0, 3.0)]
+    reads.waiting["linearizable"] += [(None, waiter) for waiter in waiters]
+    reads.begin(raft, applied_up_to(1), 1.0)
+    assert (reads.expire(raft, 2.0), len(told), len(raft.state.asked)) == (3.0, 1, 1)
+    assert (reads.expire(raft, 3.0), len(raft.state.asked)) == (math.inf, 0)

@@ -301,13 +301,16 @@ def test_a_deposed_leader_sends_no_more() -> None:
     between_two(tell)
 
 
-def test_a_file_that_is_being_sent_stays_and_others_go() -> None:
+@pytest.mark.parametrize("shipped", [[FIRST], [SECOND, FIRST]], ids=["alone", "in the place of another"])
+def test_a_file_that_is_being_sent_stays_and_others_go(shipped: list[Snapshot]) -> None:
     async def tell(two: Two) -> None:
         third, fourth = (msgspec.structs.replace(SECOND, index=Index(n)) for n in (30, 40))
         two.source.write(third, CHUNKS)
         two.source.write(fourth, CHUNKS)
         two.slow.seconds = 0.1
-        two.ship(FIRST)
+        for snapshot in shipped:
+            two.ship(snapshot)
+            await asyncio.sleep(0.01)  # The one before is given up.
         two.sender.keep(third)
         two.sender.keep(fourth)
         await asyncio.sleep(0.5)

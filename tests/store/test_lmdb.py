@@ -458,6 +458,15 @@ def test_the_mark_never_lags_behind_a_vote_and_is_exact_when_told_so_and_after_a
     assert marks == [2, 3, 3, 3, 5, 6]
 
 
+def test_a_term_that_was_written_before_something_else_is_marked_with_the_sync_of_both(store, path):
+    append(store, 1, 1)
+    append_entry(store, 2)
+    store.sync()
+    mark = read_mark(path)
+    assert mark is not None
+    assert mark.sequence == store._database.info()["last_txnid"]
+
+
 def test_a_store_in_use_is_refused_before_its_database_is_looked_at(store, path):
     (path / "logs.mdb").unlink()
     with pytest.raises(StoreLocked, match="in use by process"):

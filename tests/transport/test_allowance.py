@@ -12,7 +12,7 @@ import pytest
 
 from quorate.transport import callers, connection
 from quorate.transport.callers import ANSWERS_MAX, Allowance, Caller
-from quorate.transport.calls import ReadCall, Value, WriteCall
+from quorate.transport.calls import ReadCall, Reply, Value, WriteCall
 from quorate.transport.tcp import TCPTransport
 from tests.transport.bench import Bench, until
 from tests.transport.test_callers import LARGE, Holder, Talker, settle, talk
@@ -125,6 +125,19 @@ async def test_reads_whose_answers_are_longer_than_was_supposed_are_made_again_a
     assert sum(isinstance(request.call, WriteCall) for request in holder.requests) == 15
     for each in (talker, other):
         each.writer.close()
+
+
+async def test_short_answers_that_leave_with_a_long_one_were_not_counted_and_are_not_given_back(bench: Bench):
+    holder, talker = await talk(bench, settings=SMALL)
+    transport, _ = await more_talkers(bench, 0)
+    talker.say(*[READ] * 10)
+    await until(lambda: len(holder.unanswered) == 10)
+    unanswered, holder.unanswered = holder.unanswered, {}
+    for number, answer in unanswered.items():
+        answer(Reply(number, Value(bytes(LARGE) if number == 1 else b"short")))
+    await talker.hear(lambda: len(talker.answers) == 10)
+    assert held(transport) == transport._allowance._held == 0
+    talker.writer.close()
 
 
 async def test_the_answers_to_writes_are_kept_and_whoever_takes_none_for_longest_makes_room(
