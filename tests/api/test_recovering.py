@@ -431,11 +431,11 @@ def test_what_is_left_of_a_copy_that_was_killed_is_refused(tmp_path: Path, monke
 def test_a_signal_ends_the_command_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    source, handlers = directory_of(tmp_path / "old", (FIRST,)), signal.getsignal(number)
+    source, before = directory_of(tmp_path / "old", (FIRST,)), signal.getsignal(number)
     monkeypatch.setattr(RocksDBStore, "append", lambda *_: signal.raise_signal(number))
     assert main(["recover", str(source), "--to", str(tmp_path / "new"), "--node", "127.0.0.1:7009"]) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
-    assert signal.getsignal(number) == handlers
+    assert signal.getsignal(number) == before
 
 
 def test_the_command_shows_what_is_there_and_makes_a_group_of_it(

@@ -56,10 +56,10 @@ def as_by_keyboard() -> Iterator[None]:
     """Have each signal that ends a command raise KeyboardInterrupt inside the ``with``, unless it is ignored."""
     before = {number: signal.getsignal(number) for number in ALL}
     try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
+        for number, taken in before.items():
+            if taken is not signal.SIG_IGN:
                 signal.signal(number, signal.default_int_handler)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, taken in before.items():
+            signal.signal(number, taken)

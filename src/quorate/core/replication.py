@@ -180,7 +180,7 @@ def receive_append_entries_reply(state: State, sender: PeerId, reply: AppendEntr
     if reply.success:
         # Leaders 3a. If successful: update nextIndex and matchIndex for follower (§5.3)
         progress.acknowledge(reply.match_index)
-        applied_index = reply.applied_index if reply.is_applying else reply.match_index
+        applied_index = min(reply.applied_index, reply.match_index) if reply.is_applying else reply.match_index
         progress.applied_index = max(progress.applied_index, applied_index)
         return
     # Leaders 3b. If AppendEntries fails because of log inconsistency: decrement nextIndex and retry (§5.3)
