@@ -64,6 +64,7 @@ class Seat:
     # Rare enough to be no part of every seat, of which there may be thousands.
     _restoring: Snapshot | None = None
     _idle: asyncio.Future[None] | None = None
+    _is_reading_to_apply: bool = False
 
     def __init__(
         self,
@@ -96,7 +97,6 @@ class Seat:
         self._reads = Reads(name, addresses)
         self._errands: list[Errand] = []
         self._waiting: list[Waiting] = []
-        self._is_reading_to_apply = False
         self._read_ahead: tuple[Run, ...] = ()  # From the disk, from behind what is applied on.
         self._news = News()
         self._written = self._durable = self._goes_first = 0
