@@ -53,14 +53,14 @@ async def addresses_of(host: str, port: int, flags: int = 0) -> list[Place]:
     Raises:
         OSError: the name does not resolve.
     """
-    # In bytes, for which no codec of international names is loaded: it takes a megabyte.
-    known = host.encode() if host.isascii() else host
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        found = await asyncio.get_running_loop().getaddrinfo(known, port, type=socket.SOCK_STREAM, flags=flags)
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     else:
-        found = socket.getaddrinfo(known, port, type=socket.SOCK_STREAM, flags=flags | socket.AI_NUMERICHOST)
+        # In bytes: for a text Python loads its codec of international names, which takes half a megabyte.
+        address = host.encode()
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags | socket.AI_NUMERICHOST)
     return list(dict.fromkeys((family, kind, protocol, address) for family, kind, protocol, _, address in found))
 
 
