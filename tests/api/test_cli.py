@@ -202,7 +202,7 @@ class Raising(StateMachine):
     ("machine", "sentence", "tracebacks"),
     [
         ("Bare", "quorate start: Bare.entries would be lost: it is not annotated at class level.", 0),
-        ("Asking", "quorate start: Asking.__init__() missing 1 required positional argument: 'size'", 0),
+        ("Asking", "quorate start: Asking.__init__ needs the argument size", 0),
         ("Buggy", "    len(5)\n", 1),
         ("Reading", "No such file or directory: '/nowhere/settings.toml'\n", 1),
         ("Parsing", '    int("five")\n', 1),
