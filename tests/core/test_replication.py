@@ -246,6 +246,15 @@ def test_a_late_acknowledgement_lowers_nothing():
         assert raft.state.role.progress[PeerId("2")].applied_index == 5
 
 
+def test_what_a_peer_says_it_has_applied_counts_as_far_as_it_is_durable_there():
+    raft = start(log=(1, 1, 1, 1))
+    lead(raft)
+    for applied_index, counted in ((2, 2), (9, 3), (1, 3)):
+        said = AppendEntriesReply(Term(2), True, Index(3), is_applying=True, applied_index=Index(applied_index))
+        receive(raft, "2", said)
+        assert raft.state.role.progress[PeerId("2")].applied_index == counted
+
+
 @pytest.mark.covers("pitfall 5")
 def test_acknowledgements_of_strangers_count_for_nothing():
     """Row 5."""

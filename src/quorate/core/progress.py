@@ -30,7 +30,7 @@ class Progress:
         is_witness: whether it is sent entries without their commands; also while it is told that it has been removed,
             when perhaps no configuration names it that is still held.
         applied_index: the highest index that it said it had applied, or ``match_index`` with which it said that it had
-            applied all it knew to be committed.
+            applied all it knew to be committed. Invariant: at most ``match_index``.
     """
 
     next_index: Index
